@@ -1,0 +1,28 @@
+//! The words of Holdfast as types: ids, names, sizes, epochs, specs, statuses and error codes.
+//!
+//! Everything past the edge of the system speaks in these newtypes; a bare `String` or `u64` from
+//! a user, a peer or a disk becomes one of them through `FromStr` or `TryFrom`, or is refused with
+//! an error that has a [`Code`]. No IO, no clock and no randomness live here.
+
+mod code;
+mod container;
+mod ids;
+mod lease;
+mod name;
+mod net;
+mod size;
+mod snapshot;
+mod time;
+
+pub use code::Code;
+pub use container::{ContainerSpec, DesiredState, Limits, Protection, RunState, SpecError};
+pub use ids::{
+    ClusterId, ContainerUid, Epoch, IdError, ImageUid, Incarnation, NodeId, OperationId, RequestId,
+    Revision, Seq, SnapshotUuid, VolumeUid,
+};
+pub use lease::LeaseSettings;
+pub use name::{ContainerName, ImageName, NameError, NodeName};
+pub use net::{CidrV4, MacAddr, NetError};
+pub use size::{ByteSize, SizeError};
+pub use snapshot::{HeldSnapshot, SnapshotId};
+pub use time::TimestampMs;
