@@ -1,1 +1,32 @@
-//! proto
+//! The gRPC surface: code generated from the top-level `proto/`, conversions to the project's own
+//! types, and the one table between error codes and gRPC statuses.
+//!
+//! `v1` is the public API, `internal` what nodes say to each other. Regenerate with
+//! `cargo xtask codegen`.
+
+#[cfg(feature = "client")]
+mod connect;
+mod convert;
+mod status;
+
+#[cfg(feature = "client")]
+pub use connect::{Address, AddressError, connect, connect_lazy};
+pub use convert::{FieldError, required};
+pub use status::{RemoteError, status_from};
+
+/// The largest message either side accepts, in bytes.
+pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+
+/// The public API.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[rustfmt::skip]
+pub mod v1 {
+    include!("generated/holdfast.v1.rs");
+}
+
+/// What nodes say to each other.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
+#[rustfmt::skip]
+pub mod internal {
+    include!("generated/holdfast.internal.v1.rs");
+}
