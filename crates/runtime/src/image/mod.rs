@@ -1,0 +1,14 @@
+//! Images: a root filesystem archive or directory, unpacked into an empty, mounted volume.
+//!
+//! An archive comes from a stranger. Nothing in it may touch a byte outside the target, run the
+//! node out of space or memory, or leave a device node behind: see [`ImageError`] for each refusal.
+
+mod error;
+mod stats;
+
+pub use error::ImageError;
+pub use stats::{Budget, ImageStats};
+
+/// The subdirectory of a volume that holds the container's root. (The volume's own root is the
+/// filesystem's, with its `lost+found`.)
+pub const ROOTFS_DIR: &str = "rootfs";
