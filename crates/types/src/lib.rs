@@ -10,9 +10,11 @@ mod ids;
 mod lease;
 mod name;
 mod net;
+mod report;
 mod size;
 mod snapshot;
 mod time;
+mod view;
 
 pub use code::Code;
 pub use container::{ContainerSpec, DesiredState, Limits, Protection, RunState, SpecError};
@@ -23,6 +25,8 @@ pub use ids::{
 pub use lease::LeaseSettings;
 pub use name::{ContainerName, ImageName, NameError, NodeName};
 pub use net::{CidrV4, MacAddr, NetError};
+pub use report::Report;
 pub use size::{ByteSize, SizeError};
 pub use snapshot::{HeldSnapshot, SnapshotId};
 pub use time::TimestampMs;
+pub use view::{AssignedView, CopyView, ImageView, NodeView, PeerView, ReplicaView};
