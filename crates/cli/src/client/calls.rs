@@ -1,0 +1,230 @@
+//! The public API's calls, one method each. Every changing one gets a fresh request id here, and
+//! keeps it through all its retries (I7).
+
+use std::time::Duration;
+
+use futures::Stream;
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::v1::container_service_client::ContainerServiceClient;
+use holdfast_proto::v1::event_service_client::EventServiceClient;
+use holdfast_proto::v1::image_service_client::ImageServiceClient;
+use holdfast_proto::v1::operation_service_client::OperationServiceClient;
+use holdfast_proto::{RemoteError, required, v1};
+use holdfast_types::{Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId};
+use tonic::Streaming;
+
+use super::Session;
+
+const AT_ONCE: Duration = Duration::ZERO;
+
+/// Calls `$client.$method($request)` with retries.
+macro_rules! call {
+    ($session:expr, $client:ident, $method:ident, $request:expr) => {
+        call!($session, AT_ONCE, $client, $method, $request)
+    };
+    ($session:expr, $wait:expr, $client:ident, $method:ident, $request:expr) => {{
+        let request = $request;
+        $session.call($wait, move |channel| {
+            let request = request.clone();
+            async move { $client::new(channel).$method(request).await }
+        })
+    }};
+}
+
+impl Session {
+    /// Makes a new cluster with the answering node as its first voter. Sent once: it has no id.
+    pub async fn init(&self) -> Result<v1::InitResponse, RemoteError> {
+        self.once(async |channel| ClusterServiceClient::new(channel).init(v1::InitRequest {}).await)
+            .await
+    }
+
+    /// Makes the answering node join the cluster of `peers`. Sent once: it has no id.
+    pub async fn join(
+        &self,
+        peers: Vec<String>,
+        role: v1::NodeRole,
+    ) -> Result<v1::JoinResponse, RemoteError> {
+        let request = v1::JoinRequest { peers, role: role.into() };
+        self.once(async |channel| ClusterServiceClient::new(channel).join(request).await).await
+    }
+
+    /// The cluster as the leader sees it.
+    pub async fn status(&self) -> Result<v1::StatusResponse, RemoteError> {
+        call!(self, ClusterServiceClient, status, v1::StatusRequest {}).await
+    }
+
+    /// The nodes.
+    pub async fn nodes(&self) -> Result<Vec<v1::Node>, RemoteError> {
+        let list = call!(self, ClusterServiceClient, list_nodes, v1::ListNodesRequest {}).await?;
+        Ok(list.nodes)
+    }
+
+    /// Creates a container; `node` only if it must be placed there.
+    pub async fn create(
+        &self,
+        name: &ContainerName,
+        spec: &ContainerSpec,
+        stopped: bool,
+        node: Option<&NodeName>,
+    ) -> Result<(v1::Container, Option<v1::Operation>), RemoteError> {
+        let request = v1::CreateRequest {
+            name: name.to_string(),
+            spec: Some(spec.into()),
+            stopped,
+            node: node.map(ToString::to_string).unwrap_or_default(),
+            request_id: fresh_id().into(),
+        };
+        let answer = call!(self, ContainerServiceClient, create, request).await?;
+        Ok((there(answer.container, "container")?, answer.operation))
+    }
+
+    /// The containers.
+    pub async fn containers(&self) -> Result<Vec<v1::Container>, RemoteError> {
+        let request = v1::ListContainersRequest {};
+        Ok(call!(self, ContainerServiceClient, list, request).await?.containers)
+    }
+
+    /// One container.
+    pub async fn container(&self, name: &ContainerName) -> Result<v1::Container, RemoteError> {
+        let request = v1::GetContainerRequest { name: name.to_string() };
+        there(call!(self, ContainerServiceClient, get, request).await?.container, "container")
+    }
+
+    /// Asks for a container to run.
+    pub async fn start(&self, name: &ContainerName) -> Result<Option<v1::Operation>, RemoteError> {
+        let request = v1::StartRequest { name: name.to_string(), request_id: fresh_id().into() };
+        Ok(call!(self, ContainerServiceClient, start, request).await?.operation)
+    }
+
+    /// Asks for a container to stop.
+    pub async fn stop(&self, name: &ContainerName) -> Result<Option<v1::Operation>, RemoteError> {
+        let request = v1::StopRequest { name: name.to_string(), request_id: fresh_id().into() };
+        Ok(call!(self, ContainerServiceClient, stop, request).await?.operation)
+    }
+
+    /// Asks for a container to be gone, with every copy; `force` also when it runs.
+    pub async fn delete(
+        &self,
+        name: &ContainerName,
+        force: bool,
+    ) -> Result<Option<v1::Operation>, RemoteError> {
+        let request =
+            v1::DeleteRequest { name: name.to_string(), force, request_id: fresh_id().into() };
+        Ok(call!(self, ContainerServiceClient, delete, request).await?.operation)
+    }
+
+    /// Returns when a replica holds everything written before the call, or fails after `limit`.
+    pub async fn sync(
+        &self,
+        name: &ContainerName,
+        limit: Duration,
+    ) -> Result<v1::Replica, RemoteError> {
+        let request = v1::SyncRequest { name: name.to_string(), timeout_ms: millis(limit) };
+        let answer = call!(self, limit, ContainerServiceClient, sync, request).await?;
+        there(answer.replica, "replica")
+    }
+
+    /// Runs a command in a container. Sent once: what it reads from `input` cannot be read again.
+    pub async fn exec(
+        &self,
+        input: impl Stream<Item = v1::ExecRequest> + Send + 'static,
+    ) -> Result<Streaming<v1::ExecResponse>, RemoteError> {
+        self.once(async |channel| ContainerServiceClient::new(channel).exec(input).await).await
+    }
+
+    /// The end of a container's console log; `tail_bytes` 0 means 64 KiB.
+    pub async fn logs(
+        &self,
+        name: &ContainerName,
+        tail_bytes: u64,
+    ) -> Result<Streaming<v1::LogsResponse>, RemoteError> {
+        let request = v1::LogsRequest { name: name.to_string(), tail_bytes };
+        call!(self, ContainerServiceClient, logs, request).await
+    }
+
+    /// What lost nodes wrote and never shipped, kept when they came back (I21).
+    pub async fn diverged(&self) -> Result<Vec<v1::Diverged>, RemoteError> {
+        let request = v1::ListDivergedRequest {};
+        Ok(call!(self, ContainerServiceClient, list_diverged, request).await?.diverged)
+    }
+
+    /// Decides a held takeover.
+    pub async fn decide_takeover(
+        &self,
+        name: &ContainerName,
+        approve: bool,
+    ) -> Result<v1::Container, RemoteError> {
+        let request = v1::DecideTakeoverRequest {
+            name: name.to_string(),
+            approve,
+            request_id: fresh_id().into(),
+        };
+        let answer = call!(self, ContainerServiceClient, decide_takeover, request).await?;
+        there(answer.container, "container")
+    }
+
+    /// Imports an image from the parts of an archive. Sent once: the parts cannot be had again.
+    pub async fn import(
+        &self,
+        parts: impl Stream<Item = v1::ImportRequest> + Send + 'static,
+    ) -> Result<v1::Image, RemoteError> {
+        let answer =
+            self.once(async |channel| ImageServiceClient::new(channel).import(parts).await).await?;
+        there(answer.image, "image")
+    }
+
+    /// The images.
+    pub async fn images(&self) -> Result<Vec<v1::Image>, RemoteError> {
+        Ok(call!(self, ImageServiceClient, list, v1::ListImagesRequest {}).await?.images)
+    }
+
+    /// Removes an image.
+    pub async fn delete_image(&self, name: &ImageName) -> Result<(), RemoteError> {
+        let request =
+            v1::DeleteImageRequest { name: name.to_string(), request_id: fresh_id().into() };
+        call!(self, ImageServiceClient, delete, request).await.map(drop)
+    }
+
+    /// Events after revision `after`; with `follow` the stream stays open.
+    pub async fn watch(
+        &self,
+        after: u64,
+        follow: bool,
+        container: Option<&ContainerName>,
+    ) -> Result<Streaming<v1::Event>, RemoteError> {
+        let container = container.map(ToString::to_string).unwrap_or_default();
+        let request = v1::WatchEventsRequest { after, follow, container };
+        call!(self, EventServiceClient, watch, request).await
+    }
+
+    /// An operation's state, at once or after at most `wait` when it ends.
+    pub async fn operation(&self, id: &str, wait: Duration) -> Result<v1::Operation, RemoteError> {
+        let request = v1::GetOperationRequest { id: id.to_owned(), wait_ms: millis(wait) };
+        let answer = call!(self, wait, OperationServiceClient, get, request).await?;
+        there(answer.operation, "operation")
+    }
+}
+
+/// The first part of an [`import`](Session::import).
+pub fn import_start(name: &ImageName, size_bytes: u64) -> v1::ImportRequest {
+    let start =
+        v1::ImportStart { name: name.to_string(), size_bytes, request_id: fresh_id().into() };
+    v1::ImportRequest { part: Some(v1::import_request::Part::Start(start)) }
+}
+
+fn fresh_id() -> Vec<u8> {
+    RequestId::generate().to_bytes()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The part of an answer that a server of this API always fills in.
+fn there<T>(field: Option<T>, name: &'static str) -> Result<T, RemoteError> {
+    required(field, name).map_err(|e| RemoteError {
+        code: Code::Internal,
+        message: format!("the server's answer is incomplete: {e}"),
+        leader: None,
+    })
+}
