@@ -1,8 +1,213 @@
 //! The one function that changes the state.
 
-use crate::{Entry, Outcome, Response, State};
+use std::collections::BTreeMap;
 
-/// Applies the entry at log index `index`.
-pub fn apply(_state: &mut State, _index: u64, _entry: Entry) -> Response {
-    Ok(Outcome::Done)
+use holdfast_types::{ContainerUid, NodeId, Revision, TimestampMs};
+
+use crate::{Command, Container, Entry, Event, OperationState, Response, State, event, operation};
+
+/// How many answers are remembered for clients that retry.
+const ANSWERS_KEPT: usize = 8192;
+
+/// Applies the entry at log index `index`. A request that was answered before gets the same answer
+/// and changes nothing (I7); a refused one changes nothing either.
+pub fn apply(state: &mut State, index: u64, entry: Entry) -> Response {
+    if let Some(answer) = state.answered.get(&entry.request) {
+        return answer.clone();
+    }
+    let mut change = Change { state, at: entry.at, revision: Revision(index), events: 0 };
+    let response = change.run(entry.command);
+    state.answered.insert(entry.request, response.clone());
+    state.answered_order.push_back(entry.request);
+    if state.answered_order.len() > ANSWERS_KEPT
+        && let Some(oldest) = state.answered_order.pop_front()
+    {
+        state.answered.remove(&oldest);
+    }
+    response
+}
+
+/// The state during one entry, with what every command needs besides.
+pub(crate) struct Change<'a> {
+    pub(crate) state: &'a mut State,
+    pub(crate) at: TimestampMs,
+    pub(crate) revision: Revision,
+    events: u32,
+}
+
+impl Change<'_> {
+    fn run(&mut self, command: Command) -> Response {
+        match command {
+            Command::InitCluster(c) => c.apply(self),
+            Command::AdmitNode(c) => c.apply(self),
+            Command::RegisterNode(c) => c.apply(self),
+            Command::SetRole(c) => c.apply(self),
+            Command::MarkNodeLost(c) => c.apply(self),
+            Command::AddImage(c) => c.apply(self),
+            Command::RemoveImage(c) => c.apply(self),
+            Command::CreateContainer(c) => c.apply(self),
+            Command::SetDesired(c) => c.apply(self),
+            Command::SetReplicas(c) => c.apply(self),
+            Command::TakeOver(c) => c.apply(self),
+            Command::HoldTakeover(c) => c.apply(self),
+            Command::DecideTakeover(c) => c.apply(self),
+            Command::RecordReport(c) => c.apply(self),
+            Command::RecordFloor(c) => c.apply(self),
+        }
+    }
+
+    /// Marks the state as changed by this entry.
+    pub(crate) fn touch(&mut self) {
+        self.state.revision = self.revision;
+    }
+
+    /// Marks the views of these nodes as changed.
+    pub(crate) fn touch_views(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        self.touch();
+        for id in nodes {
+            if let Some(node) = self.state.nodes.get_mut(&id) {
+                node.view_revision = self.revision;
+            }
+        }
+    }
+
+    /// Marks every node's view as changed.
+    pub(crate) fn touch_all_views(&mut self) {
+        self.touch();
+        for node in self.state.nodes.values_mut() {
+            node.view_revision = self.revision;
+        }
+    }
+
+    /// Marks what is assigned to these nodes as changed (DESIGN section 5 rule 6).
+    pub(crate) fn touch_assignments(&mut self, nodes: impl IntoIterator<Item = NodeId>) {
+        for id in nodes {
+            if let Some(node) = self.state.nodes.get_mut(&id) {
+                node.assignment_revision = self.revision;
+                node.view_revision = self.revision;
+            }
+        }
+        self.touch();
+    }
+
+    /// Records an event about a container.
+    pub(crate) fn container_event(
+        &mut self,
+        kind: &str,
+        container: &Container,
+        node: Option<NodeId>,
+        message: String,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        self.event(kind, node, Some((container.uid, container.name.clone())), message, fields);
+    }
+
+    /// Records an event about a node.
+    pub(crate) fn node_event(
+        &mut self,
+        kind: &str,
+        node: NodeId,
+        message: String,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        self.event(kind, Some(node), None, message, fields);
+    }
+
+    /// Records an event.
+    pub(crate) fn event(
+        &mut self,
+        kind: &str,
+        node: Option<NodeId>,
+        container: Option<(ContainerUid, holdfast_types::ContainerName)>,
+        message: String,
+        fields: impl IntoIterator<Item = (&'static str, String)>,
+    ) {
+        let node = node.and_then(|id| self.state.nodes.get(&id)).map(|n| n.name.clone());
+        let fields: BTreeMap<_, _> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        self.state.events.push_back(Event {
+            revision: self.revision,
+            index: self.events,
+            at: self.at,
+            kind: kind.to_owned(),
+            node,
+            container,
+            message,
+            fields,
+        });
+        self.events += 1;
+        while self.state.events.len() > event::KEPT {
+            self.state.events.pop_front();
+        }
+        self.touch();
+    }
+
+    /// Ends every running operation on the container for which `outcome` says how.
+    pub(crate) fn end_operations(
+        &mut self,
+        uid: ContainerUid,
+        outcome: impl Fn(crate::OperationKind) -> Option<OperationState>,
+    ) {
+        let running = self.state.operations.values_mut();
+        let mut ended = Vec::new();
+        for op in running.filter(|o| o.uid == uid && o.state == OperationState::Running) {
+            if let Some(state) = outcome(op.kind) {
+                op.state = state;
+                ended.push(op.id);
+            }
+        }
+        for id in ended {
+            self.state.ended_operations.push_back(id);
+            self.touch();
+        }
+        while self.state.ended_operations.len() > operation::KEPT {
+            if let Some(oldest) = self.state.ended_operations.pop_front() {
+                self.state.operations.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::World;
+    use crate::{Command, Outcome, SetDesired};
+    use holdfast_types::{DesiredState, RequestId};
+
+    /// I7: a retried request applies once, and its answer is the first one's.
+    #[test]
+    fn a_retried_request_applies_once() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        let request = RequestId(uuid::Uuid::from_u128(99));
+        let stop = |desired| Command::SetDesired(SetDesired { uid, desired });
+        let first = world.apply_as(request, stop(DesiredState::Stopped));
+        world.ok(stop(DesiredState::Running));
+        let again = world.apply_as(request, stop(DesiredState::Stopped));
+        assert!(matches!(first, Ok(Outcome::Operation { .. })));
+        assert_eq!(first, again);
+        assert_eq!(world.state.containers[&uid].desired, DesiredState::Running);
+    }
+
+    /// I4: the same entries give the same bytes.
+    #[test]
+    fn the_same_entries_give_the_same_hash() {
+        let build = || {
+            let mut world = World::three_nodes();
+            world.container("web", 1, &[2]);
+            world.container("db", 2, &[3]);
+            world.state.hash()
+        };
+        assert_eq!(build(), build());
+    }
+
+    /// I4 across restarts: encoding and decoding changes nothing.
+    #[test]
+    fn the_state_survives_its_encoding() {
+        let mut world = World::three_nodes();
+        world.container("web", 1, &[2]);
+        let bytes = rmp_serde::to_vec_named(&world.state).unwrap();
+        let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(back, world.state);
+        assert_eq!(back.hash(), world.state.hash());
+    }
 }

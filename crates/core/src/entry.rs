@@ -1,7 +1,15 @@
 //! What goes through the log, and what comes back.
 
-use holdfast_types::{Code, RequestId, TimestampMs};
+use holdfast_types::{
+    Code, ContainerUid, ImageUid, Incarnation, NodeId, OperationId, RequestId, TimestampMs,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::command::{
+    AddImage, AdmitNode, CreateContainer, DecideTakeover, HoldTakeover, InitCluster, MarkNodeLost,
+    RecordFloor, RecordReport, RegisterNode, RemoveImage, SetDesired, SetReplicas, SetRole,
+    TakeOver,
+};
 
 /// One entry of the log. At most 64 KiB when encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,12 +22,40 @@ pub struct Entry {
     pub command: Command,
 }
 
-/// What is to change.
+/// What is to change. Each variant is a file in `command/`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// Nothing.
-    Noop,
+    /// The founder makes the cluster.
+    InitCluster(InitCluster),
+    /// A node is let in.
+    AdmitNode(AdmitNode),
+    /// A node's daemon begins a new life.
+    RegisterNode(RegisterNode),
+    /// A node's role in Raft changed.
+    SetRole(SetRole),
+    /// A node is lost.
+    MarkNodeLost(MarkNodeLost),
+    /// An image exists.
+    AddImage(AddImage),
+    /// An image is to go.
+    RemoveImage(RemoveImage),
+    /// A container is made and placed.
+    CreateContainer(CreateContainer),
+    /// A container is to run, to stop or to go.
+    SetDesired(SetDesired),
+    /// A container's replicas belong elsewhere.
+    SetReplicas(SetReplicas),
+    /// A lost node's container moves to a copy.
+    TakeOver(TakeOver),
+    /// A takeover waits for a person.
+    HoldTakeover(HoldTakeover),
+    /// A person decided a held takeover.
+    DecideTakeover(DecideTakeover),
+    /// A node established a fact.
+    RecordReport(RecordReport),
+    /// The coarse floor of replication.
+    RecordFloor(RecordFloor),
 }
 
 /// What an entry did.
@@ -29,8 +65,23 @@ pub type Response = Result<Outcome, Refusal>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// Done.
+    /// It changed what it was to change.
     Done,
+    /// Everything was already so.
+    Unchanged,
+    /// A node was admitted.
+    Node(NodeId),
+    /// A node registered.
+    Registered(Incarnation),
+    /// An image was added.
+    Image(ImageUid),
+    /// Work on a container began; the operation ends when the work does.
+    Operation {
+        /// Which container.
+        container: ContainerUid,
+        /// What to follow.
+        operation: OperationId,
+    },
 }
 
 /// Why an entry changed nothing.
@@ -41,4 +92,11 @@ pub struct Refusal {
     pub code: Code,
     /// One line for a person.
     pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its code and its line for a person.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
 }

@@ -1,8 +1,126 @@
-//! The replicated state.
+//! The replicated state and its plain queries.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+
+use holdfast_types::{
+    CidrV4, ClusterId, Code, ContainerName, ContainerUid, Epoch, ImageName, ImageUid,
+    LeaseSettings, NodeId, NodeName, OperationId, RequestId, Revision, SnapshotUuid, TimestampMs,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::{Container, Event, Image, Node, Operation, Refusal, Response};
+
+/// What belongs to the cluster as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Its identity.
+    pub id: ClusterId,
+    /// The lease constants in force.
+    pub lease: LeaseSettings,
+    /// The overlay's address range.
+    pub overlay: CidrV4,
+    /// When it was made.
+    pub created: TimestampMs,
+}
+
+/// What a lost node had written and never shipped, kept when it came back (I21).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diverged {
+    /// Whose data.
+    pub uid: ContainerUid,
+    /// Its name when the data was kept.
+    pub container: ContainerName,
+    /// Where it is.
+    pub node: NodeId,
+    /// The epoch under which it was written.
+    pub epoch: Epoch,
+    /// Bytes that differ from the last common snapshot.
+    pub changed_bytes: u64,
+    /// When it was kept.
+    pub kept: TimestampMs,
+}
 
 /// Everything that the cluster has agreed on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct State {}
+pub struct State {
+    /// Absent until the founder has spoken.
+    pub cluster: Option<Cluster>,
+    /// Every node ever admitted and not removed.
+    pub nodes: BTreeMap<NodeId, Node>,
+    /// Every image.
+    pub images: BTreeMap<ImageUid, Image>,
+    /// Every container, those on their way out included.
+    pub containers: BTreeMap<ContainerUid, Container>,
+    /// Names of containers that are not on their way out.
+    pub names: BTreeMap<ContainerName, ContainerUid>,
+    /// Overlay addresses in use.
+    pub addresses: BTreeMap<Ipv4Addr, ContainerUid>,
+    /// Work under way, and the latest that ended.
+    pub operations: BTreeMap<OperationId, Operation>,
+    /// Ended operations, oldest first, so that the oldest can be forgotten.
+    pub ended_operations: VecDeque<OperationId>,
+    /// Data kept from lost nodes.
+    pub diverged: BTreeMap<SnapshotUuid, Diverged>,
+    /// What happened lately, oldest first.
+    pub events: VecDeque<Event>,
+    /// Answers to recent requests (I7).
+    pub answered: BTreeMap<RequestId, Response>,
+    /// The requests of `answered`, oldest first.
+    pub answered_order: VecDeque<RequestId>,
+    /// The log index of the last entry that changed anything.
+    pub revision: Revision,
+}
+
+impl State {
+    /// The hash of the whole state: equal on every node at an equal log index (I4).
+    pub fn hash(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        // Writing into a hasher cannot fail, and every type here can be encoded.
+        if rmp_serde::encode::write_named(&mut hasher, self).is_err() {
+            return blake3::hash(b"state cannot be encoded");
+        }
+        hasher.finalize()
+    }
+
+    /// The cluster, or the refusal that says it is not there yet.
+    pub fn cluster(&self) -> Result<&Cluster, Refusal> {
+        self.cluster.as_ref().ok_or_else(|| {
+            Refusal::new(
+                Code::NotInitialized,
+                "the cluster is not initialised: holdfast cluster init",
+            )
+        })
+    }
+
+    /// The node with that id.
+    pub fn node(&self, id: NodeId) -> Result<&Node, Refusal> {
+        let missing = || Refusal::new(Code::NotFound, format!("there is no node with id {id}"));
+        self.nodes.get(&id).ok_or_else(missing)
+    }
+
+    /// The node with that name.
+    pub fn node_named(&self, name: &NodeName) -> Result<&Node, Refusal> {
+        let missing = || Refusal::new(Code::NotFound, format!("there is no node {name}"));
+        self.nodes.values().find(|n| n.name == *name).ok_or_else(missing)
+    }
+
+    /// The container with that id, deleted ones excluded.
+    pub fn container(&self, uid: ContainerUid) -> Result<&Container, Refusal> {
+        let missing = || Refusal::new(Code::NotFound, format!("there is no container {uid}"));
+        self.containers.get(&uid).ok_or_else(missing)
+    }
+
+    /// The container with that name.
+    pub fn container_named(&self, name: &ContainerName) -> Result<&Container, Refusal> {
+        let missing = || Refusal::new(Code::NotFound, format!("there is no container {name}"));
+        self.names.get(name).and_then(|uid| self.containers.get(uid)).ok_or_else(missing)
+    }
+
+    /// The image with that name.
+    pub fn image_named(&self, name: &ImageName) -> Result<&Image, Refusal> {
+        let missing = || Refusal::new(Code::NotFound, format!("there is no image {name}"));
+        self.images.values().find(|i| i.name == *name).ok_or_else(missing)
+    }
+}

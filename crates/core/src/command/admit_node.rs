@@ -1,0 +1,87 @@
+//! A node is let in.
+
+use std::net::Ipv4Addr;
+
+use holdfast_types::{Code, Incarnation, NodeId, NodeName};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Change;
+use crate::{Node, NodeLife, NodeRole, Outcome, Refusal, Response};
+
+/// A node that is to be part of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewNode {
+    /// Its name.
+    pub name: NodeName,
+    /// Where its API listens, `host:port`.
+    pub address: String,
+    /// Its address below the overlay.
+    pub underlay: Ipv4Addr,
+    /// Its part in Raft.
+    pub role: NodeRole,
+}
+
+/// Lets a node in. Its id is this entry's log index, so it is never reused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdmitNode {
+    /// The node.
+    pub node: NewNode,
+}
+
+impl AdmitNode {
+    pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
+        change.state.cluster()?;
+        for other in change.state.nodes.values() {
+            let taken = |what: &str| {
+                let message = format!("another node ({}) has that {what}", other.name);
+                Err(Refusal::new(Code::AlreadyExists, message))
+            };
+            if other.name == self.node.name {
+                return taken("name");
+            }
+            if other.address == self.node.address {
+                return taken("address");
+            }
+        }
+        let id = NodeId(change.revision.0);
+        self.node.admit(change, id);
+        Ok(Outcome::Node(id))
+    }
+}
+
+impl NewNode {
+    pub(crate) fn admit(self, change: &mut Change<'_>, id: NodeId) {
+        let message = format!("node {} joined as {}", self.name, self.role);
+        let node = Node {
+            id,
+            name: self.name,
+            address: self.address,
+            underlay: self.underlay,
+            role: self.role,
+            incarnation: Incarnation(0),
+            life: NodeLife::New,
+            assignment_revision: change.revision,
+            view_revision: change.revision,
+        };
+        change.state.nodes.insert(id, node);
+        change.touch_all_views();
+        change.node_event("node-admitted", id, message, []);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{World, admit, init};
+    use holdfast_types::Code;
+
+    #[test]
+    fn ids_are_never_reused_and_names_are_unique() {
+        let mut world = World::default();
+        world.ok(init());
+        world.ok(admit("n2"));
+        assert_eq!(world.refused(admit("n2")), Code::AlreadyExists);
+        world.ok(admit("n3"));
+        let ids: Vec<_> = world.state.nodes.keys().map(|id| id.0).collect();
+        assert_eq!(ids, [1, 2, 4]);
+    }
+}

@@ -1,0 +1,159 @@
+//! A container is made and placed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use holdfast_types::{
+    Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, MacAddr, NodeId,
+    OperationId, RunState,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Change;
+use crate::{Container, Operation, OperationKind, OperationState, Outcome, Refusal, Response};
+
+/// Makes a container on the node that the planner chose, with an address of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CreateContainer {
+    /// Its identity.
+    pub uid: ContainerUid,
+    /// Its name.
+    pub name: ContainerName,
+    /// What the user asked for.
+    pub spec: ContainerSpec,
+    /// What it should be doing once it is there.
+    pub desired: DesiredState,
+    /// Where its primary copy goes.
+    pub node: NodeId,
+    /// Where its replicas go.
+    pub replicas: BTreeSet<NodeId>,
+    /// What the client follows.
+    pub operation: OperationId,
+}
+
+impl CreateContainer {
+    pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
+        self.check(change)?;
+        let image_name = self.spec.image.as_ref();
+        let image = match image_name {
+            Some(name) => change.state.image_named(name)?.clone(),
+            None => return Err(Refusal::new(Code::InvalidArgument, "the spec names no image")),
+        };
+        if self.spec.disk < image.size {
+            let message = format!(
+                "a disk of {} is smaller than image {} ({})",
+                self.spec.disk, image.name, image.size
+            );
+            return Err(Refusal::new(Code::InvalidSize, message));
+        }
+        let address = free_address(change)?;
+        let members: Vec<NodeId> =
+            std::iter::once(self.node).chain(self.replicas.iter().copied()).collect();
+        let container = Container {
+            uid: self.uid,
+            name: self.name.clone(),
+            spec: self.spec,
+            image: image.uid,
+            image_snapshot: image.snapshot,
+            desired: self.desired,
+            run: RunState::Pending,
+            epoch: Epoch(1),
+            node: self.node,
+            branch: None,
+            replicas: self.replicas,
+            holders: members.iter().copied().collect(),
+            copies: BTreeMap::new(),
+            hold: None,
+            address,
+            mac: MacAddr::from_ipv4(address),
+            created: change.at,
+            revision: change.revision,
+        };
+        let operation = Operation {
+            id: self.operation,
+            kind: OperationKind::Create,
+            uid: self.uid,
+            container: self.name.clone(),
+            state: OperationState::Running,
+            started: change.at,
+        };
+        change.touch_assignments([self.node]);
+        change.touch_views(members);
+        let message = format!("container {} created with address {address}", self.name);
+        change.container_event("container-created", &container, Some(self.node), message, []);
+        change.state.names.insert(self.name, self.uid);
+        change.state.addresses.insert(address, self.uid);
+        change.state.containers.insert(self.uid, container);
+        change.state.operations.insert(self.operation, operation);
+        Ok(Outcome::Operation { container: self.uid, operation: self.operation })
+    }
+
+    fn check(&self, change: &Change<'_>) -> Result<(), Refusal> {
+        change.state.cluster()?;
+        self.spec.check().map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        if change.state.names.contains_key(&self.name) {
+            let message = format!("there is a container {} already", self.name);
+            return Err(Refusal::new(Code::AlreadyExists, message));
+        }
+        if change.state.containers.contains_key(&self.uid) || self.replicas.contains(&self.node) {
+            return Err(Refusal::new(Code::InvalidArgument, "the placement contradicts itself"));
+        }
+        for id in std::iter::once(&self.node).chain(&self.replicas) {
+            let node = change.state.node(*id)?;
+            if !node.is_up() {
+                let message = format!("node {} went away meanwhile", node.name);
+                return Err(Refusal::new(Code::NoPlacement, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The lowest free address; the first of the range is left to the gateway.
+fn free_address(change: &Change<'_>) -> Result<Ipv4Addr, Refusal> {
+    let overlay = change.state.cluster()?.overlay;
+    let free = overlay.hosts().skip(1).find(|a| !change.state.addresses.contains_key(a));
+    free.ok_or_else(|| {
+        Refusal::new(Code::NoAddress, format!("every address of {overlay} is in use"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{World, create, lost};
+    use crate::{Command, CreateContainer};
+    use holdfast_types::{ByteSize, Code};
+
+    #[test]
+    fn names_and_addresses_are_unique() {
+        let mut world = World::three_nodes();
+        let web = world.container("web", 1, &[2]);
+        let db = world.container("db", 1, &[2]);
+        assert_eq!(world.refused(create("web", 1, &[2])), Code::AlreadyExists);
+        let address = |uid| world.state.containers[&uid].address;
+        assert_ne!(address(web), address(db));
+    }
+
+    #[test]
+    fn a_placement_on_a_lost_node_is_refused() {
+        let mut world = World::three_nodes();
+        world.ok(lost(2, 1));
+        assert_eq!(world.refused(create("web", 1, &[2])), Code::NoPlacement);
+    }
+
+    #[test]
+    fn a_disk_smaller_than_the_image_is_refused() {
+        let mut world = World::three_nodes();
+        let Command::CreateContainer(mut command) = create("web", 1, &[2]) else { unreachable!() };
+        command.spec.disk = ByteSize::mib(16);
+        let command = Command::CreateContainer(CreateContainer { ..command });
+        assert_eq!(world.refused(command), Code::InvalidSize);
+    }
+
+    #[test]
+    fn addresses_run_out_with_a_clear_refusal() {
+        let mut world = World::three_nodes_in("10.9.0.0/30");
+        world.container("web", 1, &[2]);
+        assert_eq!(world.refused(create("db", 1, &[2])), Code::NoAddress);
+    }
+}

@@ -1,0 +1,91 @@
+//! Containers as the cluster has agreed on them.
+//!
+//! The assignment is the heart: `node` may run it, under `epoch`, and nobody else. It changes by
+//! [`crate::TakeOver`] alone, which raises the epoch (I10).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use holdfast_types::{
+    ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, MacAddr, NodeId,
+    Protection, Revision, RunState, SnapshotId, TimestampMs,
+};
+use serde::{Deserialize, Serialize};
+
+/// The newest verified snapshot that a node was known to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copy {
+    /// Which snapshot.
+    pub newest: SnapshotId,
+    /// The moment for which it was the primary's whole content.
+    pub as_of: TimestampMs,
+}
+
+/// A takeover that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Since when.
+    pub since: TimestampMs,
+    /// What is at stake, in one line.
+    pub reason: String,
+    /// A person said to go ahead with the best copy there is.
+    pub approved: bool,
+}
+
+/// One container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its identity.
+    pub uid: ContainerUid,
+    /// Its name.
+    pub name: ContainerName,
+    /// What the user asked for.
+    pub spec: ContainerSpec,
+    /// What it is made from.
+    pub image: ImageUid,
+    /// That image's snapshot, kept here because the image may be removed.
+    pub image_snapshot: SnapshotId,
+    /// What it should be doing.
+    pub desired: DesiredState,
+    /// What its node last said that it is doing, under the present epoch.
+    pub run: RunState,
+    /// The fencing token.
+    pub epoch: Epoch,
+    /// Where its primary copy is.
+    pub node: NodeId,
+    /// The snapshot that this epoch starts from; none for the first.
+    pub branch: Option<SnapshotId>,
+    /// Where its replicas belong.
+    pub replicas: BTreeSet<NodeId>,
+    /// Every node that may hold data of it; emptied only by that node's own word.
+    pub holders: BTreeSet<NodeId>,
+    /// The coarse floor: what each holder was known to have. Newer is possible, older is not.
+    pub copies: BTreeMap<NodeId, Copy>,
+    /// A takeover that waits for a person.
+    pub hold: Option<Hold>,
+    /// Its address on the overlay.
+    pub address: Ipv4Addr,
+    /// Its link address.
+    pub mac: MacAddr,
+    /// When it was created.
+    pub created: TimestampMs,
+    /// The last entry that changed it.
+    pub revision: Revision,
+}
+
+impl Container {
+    /// Whether it fails over.
+    pub fn is_protected(&self) -> bool {
+        self.spec.protection == Protection::Protected
+    }
+
+    /// Whether it is on its way out.
+    pub fn is_deleting(&self) -> bool {
+        self.desired == DesiredState::Deleted
+    }
+
+    /// The node that runs it and those that hold its replicas.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::once(self.node).chain(self.replicas.iter().copied())
+    }
+}

@@ -1,0 +1,112 @@
+//! Nodes as the cluster has agreed on them.
+//!
+//! ```text
+//! admit ─▶ New ──register──▶ Up#1 ──MarkNodeLost──▶ Lost#1 ──register──▶ Up#2 …
+//! ```
+//! Only a `Lost` life lets its containers be taken over, and only registering anew ends it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use holdfast_types::{Incarnation, NodeId, NodeName, Revision, TimestampMs};
+use serde::{Deserialize, Serialize};
+
+/// A node's part in Raft.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeRole {
+    /// Votes.
+    Voter,
+    /// Follows the log, to be promoted when a voter is lost.
+    Standby,
+    /// No part in Raft; talks to the leader.
+    Worker,
+}
+
+impl fmt::Display for NodeRole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Voter => "voter",
+            Self::Standby => "standby",
+            Self::Worker => "worker",
+        })
+    }
+}
+
+/// Why a node may be taken for lost (DESIGN section 5 rule 4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evidence {
+    /// The leader has not answered it for longer than any lease and its fence can last.
+    Silence {
+        /// Since the leader's last answer, or since it began to lead, on the leader's clock.
+        silent_ms: u64,
+        /// The wait that the constants demanded.
+        required_ms: u64,
+    },
+    /// The node itself gave up its lease, and its guardian confirmed that everything stopped.
+    Relinquished,
+}
+
+impl fmt::Display for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silence { silent_ms, required_ms } => {
+                write!(f, "silent for {silent_ms} ms, {required_ms} ms required")
+            }
+            Self::Relinquished => f.write_str("relinquished by the node itself"),
+        }
+    }
+}
+
+/// Where a node is in its life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeLife {
+    /// Admitted; its daemon has never registered.
+    New,
+    /// Registered and not declared lost.
+    Up,
+    /// Declared lost: this incarnation is never granted anything again.
+    Lost {
+        /// When the loss was proposed.
+        at: TimestampMs,
+        /// On what grounds.
+        evidence: Evidence,
+    },
+}
+
+/// One node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id, never reused.
+    pub id: NodeId,
+    /// Its name.
+    pub name: NodeName,
+    /// Where its API listens, `host:port`.
+    pub address: String,
+    /// Its address below the overlay.
+    pub underlay: Ipv4Addr,
+    /// Its part in Raft.
+    pub role: NodeRole,
+    /// Its present or last life.
+    pub incarnation: Incarnation,
+    /// Where in that life it is.
+    pub life: NodeLife,
+    /// The last entry that changed what is assigned to it.
+    pub assignment_revision: Revision,
+    /// The last entry that changed anything in its view.
+    pub view_revision: Revision,
+}
+
+impl Node {
+    /// Whether it is registered and not lost.
+    pub fn is_up(&self) -> bool {
+        self.life == NodeLife::Up
+    }
+
+    /// Whether this very life was declared lost.
+    pub fn is_lost(&self, incarnation: Incarnation) -> bool {
+        self.incarnation == incarnation && matches!(self.life, NodeLife::Lost { .. })
+    }
+}

@@ -1,0 +1,177 @@
+//! A small world for this crate's tests.
+
+use std::collections::BTreeSet;
+
+use holdfast_types::{
+    ByteSize, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation,
+    NodeId, OperationId, Report, RequestId, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
+use uuid::Uuid;
+
+use crate::{
+    AddImage, AdmitNode, Command, CreateContainer, Entry, Evidence, InitCluster, MarkNodeLost,
+    NewNode, NodeRole, Outcome, RecordFloor, RecordReport, RegisterNode, Response, SetDesired,
+    State, TakeOver, apply,
+};
+
+/// A state, and the log index that it has reached.
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) state: State,
+    index: u64,
+}
+
+impl World {
+    /// Nodes 1, 2 and 3, up in their first life, and an image `busybox` on node 1.
+    pub(crate) fn three_nodes() -> Self {
+        Self::three_nodes_in("10.77.0.0/16")
+    }
+
+    pub(crate) fn three_nodes_in(overlay: &str) -> Self {
+        let mut world = Self::default();
+        world.ok(init_in(overlay));
+        world.ok(admit("n2"));
+        world.ok(admit("n3"));
+        for n in 1..=3 {
+            world.ok(register(n));
+        }
+        world.ok(image("busybox", 1));
+        world
+    }
+
+    pub(crate) fn apply_as(&mut self, request: RequestId, command: Command) -> Response {
+        self.index += 1;
+        let at = TimestampMs(1_000_000 + self.index * 1000);
+        apply(&mut self.state, self.index, Entry { request, at, command })
+    }
+
+    pub(crate) fn try_apply(&mut self, command: Command) -> Response {
+        let request = RequestId(Uuid::from_u64_pair(7, self.index + 1));
+        self.apply_as(request, command)
+    }
+
+    pub(crate) fn ok(&mut self, command: Command) -> Outcome {
+        self.try_apply(command).unwrap()
+    }
+
+    pub(crate) fn refused(&mut self, command: Command) -> Code {
+        self.try_apply(command).unwrap_err().code
+    }
+
+    pub(crate) fn container(&mut self, name: &str, node: u64, replicas: &[u64]) -> ContainerUid {
+        let uid = ContainerUid(Uuid::from_u64_pair(1, self.index + 1));
+        let Command::CreateContainer(command) = create(name, node, replicas) else {
+            unreachable!()
+        };
+        self.ok(Command::CreateContainer(CreateContainer {
+            uid,
+            operation: OperationId(uid.0),
+            ..command
+        }));
+        uid
+    }
+
+    pub(crate) fn desire(&mut self, uid: ContainerUid, desired: DesiredState) {
+        self.ok(Command::SetDesired(SetDesired { uid, desired }));
+    }
+}
+
+pub(crate) fn init() -> Command {
+    init_in("10.77.0.0/16")
+}
+
+fn init_in(overlay: &str) -> Command {
+    Command::InitCluster(InitCluster {
+        cluster: holdfast_types::ClusterId(Uuid::from_u128(5)),
+        lease: Default::default(),
+        overlay: overlay.parse().unwrap(),
+        founder: new_node("n1"),
+    })
+}
+
+fn new_node(name: &str) -> NewNode {
+    NewNode {
+        name: name.parse().unwrap(),
+        address: format!("{name}:7443"),
+        underlay: "10.88.0.1".parse().unwrap(),
+        role: NodeRole::Voter,
+    }
+}
+
+pub(crate) fn admit(name: &str) -> Command {
+    Command::AdmitNode(AdmitNode { node: new_node(name) })
+}
+
+pub(crate) fn register(node: u64) -> Command {
+    Command::RegisterNode(RegisterNode { node: NodeId(node) })
+}
+
+pub(crate) fn lost(node: u64, incarnation: u64) -> Command {
+    Command::MarkNodeLost(MarkNodeLost {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        evidence: Evidence::Silence { silent_ms: 4300, required_ms: 4281 },
+    })
+}
+
+pub(crate) fn snapshot(volume: VolumeUid, epoch: u64, seq: u64) -> SnapshotId {
+    SnapshotId {
+        volume,
+        epoch: Epoch(epoch),
+        seq: Seq(seq),
+        uuid: SnapshotUuid(Uuid::from_u64_pair(epoch, seq)),
+        parent: None,
+    }
+}
+
+pub(crate) fn image(name: &str, node: u64) -> Command {
+    let uid = ImageUid(Uuid::from_u128(name.len() as u128));
+    Command::AddImage(AddImage {
+        uid,
+        name: name.parse().unwrap(),
+        size: ByteSize::mib(64),
+        snapshot: snapshot(uid.into(), 0, 1),
+        entries: 10,
+        content: ByteSize::mib(2),
+        has_init: true,
+        node: NodeId(node),
+    })
+}
+
+pub(crate) fn create(name: &str, node: u64, replicas: &[u64]) -> Command {
+    Command::CreateContainer(CreateContainer {
+        uid: ContainerUid(Uuid::from_u64_pair(2, name.len() as u64)),
+        name: name.parse().unwrap(),
+        spec: ContainerSpec { image: Some("busybox".parse().unwrap()), ..Default::default() },
+        desired: DesiredState::Running,
+        node: NodeId(node),
+        replicas: replicas.iter().map(|n| NodeId(*n)).collect::<BTreeSet<_>>(),
+        operation: OperationId(Uuid::from_u128(77)),
+    })
+}
+
+pub(crate) fn take_over(uid: ContainerUid, epoch: u64, incarnation: u64, to: u64) -> Command {
+    Command::TakeOver(TakeOver {
+        uid,
+        from_epoch: Epoch(epoch),
+        from_incarnation: Incarnation(incarnation),
+        to: NodeId(to),
+        branch: snapshot(uid.into(), epoch, 1),
+        data_as_of: TimestampMs(1_000_000),
+    })
+}
+
+pub(crate) fn floor(uid: ContainerUid, node: u64, epoch: u64, seq: u64) -> Command {
+    let newest = snapshot(uid.into(), epoch, seq);
+    Command::RecordFloor(RecordFloor {
+        copies: vec![(uid, NodeId(node), newest, TimestampMs(1_000_000))],
+    })
+}
+
+pub(crate) fn report(node: u64, incarnation: u64, report: Report) -> Command {
+    Command::RecordReport(RecordReport {
+        node: NodeId(node),
+        incarnation: Incarnation(incarnation),
+        report,
+    })
+}
