@@ -1,1 +1,23 @@
-//! storage
+//! Volumes, their snapshots and the deltas between them (DESIGN section 7).
+//!
+//! [`Pool`] is the one block-level view of a node's storage; a driver implements it, and a volume
+//! replicates between nodes with different drivers. The rules that no driver may bend (which
+//! epoch may write, on which base a delta applies) live in [`catalog`], pure and shared by all.
+//! [`stream`] is how a delta travels; [`fsys`] is what is done to the filesystem on a volume.
+//!
+//! Everything here blocks: async callers use `spawn_blocking`.
+
+pub mod catalog;
+mod error;
+pub mod fake;
+mod holds;
+mod pool;
+pub mod stream;
+
+pub use catalog::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeRecord, VolumeState};
+pub use error::{Error, Result};
+pub use holds::Hold;
+pub use pool::{
+    AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Offer, Outcome, Partial, Pool, PoolIdentity,
+    Quiesce, Receiver, Scratch, SnapshotReader, Tail, VOLUME_GRAIN, VolumeInfo, round_size,
+};

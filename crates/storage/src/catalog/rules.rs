@@ -1,0 +1,277 @@
+//! The verbs on a [`VolumeState`]: each checks, changes, and says whether it changed anything.
+
+use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs};
+
+use super::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeState, outcome};
+use crate::pool::{Offer, Outcome, Tail};
+use crate::{Error, Result};
+
+/// Longest label of a snapshot, in bytes.
+const MAX_LABEL: usize = 256;
+/// Longest role text, in bytes.
+const MAX_ROLE: usize = 64 << 10;
+
+impl VolumeState {
+    /// Gives the volume a live part that began as `branch`.
+    pub(crate) fn begin_live(&mut self, branch: Option<SnapshotUuid>, epoch: Epoch) {
+        self.live = Some(Live {
+            epoch,
+            branch,
+            head: branch,
+            next_seq: Seq(1),
+            generation: self.next_generation,
+        });
+        self.next_generation += 1;
+        self.record.promoted = Some(Promotion { epoch, branch });
+    }
+
+    /// Whether `create` or `clone_volume` with these arguments has been done before.
+    pub(crate) fn made_as(
+        &self,
+        branch: Option<SnapshotUuid>,
+        size: ByteSize,
+        epoch: Epoch,
+    ) -> Result<Outcome> {
+        match &self.live {
+            Some(live) if live.branch == branch && live.epoch == epoch && self.size == size => {
+                Ok(Outcome::AlreadyThere)
+            }
+            _ => Err(Error::VolumeExists(self.uid)),
+        }
+    }
+
+    /// Promotes `from` under `epoch` (I10, I11).
+    pub(crate) fn promote(&mut self, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
+        if let Some(live) = &self.live {
+            return match live.branch == Some(from) && live.epoch == epoch {
+                true => Ok(Outcome::AlreadyThere),
+                false => Err(self.wrong("it has a live part of another epoch or origin")),
+            };
+        }
+        let snapshot = self.find(from).ok_or(Error::NoSnapshot(from))?;
+        if !snapshot.kind.on_chain() {
+            return Err(self.wrong("a diverged snapshot cannot be promoted"));
+        }
+        let (taken_under, size) = (snapshot.id.epoch, snapshot.size);
+        self.refuse_up_to(epoch, taken_under.max(self.start_floor()))?;
+        self.size = size;
+        self.begin_live(Some(from), epoch);
+        Ok(Outcome::Changed)
+    }
+
+    /// Lets the live part go on under a higher epoch.
+    pub(crate) fn continue_live(&mut self, epoch: Epoch) -> Result<Outcome> {
+        let live = self.live()?.clone();
+        if live.epoch == epoch {
+            return Ok(Outcome::AlreadyThere);
+        }
+        self.refuse_up_to(epoch, self.start_floor())?;
+        self.record.promoted = Some(Promotion { epoch, branch: live.head });
+        self.live = Some(Live { epoch, next_seq: Seq(1), branch: live.head, ..live });
+        Ok(Outcome::Changed)
+    }
+
+    /// Whether the live part may be written under `epoch`.
+    pub(crate) fn may_activate(&self, epoch: Epoch) -> Result<()> {
+        let live = self.live()?;
+        self.refuse_up_to(epoch, self.record.sealed.max(self.record.released))?;
+        if epoch < live.epoch {
+            return Err(self.stale(epoch, Epoch(live.epoch.0 - 1)));
+        }
+        match epoch == live.epoch {
+            true => Ok(()),
+            false => Err(self.wrong("its live part has not been promoted to that epoch")),
+        }
+    }
+
+    /// Adds a snapshot of the live part. `Err` also for an identity that does not follow.
+    pub(crate) fn add_snapshot(&mut self, id: &SnapshotId, taken: TimestampMs) -> Result<Outcome> {
+        if let Some(known) = self.find(id.uuid) {
+            return match known.id == *id {
+                true => Ok(Outcome::AlreadyThere),
+                false => Err(self.wrong("a snapshot of that uuid is another one")),
+            };
+        }
+        let live = self.live()?;
+        if id.epoch < live.epoch {
+            return Err(self.stale(id.epoch, Epoch(live.epoch.0 - 1)));
+        }
+        self.refuse_up_to(id.epoch, self.record.sealed)?;
+        if self.next_snapshot(id.uuid) != Some(*id) {
+            return Err(self.wrong("the snapshot's identity does not follow from the live part"));
+        }
+        let size = self.size;
+        self.snapshots.push(SnapshotInfo { id: *id, size, taken, kind: SnapshotKind::Chain });
+        self.sort();
+        if let Some(live) = &mut self.live {
+            live.head = Some(id.uuid);
+            live.next_seq = id.seq.next();
+        }
+        Ok(Outcome::Changed)
+    }
+
+    /// Whether the offer may be received (I11); its base is the driver's to find (I19).
+    pub(crate) fn admit_receive(&self, offer: &Offer) -> Result<()> {
+        let id = &offer.snapshot;
+        self.refuse_up_to(id.epoch, self.record.sealed)?;
+        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
+        let newest = self.newest().map_or(Epoch(0), |s| s.id.epoch);
+        let known = promoted.max(newest);
+        if id.epoch < known {
+            return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
+        }
+        if self.live.is_some() {
+            return Err(self.wrong("it is the primary copy: demote it before it can receive"));
+        }
+        if self.snapshots.iter().any(|s| s.kind.on_chain() && s.id.order() == id.order()) {
+            return Err(self.wrong("another snapshot has that epoch and number"));
+        }
+        Ok(())
+    }
+
+    /// Adds a received and verified snapshot.
+    pub(crate) fn add_received(&mut self, offer: &Offer) -> Result<SnapshotInfo> {
+        self.admit_receive(offer)?;
+        let info = SnapshotInfo {
+            id: offer.snapshot,
+            size: offer.size,
+            taken: offer.taken,
+            kind: SnapshotKind::Chain,
+        };
+        self.snapshots.push(info.clone());
+        self.sort();
+        self.size = self.newest().map_or(offer.size, |s| s.size);
+        Ok(info)
+    }
+
+    /// Makes the volume a replica at `to`. With a tail, the live part becomes that snapshot.
+    pub(crate) fn demote(
+        &mut self,
+        to: Option<SnapshotUuid>,
+        tail: Option<&Tail>,
+    ) -> Result<Outcome> {
+        let point = match to {
+            Some(uuid) => Some(self.find(uuid).ok_or(Error::NoSnapshot(uuid))?.clone()),
+            None => None,
+        };
+        if point.as_ref().is_some_and(|p| !p.kind.on_chain()) {
+            return Err(self.wrong("it cannot be rolled back to a diverged snapshot"));
+        }
+        let label = match tail {
+            Some(tail) => text("label", &tail.label, MAX_LABEL)?.to_owned(),
+            None => "after the point that the cluster went on from".to_owned(),
+        };
+        let after = point.as_ref().map(|p| p.id.order());
+        let mut changed = false;
+        for s in &mut self.snapshots {
+            if s.kind.on_chain() && after.is_none_or(|order| s.id.order() > order) {
+                s.kind = SnapshotKind::Diverged { label: label.clone() };
+                changed = true;
+            }
+        }
+        changed |= self.live.is_some();
+        if let (Some(tail), Some(live)) = (tail, self.live.take()) {
+            let id = SnapshotId {
+                volume: self.uid,
+                epoch: live.epoch,
+                seq: live.next_seq,
+                uuid: tail.uuid,
+                parent: live.head,
+            };
+            let kind = SnapshotKind::Diverged { label };
+            self.snapshots.push(SnapshotInfo { id, size: self.size, taken: tail.taken, kind });
+            self.sort();
+        }
+        if let Some(point) = point {
+            self.size = point.size;
+        }
+        Ok(outcome(changed))
+    }
+
+    /// Says what a snapshot is kept for.
+    pub(crate) fn label(&mut self, uuid: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome> {
+        if let SnapshotKind::Kept { label } | SnapshotKind::Diverged { label } = &kind {
+            text("label", label, MAX_LABEL)?;
+        }
+        let found = self.snapshots.iter_mut().find(|s| s.id.uuid == uuid);
+        let snapshot = found.ok_or(Error::NoSnapshot(uuid))?;
+        if !snapshot.kind.on_chain() && kind.on_chain() {
+            return Err(self.wrong("a diverged snapshot does not return to the chain"));
+        }
+        let changed = snapshot.kind != kind;
+        snapshot.kind = kind;
+        Ok(outcome(changed))
+    }
+
+    /// Forgets a snapshot.
+    pub(crate) fn forget(&mut self, uuid: SnapshotUuid) -> Outcome {
+        let before = self.snapshots.len();
+        self.snapshots.retain(|s| s.id.uuid != uuid);
+        outcome(self.snapshots.len() != before)
+    }
+
+    /// Raises the sealed floor.
+    pub(crate) fn seal(&mut self, up_to: Epoch) -> Outcome {
+        let changed = up_to > self.record.sealed;
+        self.record.sealed = up_to.max(self.record.sealed);
+        outcome(changed)
+    }
+
+    /// Raises the released epoch.
+    pub(crate) fn release(&mut self, epoch: Epoch) -> Outcome {
+        let changed = epoch > self.record.released;
+        self.record.released = epoch.max(self.record.released);
+        outcome(changed)
+    }
+
+    /// Stores the caller's text.
+    pub(crate) fn set_role(&mut self, role: &str) -> Result<Outcome> {
+        if role.len() > MAX_ROLE {
+            return Err(Error::BadText("role"));
+        }
+        let changed = self.record.role != role;
+        role.clone_into(&mut self.record.role);
+        Ok(outcome(changed))
+    }
+
+    /// Grows the live part.
+    pub(crate) fn resize(&mut self, size: ByteSize) -> Result<Outcome> {
+        self.live()?;
+        if size < self.size {
+            return Err(Error::BadSize { size, reason: "volumes only grow" });
+        }
+        let changed = size != self.size;
+        self.size = size;
+        Ok(outcome(changed))
+    }
+
+    /// The live part, which must be there.
+    pub(crate) fn live(&self) -> Result<&Live> {
+        self.live.as_ref().ok_or_else(|| self.wrong("it has no live part here"))
+    }
+
+    pub(crate) fn wrong(&self, reason: &'static str) -> Error {
+        Error::WrongState { volume: self.uid, reason }
+    }
+
+    /// The highest epoch that may never start here again.
+    fn start_floor(&self) -> Epoch {
+        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
+        promoted.max(self.record.sealed).max(self.record.released)
+    }
+
+    fn refuse_up_to(&self, offered: Epoch, floor: Epoch) -> Result<()> {
+        if offered <= floor { Err(self.stale(offered, floor)) } else { Ok(()) }
+    }
+
+    fn stale(&self, offered: Epoch, floor: Epoch) -> Error {
+        Error::StaleEpoch { volume: self.uid, offered, floor }
+    }
+}
+
+fn text<'a>(what: &'static str, text: &'a str, max: usize) -> Result<&'a str> {
+    match text.len() <= max && !text.contains(char::is_control) {
+        true => Ok(text),
+        false => Err(Error::BadText(what)),
+    }
+}

@@ -1,0 +1,413 @@
+//! An in-memory pool with the semantics of the real ones, for tests without root.
+//!
+//! Clones of a [`FakePool`] are the same pool, so a test may "restart" an agent on it. Nothing is
+//! mountable: `activate` names a device that does not exist, and content is written with
+//! [`FakePool::write`].
+
+mod content;
+mod receive;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+
+use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
+use crate::holds::Holds;
+use crate::pool::{
+    Begin, Capacity, Extent, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce, Scratch,
+    SnapshotReader, Tail, VolumeInfo, round_size,
+};
+use crate::stream::Applier;
+use crate::{Error, Hold, Result};
+use content::Content;
+use receive::{FakePartial, FakeSink};
+
+/// The pool in memory.
+#[derive(Clone)]
+pub struct FakePool {
+    identity: PoolIdentity,
+    size: ByteSize,
+    holds: Holds,
+    inner: Arc<Mutex<Volumes>>,
+}
+
+type Volumes = BTreeMap<VolumeUid, Volume>;
+
+struct Volume {
+    state: VolumeState,
+    live: Content,
+    data: BTreeMap<SnapshotUuid, Content>,
+    partial: Option<FakePartial>,
+    active: bool,
+}
+
+impl Volume {
+    fn new(state: VolumeState, live: Content) -> Self {
+        Self { state, live, data: BTreeMap::new(), partial: None, active: false }
+    }
+
+    fn refuse_active(&self) -> Result<()> {
+        match self.active {
+            true => Err(Error::InUse(format!("the device of volume {}", self.state.uid))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl FakePool {
+    /// An empty pool of physical `size`.
+    pub fn new(identity: PoolIdentity, size: ByteSize) -> Self {
+        Self { identity, size, holds: Holds::default(), inner: Arc::default() }
+    }
+
+    /// Writes to an active volume.
+    pub fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) -> Result<()> {
+        self.change_live(volume, |live| live.write(offset, data))
+    }
+
+    /// Discards a range of an active volume: it reads as zeros.
+    pub fn discard(&self, volume: VolumeUid, offset: u64, len: u64) -> Result<()> {
+        self.change_live(volume, |live| live.zero(offset, len))
+    }
+
+    fn change_live(&self, uid: VolumeUid, change: impl FnOnce(&mut Content)) -> Result<()> {
+        self.with(uid, |volume| {
+            if !volume.active {
+                return Err(volume.state.wrong("it is not active"));
+            }
+            change(&mut volume.live);
+            Ok(())
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Volumes> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, uid: VolumeUid, f: impl FnOnce(&mut Volume) -> Result<T>) -> Result<T> {
+        f(self.lock().get_mut(&uid).ok_or(Error::NoVolume(uid))?)
+    }
+
+    /// Applies a verb to a copy of the state and stores it if it succeeded.
+    fn change(
+        &self,
+        uid: VolumeUid,
+        verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            let mut state = volume.state.clone();
+            let outcome = verb(&mut state)?;
+            volume.state = state;
+            Ok(outcome)
+        })
+    }
+
+    fn owner(&self, snapshot: SnapshotUuid) -> Result<(VolumeUid, Content, SnapshotInfo)> {
+        let volumes = self.lock();
+        let found = volumes.values().find_map(|v| Some((v, v.state.find(snapshot)?)));
+        let (volume, info) = found.ok_or(Error::NoSnapshot(snapshot))?;
+        Ok((volume.state.uid, volume.data[&snapshot].clone(), info.clone()))
+    }
+
+    fn refuse_receiving(&self, volume: &Volume) -> Result<()> {
+        match &volume.partial {
+            Some(partial) if self.holds.held(partial.offer.snapshot.uuid) => {
+                Err(Error::InUse(format!("the receive into volume {}", volume.state.uid)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn info(&self, volume: &Volume) -> VolumeInfo {
+        let partial = volume.partial.as_ref().map(|p| Partial {
+            snapshot: p.offer.snapshot.uuid,
+            base: p.offer.base,
+            synced: p.synced,
+        });
+        let device = volume.active.then(|| device(volume.state.uid));
+        VolumeInfo { state: volume.state.clone(), device, partial }
+    }
+}
+
+impl Pool for FakePool {
+    fn identity(&self) -> PoolIdentity {
+        self.identity
+    }
+
+    fn capacity(&self) -> Result<Capacity> {
+        let volumes = self.lock();
+        let used = volumes
+            .values()
+            .map(|v| v.live.bytes() + v.data.values().map(Content::bytes).sum::<u64>());
+        Ok(Capacity {
+            size: self.size,
+            used: ByteSize(used.sum()),
+            promised: ByteSize(volumes.values().map(|v| v.state.size.bytes()).sum()),
+            threshold_percent: 90,
+        })
+    }
+
+    fn volumes(&self) -> Vec<VolumeInfo> {
+        self.lock().values().map(|v| self.info(v)).collect()
+    }
+
+    fn volume(&self, uid: VolumeUid) -> Result<VolumeInfo> {
+        self.with(uid, |volume| Ok(self.info(volume)))
+    }
+
+    fn create(&self, uid: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome> {
+        let size = round_size(size)?;
+        let capacity = self.capacity()?;
+        let mut volumes = self.lock();
+        if let Some(volume) = volumes.get(&uid) {
+            return volume.state.made_as(None, size, epoch);
+        }
+        capacity.admit_volume(size)?;
+        let mut state = VolumeState::empty(uid, size);
+        state.begin_live(None, epoch);
+        volumes.insert(uid, Volume::new(state, Content::default()));
+        Ok(Outcome::Changed)
+    }
+
+    fn clone_volume(
+        &self,
+        from: SnapshotUuid,
+        uid: VolumeUid,
+        size: ByteSize,
+        epoch: Epoch,
+    ) -> Result<Outcome> {
+        let size = round_size(size)?;
+        if let Some(volume) = self.lock().get(&uid) {
+            return volume.state.made_as(Some(from), size, epoch);
+        }
+        let (_, content, info) = self.owner(from)?;
+        if size < info.size {
+            return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
+        }
+        self.capacity()?.admit_volume(size)?;
+        let mut state = VolumeState::empty(uid, size);
+        state.begin_live(Some(from), epoch);
+        self.lock().insert(uid, Volume::new(state, content));
+        Ok(Outcome::Changed)
+    }
+
+    fn resize(&self, uid: VolumeUid, size: ByteSize) -> Result<Outcome> {
+        let size = round_size(size)?;
+        self.change(uid, |state| state.resize(size))
+    }
+
+    fn remove_volume(&self, uid: VolumeUid) -> Result<Outcome> {
+        let mut volumes = self.lock();
+        let Some(volume) = volumes.get(&uid) else { return Ok(Outcome::AlreadyThere) };
+        volume.refuse_active()?;
+        self.refuse_receiving(volume)?;
+        if let Some(held) = volume.data.keys().find(|uuid| self.holds.held(**uuid)) {
+            return Err(Error::InUse(format!("snapshot {held}")));
+        }
+        volumes.remove(&uid);
+        Ok(Outcome::Changed)
+    }
+
+    fn snapshot(
+        &self,
+        id: &SnapshotId,
+        taken: TimestampMs,
+        quiesce: &mut dyn Quiesce,
+    ) -> Result<Outcome> {
+        let outcome = self.with(id.volume, |v| v.state.clone().add_snapshot(id, taken))?;
+        if outcome == Outcome::AlreadyThere {
+            return Ok(outcome);
+        }
+        let frozen = quiesce.freeze();
+        let result = frozen.and_then(|()| {
+            self.with(id.volume, |volume| {
+                let outcome = volume.state.add_snapshot(id, taken)?;
+                volume.data.insert(id.uuid, volume.live.clone());
+                Ok(outcome)
+            })
+        });
+        quiesce.thaw()?;
+        result
+    }
+
+    fn label_snapshot(&self, snapshot: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome> {
+        let (uid, ..) = self.owner(snapshot)?;
+        self.change(uid, |state| state.label(snapshot, kind))
+    }
+
+    fn remove_snapshot(&self, snapshot: SnapshotUuid) -> Result<Outcome> {
+        let Ok((uid, ..)) = self.owner(snapshot) else { return Ok(Outcome::AlreadyThere) };
+        self.with(uid, |volume| {
+            if self.holds.held(snapshot) {
+                return Err(Error::InUse(format!("snapshot {snapshot}")));
+            }
+            volume.data.remove(&snapshot);
+            Ok(volume.state.forget(snapshot))
+        })
+    }
+
+    fn hold(&self, snapshot: SnapshotUuid) -> Result<Hold> {
+        let volumes = self.lock();
+        match volumes.values().any(|v| v.state.find(snapshot).is_some()) {
+            true => Ok(self.holds.take(snapshot)),
+            false => Err(Error::NoSnapshot(snapshot)),
+        }
+    }
+
+    fn promote(&self, uid: VolumeUid, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            let outcome = volume.state.promote(from, epoch)?;
+            if outcome == Outcome::Changed {
+                volume.live = volume.data[&from].clone();
+                volume.partial = None;
+            }
+            Ok(outcome)
+        })
+    }
+
+    fn continue_live(&self, uid: VolumeUid, epoch: Epoch) -> Result<Outcome> {
+        self.change(uid, |state| state.continue_live(epoch))
+    }
+
+    fn demote(
+        &self,
+        uid: VolumeUid,
+        to: Option<SnapshotUuid>,
+        tail: Option<&Tail>,
+    ) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            volume.refuse_active()?;
+            let had_live = volume.state.live.is_some();
+            let outcome = volume.state.demote(to, tail)?;
+            let live = std::mem::take(&mut volume.live);
+            if let Some(tail) = tail.filter(|_| had_live) {
+                volume.data.insert(tail.uuid, live);
+            }
+            Ok(outcome)
+        })
+    }
+
+    fn seal(&self, uid: VolumeUid, up_to: Epoch) -> Result<Outcome> {
+        self.change(uid, |state| Ok(state.seal(up_to)))
+    }
+
+    fn release(&self, uid: VolumeUid, epoch: Epoch) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            volume.refuse_active()?;
+            Ok(volume.state.release(epoch))
+        })
+    }
+
+    fn set_role(&self, uid: VolumeUid, role: &str) -> Result<Outcome> {
+        self.change(uid, |state| state.set_role(role))
+    }
+
+    fn activate(&self, uid: VolumeUid, epoch: Epoch) -> Result<PathBuf> {
+        self.with(uid, |volume| {
+            volume.state.may_activate(epoch)?;
+            volume.active = true;
+            Ok(device(uid))
+        })
+    }
+
+    fn deactivate(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.with(uid, |volume| match std::mem::take(&mut volume.active) {
+            true => Ok(Outcome::Changed),
+            false => Ok(Outcome::AlreadyThere),
+        })
+    }
+
+    fn scratch(&self, snapshot: SnapshotUuid) -> Result<Box<dyn Scratch>> {
+        let hold = self.hold(snapshot)?;
+        let device = PathBuf::from(format!("/dev/fake/scratch-{snapshot}"));
+        Ok(Box::new(FakeScratch { device, _hold: hold }))
+    }
+
+    fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>> {
+        let base = base.map(|uuid| self.owner(uuid)).transpose()?.map(|(_, content, _)| content);
+        let (_, content, info) = self.owner(snapshot)?;
+        Ok(content.diff(&base.unwrap_or_default(), info.size.bytes()))
+    }
+
+    fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {
+        let hold = self.hold(snapshot)?;
+        let (_, content, info) = self.owner(snapshot)?;
+        Ok(Box::new(FakeReader { content, size: info.size.bytes(), _hold: hold }))
+    }
+
+    fn begin_receive(&self, offer: &Offer) -> Result<Begin> {
+        let uid = offer.snapshot.volume;
+        if let Ok((_, _, info)) = self.owner(offer.snapshot.uuid) {
+            return Ok(Begin::AlreadyThere(info));
+        }
+        offer.check()?;
+        let base = match offer.base {
+            None => None,
+            Some(base) => {
+                let hold = self.hold(base).map_err(|_| Error::WrongBase { volume: uid, base })?;
+                Some((hold, self.owner(base)?.1))
+            }
+        };
+        self.capacity()?.admit(ByteSize(0))?;
+        let (hold, content) = base.unzip();
+        let mut volumes = self.lock();
+        let volume = volumes.entry(uid).or_insert_with(|| {
+            Volume::new(VolumeState::empty(uid, offer.size), Content::default())
+        });
+        volume.state.admit_receive(offer)?;
+        self.refuse_receiving(volume)?;
+        let partial = match volume.partial.take() {
+            Some(partial) if partial.offer == *offer => partial,
+            _ => FakePartial { offer: *offer, content: content.unwrap_or_default(), synced: 0 },
+        };
+        volume.partial = Some(partial.clone());
+        let synced = partial.synced;
+        let holds = (hold, self.holds.take(offer.snapshot.uuid));
+        let sink = FakeSink { pool: self.clone(), partial, _holds: holds };
+        Ok(Begin::Receive(Box::new(Applier::new(*offer, synced, Box::new(sink)))))
+    }
+
+    fn drop_partial(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            self.refuse_receiving(volume)?;
+            match volume.partial.take() {
+                Some(_) => Ok(Outcome::Changed),
+                None => Ok(Outcome::AlreadyThere),
+            }
+        })
+    }
+}
+
+fn device(uid: VolumeUid) -> PathBuf {
+    PathBuf::from(format!("/dev/fake/{uid}"))
+}
+
+struct FakeReader {
+    content: Content,
+    size: u64,
+    _hold: Hold,
+}
+
+impl SnapshotReader for FakeReader {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+            let source = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(Error::Io { what: "reading", path: "/dev/fake".into(), source });
+        }
+        self.content.read(offset, buf);
+        Ok(())
+    }
+}
+
+struct FakeScratch {
+    device: PathBuf,
+    _hold: Hold,
+}
+
+impl Scratch for FakeScratch {
+    fn device(&self) -> &Path {
+        &self.device
+    }
+}

@@ -1,0 +1,370 @@
+//! The [`Pool`] trait: what an agent asks of a node's storage, whatever the driver.
+//!
+//! A volume in a pool has snapshots, a [`VolumeRecord`](crate::VolumeRecord) and, on the primary,
+//! a live (writable) part:
+//!
+//! ```text
+//!            create, clone_volume              begin_receive … finish
+//!                   │                                   │
+//!                   ▼            demote                 ▼
+//!   activate ┌──────────────┐ ──────────────▶ ┌──────────────────┐
+//!    ┌──────▶│ primary copy │                 │ replica (no live)│
+//!    └───────│  (has live)  │ ◀────────────── └──────────────────┘
+//! deactivate └──────────────┘  promote(epoch)
+//! ```
+//!
+//! Every change is durable when its verb returns, safe to repeat, and after a crash either has
+//! happened or has not. Epochs at or below a volume's sealed floor are refused here, in the pool,
+//! whoever asks (I11).
+
+use std::path::{Path, PathBuf};
+
+use holdfast_types::{
+    ByteSize, ClusterId, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
+use crate::{Error, Hold, Result};
+
+/// Volume sizes are multiples of this, so that they mean the same to every driver.
+pub const VOLUME_GRAIN: u64 = 4 << 20;
+
+/// The volume size that a request for `size` gets: rounded up to [`VOLUME_GRAIN`].
+pub fn round_size(size: ByteSize) -> Result<ByteSize> {
+    const LARGEST: u64 = 16 << 40;
+    match size.bytes() {
+        0 => Err(Error::BadSize { size, reason: "it is zero" }),
+        n if n > LARGEST => Err(Error::BadSize { size, reason: "it is over 16TiB" }),
+        n => Ok(ByteSize(n.next_multiple_of(VOLUME_GRAIN))),
+    }
+}
+
+/// Whether a verb changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did.
+    Changed,
+    /// Everything was so already.
+    AlreadyThere,
+}
+
+/// Which pool this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolIdentity {
+    /// The cluster that it belongs to.
+    pub cluster: ClusterId,
+    /// The pool itself, for ever.
+    pub pool: Uuid,
+}
+
+/// How full a pool is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Physical size.
+    pub size: ByteSize,
+    /// Physical use, snapshots and metadata included.
+    pub used: ByteSize,
+    /// The sum of the sizes of all volumes.
+    pub promised: ByteSize,
+    /// Past this much physical use (in percent) nothing new is admitted (I20).
+    pub threshold_percent: u8,
+}
+
+impl Capacity {
+    /// Physical use in percent, rounded down.
+    pub fn used_percent(&self) -> u8 {
+        match self.size.bytes() {
+            0 => 100,
+            size => u8::try_from(u128::from(self.used.bytes()) * 100 / u128::from(size))
+                .unwrap_or(u8::MAX),
+        }
+    }
+
+    /// Refuses `asked` more physical bytes if they would push the pool past its threshold.
+    pub fn admit(&self, asked: ByteSize) -> Result<()> {
+        let after = u128::from(self.used.bytes()) + u128::from(asked.bytes());
+        let limit = u128::from(self.size.bytes()) * u128::from(self.threshold_percent) / 100;
+        if after <= limit {
+            return Ok(());
+        }
+        Err(self.full(asked))
+    }
+
+    /// Refuses a new volume of `size` in a pool past its threshold, or that could never hold it.
+    pub fn admit_volume(&self, size: ByteSize) -> Result<()> {
+        self.admit(ByteSize(0))?;
+        if size > self.size { Err(self.full(size)) } else { Ok(()) }
+    }
+
+    fn full(&self, asked: ByteSize) -> Error {
+        let Self { size, used, threshold_percent, .. } = *self;
+        Error::Full { used, size, asked, threshold_percent }
+    }
+}
+
+/// A receive that was interrupted and can go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// The snapshot that was being received.
+    pub snapshot: SnapshotUuid,
+    /// The base that it was built on.
+    pub base: Option<SnapshotUuid>,
+    /// Everything below this byte offset is durable.
+    pub synced: u64,
+}
+
+/// What the pool holds of one volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// Its catalogued state: size, live part, snapshots, record.
+    pub state: VolumeState,
+    /// The live part's block device, while active.
+    pub device: Option<PathBuf>,
+    /// An interrupted receive.
+    pub partial: Option<Partial>,
+}
+
+/// Whether a range differs by new content or by none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtentKind {
+    /// The range's content is to be read from the snapshot.
+    Data,
+    /// The range reads as zeros.
+    Hole,
+}
+
+/// A range in which a snapshot may differ from its base.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes, never zero.
+    pub len: u64,
+    /// What is there.
+    pub kind: ExtentKind,
+}
+
+/// What a sender has for a receiver, agreed on before any data flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The snapshot.
+    pub snapshot: SnapshotId,
+    /// What the delta applies to; `None` is everything.
+    pub base: Option<SnapshotUuid>,
+    /// The volume's size at that snapshot.
+    pub size: ByteSize,
+    /// When the snapshot was taken, on the primary's clock.
+    pub taken: TimestampMs,
+}
+
+impl Offer {
+    /// Refuses what no volume can be.
+    pub(crate) fn check(&self) -> Result<()> {
+        let size = self.size;
+        match round_size(size)? == size {
+            true => Ok(()),
+            false => Err(Error::BadSize { size, reason: "it is no multiple of 4MiB" }),
+        }
+    }
+}
+
+/// What a live part is kept as when it is dropped (I21).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tail {
+    /// The identity of the snapshot that keeps it.
+    pub uuid: SnapshotUuid,
+    /// When it was kept.
+    pub taken: TimestampMs,
+    /// Why, for people.
+    pub label: String,
+}
+
+/// Stops and resumes writes around the instant of a snapshot.
+///
+/// A driver calls `freeze` just before that instant and `thaw` just after, also when the snapshot
+/// failed; all slow work is done outside.
+pub trait Quiesce {
+    /// Makes what is on the device a consistent filesystem, and keeps it so.
+    fn freeze(&mut self) -> Result<()>;
+    /// Lets writes go on.
+    fn thaw(&mut self) -> Result<()>;
+}
+
+/// For a volume that nothing writes to.
+#[derive(Debug, Clone, Copy)]
+pub struct AlreadyQuiet;
+
+impl Quiesce for AlreadyQuiet {
+    fn freeze(&mut self) -> Result<()> {
+        Ok(())
+    }
+    fn thaw(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Random reads of a snapshot, which stays held meanwhile.
+pub trait SnapshotReader: Send {
+    /// Fills `buf` from `offset`. Reading past the end is an error.
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()>;
+}
+
+/// A throw-away writable clone of a snapshot (a diverged filesystem's journal needs replay).
+/// Dropping it removes the clone; unmount first.
+pub trait Scratch: Send {
+    /// Its block device.
+    fn device(&self) -> &Path;
+}
+
+/// What the receiving side does with an offer.
+pub enum Begin {
+    /// The snapshot is here and verified: nothing to send.
+    AlreadyThere(SnapshotInfo),
+    /// Ready; the sender starts at [`Receiver::resume_at`].
+    Receive(Box<dyn Receiver>),
+}
+
+/// Takes one delta stream (see [`stream`](crate::stream)) and makes a snapshot of it.
+///
+/// Dropping it without `finish` keeps what is durable, for a resume by the same offer; nothing of
+/// it can be mounted or listed as a snapshot (I17).
+pub trait Receiver: Send {
+    /// Where the sender's stream must begin: what is below is durable already.
+    fn resume_at(&self) -> u64;
+    /// Takes the stream's next bytes, cut anywhere. An error is final.
+    fn feed(&mut self, bytes: &[u8]) -> Result<()>;
+    /// Everything below this byte offset is durable now.
+    fn synced_offset(&self) -> u64;
+    /// Verifies the whole, makes it durable, and only then turns it into a snapshot (I16).
+    fn finish(self: Box<Self>) -> Result<SnapshotInfo>;
+}
+
+/// A node's storage. See the [module](self) for its states.
+pub trait Pool: Send + Sync {
+    /// Which pool this is.
+    fn identity(&self) -> PoolIdentity;
+
+    /// How full it is, measured now.
+    fn capacity(&self) -> Result<Capacity>;
+
+    /// Every volume, ordered by uid, from what the pool itself holds.
+    fn volumes(&self) -> Vec<VolumeInfo>;
+
+    /// One volume.
+    fn volume(&self, volume: VolumeUid) -> Result<VolumeInfo>;
+
+    /// Makes an empty volume of `size` (see [`round_size`]) with a live part under `epoch`.
+    fn create(&self, volume: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome>;
+
+    /// Makes a volume whose live part begins as a thin clone of a snapshot of any volume. `size`
+    /// is at least the snapshot's; the filesystem on it is grown afterwards.
+    fn clone_volume(
+        &self,
+        from: SnapshotUuid,
+        volume: VolumeUid,
+        size: ByteSize,
+        epoch: Epoch,
+    ) -> Result<Outcome>;
+
+    /// Grows the live part. Online: an active device grows with it.
+    fn resize(&self, volume: VolumeUid, size: ByteSize) -> Result<Outcome>;
+
+    /// Removes a volume with all that it has. Refused while active or held.
+    fn remove_volume(&self, volume: VolumeUid) -> Result<Outcome>;
+
+    /// Takes a snapshot of the live part; [`VolumeState::next_snapshot`] makes its identity. It
+    /// is durable when this returns (I16).
+    fn snapshot(
+        &self,
+        id: &SnapshotId,
+        taken: TimestampMs,
+        quiesce: &mut dyn Quiesce,
+    ) -> Result<Outcome>;
+
+    /// Says what a snapshot is kept for.
+    fn label_snapshot(&self, snapshot: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome>;
+
+    /// Removes a snapshot. Refused while held.
+    fn remove_snapshot(&self, snapshot: SnapshotUuid) -> Result<Outcome>;
+
+    /// Keeps a snapshot from being removed until the guard is dropped.
+    fn hold(&self, snapshot: SnapshotUuid) -> Result<Hold>;
+
+    /// Gives a replica a live part that begins as `from`, under an `epoch` above every one that
+    /// it was sealed, released or promoted at. No data is copied.
+    fn promote(&self, volume: VolumeUid, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome>;
+
+    /// Lets the live part that is there go on under a higher epoch.
+    fn continue_live(&self, volume: VolumeUid, epoch: Epoch) -> Result<Outcome>;
+
+    /// Makes the volume a replica at `to`: the live part is dropped (after being kept as `tail`,
+    /// if given), and its snapshots after `to` become diverged ones. Refused while active.
+    fn demote(
+        &self,
+        volume: VolumeUid,
+        to: Option<SnapshotUuid>,
+        tail: Option<&Tail>,
+    ) -> Result<Outcome>;
+
+    /// From now on refuses every epoch up to `up_to`, durably. Never goes down.
+    fn seal(&self, volume: VolumeUid, up_to: Epoch) -> Result<Outcome>;
+
+    /// Gives up `epoch` durably: it never becomes active here again. Refused while active.
+    fn release(&self, volume: VolumeUid, epoch: Epoch) -> Result<Outcome>;
+
+    /// Stores a text of the caller's with the volume (at most 64 KiB).
+    fn set_role(&self, volume: VolumeUid, role: &str) -> Result<Outcome>;
+
+    /// Makes the live part a block device. `epoch` must be the live part's, above what is sealed
+    /// and released. Repeating it gives the same device.
+    fn activate(&self, volume: VolumeUid, epoch: Epoch) -> Result<PathBuf>;
+
+    /// Takes the block device away; unmount first.
+    fn deactivate(&self, volume: VolumeUid) -> Result<Outcome>;
+
+    /// A throw-away writable clone of a snapshot, as a block device.
+    fn scratch(&self, snapshot: SnapshotUuid) -> Result<Box<dyn Scratch>>;
+
+    /// Where `snapshot` may differ from `base` (of any volume; `None` is all zeros), ordered and
+    /// without overlap. What is not listed is equal.
+    fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>>;
+
+    /// Opens a snapshot for reading.
+    fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>>;
+
+    /// Prepares to receive. An interrupted receive goes on if the offer is the same; any other
+    /// partial of that volume is dropped.
+    fn begin_receive(&self, offer: &Offer) -> Result<Begin>;
+
+    /// Drops an interrupted receive.
+    fn drop_partial(&self, volume: VolumeUid) -> Result<Outcome>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_round_up_to_the_grain() {
+        assert_eq!(round_size(ByteSize(1)).unwrap(), ByteSize::mib(4));
+        assert_eq!(round_size(ByteSize::gib(1)).unwrap(), ByteSize::gib(1));
+        assert!(round_size(ByteSize(0)).is_err());
+        assert!(round_size(ByteSize(u64::MAX)).is_err());
+    }
+
+    /// I20: admission stops before the pool is full.
+    #[test]
+    fn admission_stops_at_the_threshold() {
+        let capacity = Capacity {
+            size: ByteSize(1000),
+            used: ByteSize(890),
+            promised: ByteSize(5000),
+            threshold_percent: 90,
+        };
+        assert!(capacity.admit(ByteSize(10)).is_ok());
+        assert!(matches!(capacity.admit(ByteSize(11)), Err(Error::Full { .. })));
+        assert_eq!(capacity.used_percent(), 89);
+    }
+}
