@@ -52,6 +52,12 @@ pub enum NetworkError {
         /// The UDP port.
         port: u16,
     },
+    /// Another program of this node has the overlay's UDP port.
+    #[error("UDP port {port} is taken: stop what has it, or give the overlay another port")]
+    PortTaken {
+        /// The UDP port.
+        port: u16,
+    },
     /// The kernel cannot make a kind of device.
     #[error(
         "the kernel cannot make {kind} devices: load its module (modprobe {kind}), or run a kernel \
@@ -76,6 +82,12 @@ pub enum NetworkError {
     /// The container has no link on this node.
     #[error("container {uid} has no network link on this node")]
     NotAttached {
+        /// The container.
+        uid: ContainerUid,
+    },
+    /// The container's link is down, so its address is not here.
+    #[error("the network link of container {uid} is down: bring it up first")]
+    LinkDown {
         /// The container.
         uid: ContainerUid,
     },
@@ -104,6 +116,8 @@ impl NetworkError {
             Self::BadName { .. } | Self::OutOfRange { .. } => Code::InvalidArgument,
             Self::NotPermitted { .. } => Code::NotRoot,
             Self::NotAttached { .. } => Code::NotFound,
+            Self::LinkDown { .. } => Code::WrongState,
+            Self::PortTaken { .. } => Code::AddressInUse,
             Self::NameTaken { .. }
             | Self::VxlanTaken { .. }
             | Self::KindMissing { .. }

@@ -127,8 +127,10 @@ impl Network for FakeNetwork {
         address: Ipv4Addr,
     ) -> Result<(), NetworkError> {
         let mut state = self.call("announce an address")?;
-        if !state.links.contains_key(&uid) {
-            return Err(NetworkError::NotAttached { uid });
+        match state.links.get(&uid) {
+            None => return Err(NetworkError::NotAttached { uid }),
+            Some(link) if !link.up => return Err(NetworkError::LinkDown { uid }),
+            Some(_) => {}
         }
         state.announced.push((uid, mac, address));
         Ok(())
@@ -170,7 +172,11 @@ mod tests {
         net.set_group(72, false);
         assert!(!net.attached().await.unwrap()[0].up);
 
-        net.announce(uid, spec.mac, Ipv4Addr::new(10, 77, 0, 5)).await.unwrap();
+        let address = Ipv4Addr::new(10, 77, 0, 5);
+        let fenced = net.announce(uid, spec.mac, address).await;
+        assert!(matches!(fenced, Err(NetworkError::LinkDown { .. })));
+        net.set_group(72, true);
+        net.announce(uid, spec.mac, address).await.unwrap();
         assert_eq!(net.announced().len(), 1);
 
         net.fail_next(1);

@@ -24,9 +24,17 @@
 //! whether there was one; all may be called again at any time. Devices of ours carry an alias
 //! (`ip -d link`) that says so; a device without it is never touched, even under our name.
 
+mod arp;
+mod attach;
 mod error;
+mod fdb;
 mod iface;
+mod link;
+mod linux;
+mod netlink;
+mod overlay;
 mod spec;
+mod sys;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -38,6 +46,7 @@ use holdfast_types::{ContainerUid, MacAddr};
 
 pub use error::NetworkError;
 pub use iface::IfName;
+pub use linux::LinuxNetwork;
 pub use spec::{AttachSpec, AttachedLink, BridgeAddress, LinkNames, Outcome, OverlaySpec};
 
 /// What the agent needs from a node's network.
@@ -66,7 +75,8 @@ pub trait Network: Send + Sync {
     /// Tells every node that the container's MAC and address are here now: broadcasts gratuitous
     /// ARP (RFC 5227) with the container's MAC as source and points this node's own bridge at the
     /// container's port. Sends once before it returns, then at +100 ms, +300 ms and +1 s in the
-    /// background, for frames that got lost or came before the link had a carrier.
+    /// background, for frames that got lost or came before the link had a carrier. Refused while
+    /// the link is down: a fenced node must not draw its container's traffic back to itself.
     async fn announce(
         &self,
         uid: ContainerUid,
