@@ -12,6 +12,9 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
+/// How many branch points are remembered; older snapshots count as off the chain.
+pub(crate) const BRANCHES_KEPT: usize = 64;
+
 /// The newest verified snapshot that a node was known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Copy {
@@ -53,8 +56,8 @@ pub struct Container {
     pub epoch: Epoch,
     /// Where its primary copy is.
     pub node: NodeId,
-    /// The snapshot that this epoch starts from; none for the first.
-    pub branch: Option<SnapshotId>,
+    /// The snapshot that each epoch after the first started from, the latest ones.
+    pub branches: BTreeMap<Epoch, SnapshotId>,
     /// Where its replicas belong.
     pub replicas: BTreeSet<NodeId>,
     /// Every node that may hold data of it; emptied only by that node's own word.
@@ -84,8 +87,60 @@ impl Container {
         self.desired == DesiredState::Deleted
     }
 
+    /// The snapshot that the present epoch starts from; none for the first.
+    pub fn branch(&self) -> Option<SnapshotId> {
+        self.branches.get(&self.epoch).copied()
+    }
+
+    /// Whether a snapshot is on the committed chain: of the present epoch, or not past the point
+    /// at which a later epoch branched off. What a lost node wrote beyond that is *diverged*.
+    pub fn on_chain(&self, id: &SnapshotId) -> bool {
+        if id.volume != self.uid.into() || id.epoch > self.epoch {
+            return false;
+        }
+        let mut tip = (self.epoch, None);
+        while tip.0 > id.epoch {
+            match self.branches.get(&tip.0) {
+                Some(branch) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
+                _ => return false,
+            }
+        }
+        tip.0 == id.epoch && tip.1.is_none_or(|last| id.seq <= last)
+    }
+
     /// The node that runs it and those that hold its replicas.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         std::iter::once(self.node).chain(self.replicas.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{World, lost, register, snapshot, take_over_from};
+    use holdfast_types::NodeId;
+
+    /// I15: of an older epoch only what the next one branched from, or older, is on the chain.
+    #[test]
+    fn the_chain_ends_where_the_next_epoch_branched_off() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2, 3]);
+        let snap = |epoch, seq| snapshot(uid.into(), epoch, seq);
+        world.ok(lost(1, 1));
+        world.ok(take_over_from(uid, 1, 1, 2, snap(1, 10)));
+        world.ok(register(1));
+        world.ok(lost(2, 1));
+        world.ok(take_over_from(uid, 2, 1, 3, snap(2, 3)));
+        let web = &world.state.containers[&uid];
+        assert_eq!(web.node, NodeId(3));
+        for (epoch, seq, on) in [
+            (1, 10, true),
+            (1, 12, false),
+            (2, 3, true),
+            (2, 4, false),
+            (3, 1, true),
+            (4, 1, false),
+        ] {
+            assert_eq!(web.on_chain(&snap(epoch, seq)), on, "({epoch}, {seq})");
+        }
     }
 }

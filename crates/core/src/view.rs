@@ -73,7 +73,7 @@ fn assigned_view(c: &Container) -> AssignedView {
         spec: c.spec.clone(),
         epoch: c.epoch,
         desired: c.desired,
-        branch: c.branch,
+        branch: c.branch(),
         image: c.image_snapshot,
         address: c.address,
         mac: c.mac,

@@ -59,7 +59,7 @@ impl CreateContainer {
             run: RunState::Pending,
             epoch: Epoch(1),
             node: self.node,
-            branch: None,
+            branches: BTreeMap::new(),
             replicas: self.replicas,
             holders: members.iter().copied().collect(),
             copies: BTreeMap::new(),

@@ -6,6 +6,7 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
+use crate::container::BRANCHES_KEPT;
 use crate::{Container, NodeLife, Outcome, Refusal, Response};
 
 /// Moves a container from a lost life of its node to the holder of the newest verified copy, after
@@ -34,7 +35,10 @@ impl TakeOver {
         let from = container.node;
         container.epoch = container.epoch.next();
         container.node = self.to;
-        container.branch = Some(self.branch);
+        container.branches.insert(container.epoch, self.branch);
+        while container.branches.len() > BRANCHES_KEPT {
+            container.branches.pop_first();
+        }
         container.run = RunState::Pending;
         container.hold = None;
         container.replicas.remove(&self.to);
@@ -69,8 +73,9 @@ impl TakeOver {
         if !to.is_up() || self.to == container.node {
             return refuse(Code::NoPlacement, format!("node {} cannot take over", to.name));
         }
-        if self.branch.epoch > container.epoch || self.branch.volume != self.uid.into() {
-            return refuse(Code::WrongBase, "the snapshot is none of this container".to_owned());
+        if !container.on_chain(&self.branch) {
+            let message = "the snapshot is not on the container's chain".to_owned();
+            return refuse(Code::WrongBase, message);
         }
         Ok(evidence.to_string())
     }
