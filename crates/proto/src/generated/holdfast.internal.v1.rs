@@ -164,17 +164,13 @@ pub struct SealResponse {
     #[prost(message, repeated, tag = "1")]
     pub sealed: ::prost::alloc::vec::Vec<Sealed>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Sealed {
     #[prost(bytes = "bytes", tag = "1")]
     pub volume: ::prost::bytes::Bytes,
-    /// Absent when nothing verified is held.
-    #[prost(message, optional, tag = "2")]
-    pub newest: ::core::option::Option<SnapshotId>,
-    #[prost(uint64, tag = "3")]
-    pub age_ms: u64,
-    #[prost(bool, tag = "4")]
-    pub fits: bool,
+    /// Every verified snapshot held of it, with its age.
+    #[prost(message, repeated, tag = "2")]
+    pub held: ::prost::alloc::vec::Vec<Holding>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OfferRequest {
