@@ -1,20 +1,64 @@
 //! `cargo xtask codegen`: compiles `proto/` in pure Rust into `crates/proto/src/generated`.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 /// Where the generated code lives, relative to the workspace root.
-pub(crate) const GENERATED_DIR: &str = "crates/proto/src/generated";
+const GENERATED_DIR: &str = "crates/proto/src/generated";
+
+/// Makes the generated code what `proto/` generates; files that it no longer does go.
+pub(crate) fn refresh(root: &Path) -> Result<()> {
+    let out = root.join(GENERATED_DIR);
+    let fresh = fresh(root)?;
+    std::fs::create_dir_all(&out).with_context(|| format!("making {}", out.display()))?;
+    let present = contents(&out)?;
+    for name in present.keys().filter(|name| !fresh.contains_key(*name)) {
+        std::fs::remove_file(out.join(name)).with_context(|| format!("removing {name:?}"))?;
+    }
+    for (name, bytes) in fresh.iter().filter(|(name, bytes)| present.get(*name) != Some(bytes)) {
+        std::fs::write(out.join(name), bytes).with_context(|| format!("writing {name:?}"))?;
+    }
+    Ok(())
+}
+
+/// Every generated file that is not what `proto/` generates now, one line each.
+pub(crate) fn stale(root: &Path) -> Result<Vec<String>> {
+    let present = contents(&root.join(GENERATED_DIR))?;
+    let fresh = fresh(root)?;
+    let names: BTreeSet<_> = present.keys().chain(fresh.keys()).collect();
+    let differs = names.into_iter().filter(|name| present.get(*name) != fresh.get(*name));
+    Ok(differs
+        .map(|name| format!("{GENERATED_DIR}/{} is stale: cargo xtask codegen", name.display()))
+        .collect())
+}
+
+/// What `proto/` generates now.
+fn fresh(root: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
+    let out = tempfile::tempdir().context("making a temporary directory")?;
+    generate(root, out.path())?;
+    contents(out.path())
+}
+
+fn contents(dir: &Path) -> Result<BTreeMap<OsString, Vec<u8>>> {
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let entry = entry?;
+        Ok((entry.file_name(), std::fs::read(entry.path())?))
+    };
+    let entries = std::fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let all: std::io::Result<_> = entries.map(read).collect();
+    all.with_context(|| format!("reading {}", dir.display()))
+}
 
 /// Generates into `out`.
-pub(crate) fn generate(root: &Path, out: &Path) -> Result<()> {
+fn generate(root: &Path, out: &Path) -> Result<()> {
     let include = root.join("proto");
     let mut files = Vec::new();
     collect(&include, &mut files)?;
     files.sort();
     let descriptors = protox::compile(&files, [&include]).context("compiling proto/")?;
-    std::fs::create_dir_all(out).with_context(|| format!("making {}", out.display()))?;
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)

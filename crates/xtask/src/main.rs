@@ -1,27 +1,72 @@
-//! The project's own chores: `cargo xtask codegen`.
+//! The project's own chores: `cargo xtask verify|fix|arrows|codegen`.
 
+mod arrows;
 mod codegen;
+mod documents;
+mod manifests;
+mod run;
+mod verify;
+mod workspace;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
+
+use crate::verify::Check;
+use crate::workspace::Workspace;
 
 /// The project's own chores.
 #[derive(Parser)]
 #[command(name = "cargo xtask")]
 enum Task {
+    /// Check every executable rule; changes nothing.
+    Verify {
+        /// Run only these checks.
+        #[arg(value_enum)]
+        only: Vec<Check>,
+        /// Fail, instead of skipping, where a tool is missing.
+        #[arg(long)]
+        ci: bool,
+    },
+    /// Repair what a program can: generated code, simple lints, formatting.
+    Fix,
+    /// Print which crate uses which; [brackets] mean that it may and does not.
+    Arrows,
     /// Generate code from proto/.
     Codegen,
 }
 
-fn main() -> Result<()> {
-    match Task::parse() {
-        Task::Codegen => {
-            let root = root();
-            codegen::generate(&root, &root.join(codegen::GENERATED_DIR))
+fn main() -> ExitCode {
+    match Task::parse().run(&root()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
         }
     }
+}
+
+impl Task {
+    fn run(self, root: &Path) -> Result<()> {
+        match self {
+            Task::Verify { only, ci } => verify::verify(root, &only, ci),
+            Task::Fix => fix(root),
+            Task::Arrows => {
+                print!("{}", arrows::table(&Workspace::read(root)?));
+                Ok(())
+            }
+            Task::Codegen => codegen::refresh(root),
+        }
+    }
+}
+
+fn fix(root: &Path) -> Result<()> {
+    codegen::refresh(root)?;
+    let clippy = ["clippy", "--fix", "--allow-dirty", "--allow-staged"];
+    run::succeed(run::cargo(root).args(clippy).args(["--workspace", "--all-targets"]))?;
+    run::succeed(run::cargo(root).args(["fmt", "--all"]))
 }
 
 /// The workspace root.
