@@ -1,0 +1,129 @@
+//! What a node needs to take part: who it is, where its files are, how fast it ticks.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::{RemoteError, connect_lazy};
+use holdfast_types::{ClusterId, NodeId};
+use tonic::transport::Channel;
+
+use crate::error::RaftError;
+
+/// Who a data directory belongs to. Written once, checked at each start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The node. Never reused, and never given to a node that starts from an empty directory.
+    pub node: NodeId,
+}
+
+/// Makes a channel to a peer's address. Called again after failures, so it should be lazy.
+/// The hook for TLS.
+pub type Connector = Arc<dyn Fn(&str) -> Result<Channel, RemoteError> + Send + Sync>;
+
+/// The connector for plaintext HTTP/2.
+pub fn plaintext() -> Connector {
+    Arc::new(|addr| {
+        let address = addr.parse().map_err(|e: holdfast_proto::AddressError| RemoteError {
+            code: e.code(),
+            message: e.to_string(),
+            leader: None,
+        })?;
+        connect_lazy(&address, CONNECT_TIMEOUT)
+    })
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a node starts.
+#[derive(Clone)]
+pub struct RaftConfig {
+    /// The directory of the log, the vote and the snapshots. Made if absent; nothing else may
+    /// live in it.
+    pub dir: PathBuf,
+    /// Who this node is.
+    pub identity: Identity,
+    /// How peers are reached.
+    pub connector: Connector,
+    /// Timeouts.
+    pub timing: Timing,
+    /// A snapshot is made after so many entries since the last.
+    pub snapshot_every: u64,
+    /// So many entries that a snapshot covers stay in the log, for followers that are behind.
+    pub keep_entries: u64,
+    /// The state's hash is remembered at each index that this divides (I4); 0 for never.
+    pub hash_every: u64,
+}
+
+impl RaftConfig {
+    /// The defaults of DESIGN section 8 for this directory and identity.
+    pub fn new(dir: impl Into<PathBuf>, identity: Identity) -> Self {
+        Self {
+            dir: dir.into(),
+            identity,
+            connector: plaintext(),
+            timing: Timing::default(),
+            snapshot_every: 5_000,
+            keep_entries: 20_000,
+            hash_every: 1_024,
+        }
+    }
+}
+
+/// How fast a node ticks, and how long it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// The leader's heartbeat period.
+    pub heartbeat_ms: u64,
+    /// A follower waits at least this long for the leader.
+    pub election_min_ms: u64,
+    /// And at most this long.
+    pub election_max_ms: u64,
+    /// How long a proposal, a read or a change of the membership may take.
+    pub deadline_ms: u64,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { heartbeat_ms: 200, election_min_ms: 600, election_max_ms: 1_000, deadline_ms: 4_500 }
+    }
+}
+
+impl Timing {
+    /// Past this without a word from the leader, a follower no longer names it.
+    pub(crate) fn leader_silence(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms + self.heartbeat_ms)
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        Duration::from_millis(self.deadline_ms)
+    }
+}
+
+impl RaftConfig {
+    pub(crate) fn openraft(&self) -> Result<openraft::Config, RaftError> {
+        let t = &self.timing;
+        openraft::Config {
+            cluster_name: self.identity.cluster.to_string(),
+            heartbeat_interval: t.heartbeat_ms,
+            election_timeout_min: t.election_min_ms,
+            election_timeout_max: t.election_max_ms,
+            enable_pre_vote: Some(true),
+            // A leader counts from when this process gained leadership (DESIGN section 5 rule 2).
+            enable_leader_restore: Some(false),
+            allow_log_reversion: Some(false),
+            snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_every),
+            max_in_snapshot_log_to_keep: self.keep_entries,
+            replication_lag_threshold: self.snapshot_every.saturating_mul(2),
+            purge_batch_size: 256,
+            // The idle limit of a snapshot transfer; see `net::client` for the whole's.
+            install_snapshot_timeout: 10_000,
+            backoff: "100ms 200ms 400ms ...800ms".to_owned(),
+            ..openraft::Config::default()
+        }
+        .validate()
+        .map_err(|e| RaftError::Config { what: e.to_string() })
+    }
+}

@@ -1,0 +1,156 @@
+//! Everything that can go wrong here, one variant for each thing a caller can act on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use holdfast_types::{ClusterId, Code, NodeId};
+
+use crate::leadership::Peer;
+
+/// Why consensus refused, or could not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RaftError {
+    /// This node does not lead. Retry at `leader`, or after a pause if none is known.
+    #[error("this node does not lead; {}", leader_hint(.leader))]
+    NotLeader {
+        /// The leader that this node heard from lately.
+        leader: Option<Peer>,
+    },
+    /// No leader with a majority behind it answered in time. An entry that was proposed may
+    /// still commit: retry it with the same request id.
+    #[error("no quorum: a majority of the voters did not answer in time")]
+    NoQuorum,
+    /// The deadline passed. An entry that was proposed may still commit.
+    #[error("the deadline passed before the outcome was known")]
+    Timeout,
+    /// The encoded entry or snapshot is larger than allowed.
+    #[error("{size_bytes} bytes are more than the limit of {limit_bytes}")]
+    TooLarge {
+        /// As encoded.
+        size_bytes: usize,
+        /// What is allowed.
+        limit_bytes: usize,
+    },
+    /// The data directory belongs to another cluster.
+    #[error("{} belongs to cluster {found}, not {expected}", file.display())]
+    WrongCluster {
+        /// The identity file.
+        file: PathBuf,
+        /// The configured cluster.
+        expected: ClusterId,
+        /// The cluster that the file names.
+        found: ClusterId,
+    },
+    /// The data directory belongs to another node.
+    #[error("{} belongs to node {found}, not {expected}", file.display())]
+    WrongNode {
+        /// The identity file.
+        file: PathBuf,
+        /// The configured node.
+        expected: NodeId,
+        /// The node that the file names.
+        found: NodeId,
+    },
+    /// A file of ours is damaged. Nothing was guessed; the node must rejoin under a new id.
+    #[error("{} is damaged: {what}", file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The disk answered with an error. The file is not trusted again in this process.
+    #[error("{}: {what}", path.display())]
+    DiskIo {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's words.
+        what: String,
+    },
+    /// Another process, or an earlier node of this one, still has the data directory open.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// sled's flushes do not reach our `fdatasync` in this binary.
+    #[error("sync_file_range is not redirected to fdatasync in this binary: the log is not safe")]
+    FlushNotRedirected,
+    /// The node was initialised before, or has heard from a cluster.
+    #[error("this node is already a member of a cluster")]
+    AlreadyInitialized,
+    /// The node must be added as a learner before it becomes a voter.
+    #[error("node {node} is not a member")]
+    NotMember {
+        /// The node.
+        node: NodeId,
+    },
+    /// Another change of the membership is under way.
+    #[error("another change of the membership is under way")]
+    MembershipBusy,
+    /// The change of the membership makes no sense.
+    #[error("the membership cannot change so: {what}")]
+    Membership {
+        /// Why.
+        what: String,
+    },
+    /// A setting is out of range.
+    #[error("{what}")]
+    Config {
+        /// Which, and why.
+        what: String,
+    },
+    /// The node was shut down.
+    #[error("consensus has stopped on this node")]
+    Stopped,
+    /// One of our own invariants does not hold.
+    #[error("consensus failed: {what}")]
+    Internal {
+        /// What was found.
+        what: String,
+    },
+}
+
+impl RaftError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotLeader { .. } => Code::NotLeader,
+            Self::NoQuorum => Code::NoQuorum,
+            Self::Timeout => Code::Timeout,
+            Self::TooLarge { .. } => Code::TooLarge,
+            Self::WrongCluster { .. } => Code::WrongCluster,
+            Self::WrongNode { .. } | Self::Config { .. } => Code::Config,
+            Self::Corrupt { .. } => Code::Corrupt,
+            Self::DiskIo { .. } => Code::DiskIo,
+            Self::InUse { .. } => Code::InUse,
+            Self::NotMember { .. } => Code::NotFound,
+            Self::AlreadyInitialized | Self::MembershipBusy | Self::Membership { .. } => {
+                Code::WrongState
+            }
+            Self::Stopped => Code::Unavailable,
+            Self::FlushNotRedirected | Self::Internal { .. } => Code::Internal,
+        }
+    }
+
+    pub(crate) fn disk(path: &Path, error: &io::Error) -> Self {
+        Self::DiskIo { path: path.to_owned(), what: error.to_string() }
+    }
+
+    pub(crate) fn corrupt(file: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt { file: file.to_owned(), what: what.into() }
+    }
+}
+
+impl From<RaftError> for io::Error {
+    fn from(error: RaftError) -> Self {
+        Self::other(error)
+    }
+}
+
+fn leader_hint(leader: &Option<Peer>) -> String {
+    match leader {
+        Some(peer) => format!("node {} at {} does", peer.node, peer.addr),
+        None => "no leader is known".to_owned(),
+    }
+}

@@ -1,0 +1,193 @@
+//! The state machine as openraft sees it: `holdfast_core::apply` over a state in memory.
+//!
+//! Nothing of it is durable but its snapshots; after a start the log is applied again from there.
+//! openraft calls it from one task, so the work between two awaits is bounded by [`BATCH`].
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use holdfast_core::State;
+use openraft::EntryPayload;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use tokio::sync::watch;
+
+use crate::codec::{decode, encode};
+use crate::error::RaftError;
+use crate::published::{Applied, Hashes, Item, Publisher};
+use crate::snapshot::SnapshotFile;
+use crate::store::Health;
+use crate::types::{Answer, LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
+
+/// Entries applied and published together.
+const BATCH: usize = 64;
+
+/// The adapter.
+pub(crate) struct Machine {
+    publisher: Publisher,
+    last_applied: Option<LogId>,
+    membership: Membership,
+    file: SnapshotFile,
+    health: Health,
+}
+
+impl Machine {
+    /// Starts from `snapshot`, or from nothing.
+    pub(crate) fn new(
+        file: SnapshotFile,
+        snapshot: Option<Snapshot>,
+        hashes: Hashes,
+        health: Health,
+    ) -> Result<Self, RaftError> {
+        let (meta, state) = match snapshot {
+            None => (SnapshotMeta::default(), State::default()),
+            Some(snapshot) => {
+                let state = decode(&snapshot.snapshot)
+                    .map_err(|e| RaftError::corrupt(file.path(), format!("the state {e}")))?;
+                (snapshot.meta, state)
+            }
+        };
+        let (index, term) = position(meta.last_log_id.as_ref());
+        Ok(Self {
+            publisher: Publisher::new(index, term, state, hashes),
+            last_applied: meta.last_log_id,
+            membership: meta.last_membership,
+            file,
+            health,
+        })
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Applied> {
+        self.publisher.subscribe()
+    }
+
+    fn apply_batch(&mut self, batch: &mut Batch) {
+        let Some(last) = batch.last else { return };
+        let items = std::mem::take(&mut batch.items);
+        let answers = self.publisher.apply(items, *last.leader_id);
+        self.last_applied = Some(last);
+        // Published first: whoever gets an answer finds its effect.
+        for (responder, answer) in batch.responders.drain(..).zip(answers) {
+            if let Some(responder) = responder {
+                responder.send(Answer(answer));
+            }
+        }
+    }
+
+    fn builder(&self) -> Builder {
+        Builder {
+            meta: SnapshotMeta {
+                last_log_id: self.last_applied,
+                last_membership: self.membership.clone(),
+            },
+            state: self.publisher.state(),
+            file: self.file.clone(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Batch {
+    items: Vec<Item>,
+    responders: Vec<Option<ApplyResponder<TypeConfig>>>,
+    last: Option<LogId>,
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Bytes;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), io::Error> {
+        Ok((self.last_applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let mut batch = Batch::default();
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            let index = entry.log_id.index;
+            let item = match entry.payload {
+                EntryPayload::Blank => None,
+                EntryPayload::Normal(bytes) => Some(bytes.decode().map_err(|e| {
+                    let what = format!("log entry {index} is of no version known here: {e}");
+                    self.health.fail(RaftError::Internal { what })
+                })?),
+                EntryPayload::Membership(members) => {
+                    self.membership = Membership::new(Some(entry.log_id), members);
+                    None
+                }
+            };
+            batch.items.push(Item { index, entry: item });
+            batch.responders.push(responder);
+            batch.last = Some(entry.log_id);
+            if batch.items.len() == BATCH {
+                self.apply_batch(&mut batch);
+                tokio::task::yield_now().await;
+            }
+        }
+        self.apply_batch(&mut batch);
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        self.builder()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Bytes,
+    ) -> Result<(), io::Error> {
+        // Checked before the file is touched: what cannot be read must not replace what can.
+        let state: State = decode(&snapshot).map_err(|e| RaftError::Internal {
+            what: format!("a snapshot from the leader is of no version known here: {e}"),
+        })?;
+        let file = self.file.clone();
+        let received = Snapshot { meta: meta.clone(), snapshot };
+        blocking(move || file.keep(received)).await?;
+        let (index, term) = position(meta.last_log_id.as_ref());
+        self.publisher.install(index, term, state);
+        self.last_applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        let file = self.file.clone();
+        Ok(blocking(move || file.read()).await?)
+    }
+}
+
+/// Writes a snapshot of one moment while entries go on being applied.
+pub(crate) struct Builder {
+    meta: SnapshotMeta,
+    state: Arc<State>,
+    file: SnapshotFile,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Bytes;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let (meta, state, file) = (self.meta.clone(), self.state.clone(), self.file.clone());
+        let build = move || {
+            let state = encode(&*state).map_err(|e| RaftError::Internal { what: e.to_string() })?;
+            file.keep(Snapshot { meta, snapshot: state.into() })
+        };
+        Ok(blocking(build).await?)
+    }
+}
+
+fn position(id: Option<&LogId>) -> (u64, u64) {
+    id.map_or((0, 0), |id| (id.index, *id.leader_id))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, RaftError> + Send + 'static,
+) -> Result<T, RaftError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(RaftError::Stopped))
+}

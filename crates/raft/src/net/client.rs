@@ -1,0 +1,210 @@
+//! Calling peers.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_proto::MAX_MESSAGE_BYTES;
+use holdfast_proto::internal::raft_service_client::RaftServiceClient;
+use holdfast_proto::internal::{
+    RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
+};
+use holdfast_types::ClusterId;
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::PART_BYTES;
+use super::channel::{Channels, Lane, Purpose};
+use crate::codec::{decode, encode};
+use crate::config::{Connector, Identity};
+use crate::types::{Snapshot, TypeConfig, Vote};
+
+/// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
+const ENTRIES_TTL: Duration = Duration::from_secs(2);
+/// The least rate at which a snapshot must get through, in bytes a second.
+const SNAPSHOT_RATE: u64 = 1 << 20;
+
+type RpcError = RPCError<TypeConfig>;
+type StreamError = StreamingError<TypeConfig>;
+
+/// Makes clients for peers.
+pub(crate) struct Network {
+    me: Identity,
+    channels: Channels,
+}
+
+impl Network {
+    pub(crate) fn new(me: Identity, connector: Connector) -> Self {
+        Self { me, channels: Channels::new(connector) }
+    }
+
+    fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
+        let lane = self.channels.lane(target, addr, purpose);
+        PeerClient { cluster: self.me.cluster, from: self.me.node.0, target, lane }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = PeerClient;
+
+    async fn new_client(&mut self, target: u64, node: &openraft::BasicNode) -> PeerClient {
+        self.peer(target, &node.addr, Purpose::Entries)
+    }
+
+    async fn new_heartbeat_client(
+        &mut self,
+        target: u64,
+        node: &openraft::BasicNode,
+    ) -> PeerClient {
+        self.peer(target, &node.addr, Purpose::Liveness)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &openraft::BasicNode) -> PeerClient {
+        self.peer(target, &node.addr, Purpose::Snapshots)
+    }
+}
+
+/// Calls one peer.
+pub(crate) struct PeerClient {
+    cluster: ClusterId,
+    from: u64,
+    target: u64,
+    lane: Arc<Lane>,
+}
+
+type Client = RaftServiceClient<Channel>;
+type Answer = Result<Response<RaftResponse>, Status>;
+
+impl PeerClient {
+    fn client(&self) -> Result<Client, RpcError> {
+        let channel = self.lane.channel().map_err(|e| unreachable(&e))?;
+        Ok(RaftServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    fn request(&self, body: &impl Serialize) -> Result<RaftRequest, RpcError> {
+        let body = encode(body).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
+        let (from, to) = (self.from, self.target);
+        Ok(RaftRequest { cluster_id: self.cluster.to_bytes().into(), from, to, body: body.into() })
+    }
+
+    /// Waits for the answer no longer than `ttl`, and draws conclusions for the channel.
+    async fn call<T: DeserializeOwned, F: Future<Output = Answer>>(
+        &self,
+        action: RPCTypes,
+        ttl: Duration,
+        call: F,
+    ) -> Result<T, RpcError> {
+        match tokio::time::timeout(ttl, call).await {
+            Err(_) => {
+                self.lane.timed_out();
+                let (id, target) = (self.from, self.target);
+                Err(RPCError::Timeout(Timeout { action, id, target, timeout: ttl }))
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(node = self.target, addr = self.lane.addr(), %status, "no answer");
+                self.lane.broke();
+                Err(unreachable(&status))
+            }
+            Ok(Ok(response)) => {
+                self.lane.answered();
+                let body = response.into_inner().body;
+                decode(&body).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+            }
+        }
+    }
+}
+
+fn unreachable(error: &(impl std::error::Error + 'static)) -> RpcError {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+impl RaftNetworkV2<TypeConfig> for PeerClient {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let ttl = if rpc.entries.is_empty() { option.soft_ttl() } else { ENTRIES_TTL };
+        let (mut client, request) = (self.client()?, self.request(&rpc)?);
+        let answer = self.call(RPCTypes::AppendEntries, ttl, client.append(request)).await?;
+        // openraft takes it for granted that nothing conflicts with an empty beginning.
+        if matches!(answer, AppendEntriesResponse::Conflict) && rpc.prev_log_id.is_none() {
+            let what = "a conflict with the log's beginning";
+            return Err(RPCError::Network(NetworkError::from_string(what)));
+        }
+        Ok(answer)
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let (mut client, request) = (self.client()?, self.request(&rpc)?);
+        self.call(RPCTypes::Vote, option.soft_ttl(), client.vote(request)).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let (mut client, request) = (self.client()?, self.request(&rpc)?);
+        self.call(RPCTypes::Vote, option.soft_ttl(), client.pre_vote(request)).await
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        rpc: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        let (mut client, request) = (self.client()?, self.request(&rpc)?);
+        self.call(RPCTypes::TransferLeader, option.soft_ttl(), client.transfer_leader(request))
+            .await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamError> {
+        let data = snapshot.snapshot;
+        let size_bytes = data.len() as u64;
+        let request = self.request(&(vote, snapshot.meta))?;
+        let hash = blake3::hash(&data).as_bytes().to_vec();
+        let start = SnapshotStart { request: Some(request), size_bytes, hash: hash.into() };
+        let parts = std::iter::once(SnapshotPart { part: Some(Part::Start(start)) })
+            .chain(cut(data).map(|data| SnapshotPart { part: Some(Part::Data(data)) }));
+        let ttl = option.hard_ttl() + Duration::from_secs(size_bytes / SNAPSHOT_RATE);
+        let mut client = self.client()?;
+        let send = client.install_snapshot(futures::stream::iter(parts));
+        tokio::select! {
+            answer = self.call(RPCTypes::InstallSnapshot, ttl, send) => Ok(answer?),
+            closed = cancel => Err(closed.into()),
+        }
+    }
+}
+
+/// Parts without copying.
+fn cut(mut data: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        (!data.is_empty()).then(|| data.split_to(data.len().min(PART_BYTES)))
+    })
+}

@@ -1,0 +1,325 @@
+//! The handle to this node's part in consensus.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::{Entry, Response, State};
+use holdfast_proto::internal::raft_service_server::RaftServiceServer;
+use holdfast_types::NodeId;
+use openraft::Instant as _;
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::config::{Identity, RaftConfig, Timing};
+use crate::dir;
+use crate::error::RaftError;
+use crate::leadership::{Leadership, Peer, Watcher};
+use crate::machine::Machine;
+use crate::metrics::{self, Metrics};
+use crate::net::{Heard, Network, RaftService};
+use crate::published::{Applied, Hashes, StateHash};
+use crate::read::Rounds;
+use crate::snapshot::SnapshotFile;
+use crate::store::{Health, LogStore, Syncs};
+use crate::types::{EntryBytes, Raft};
+
+/// How long a shutdown waits for the files to close.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// This node's part in consensus. Cheap to clone; all clones are one node.
+#[derive(Clone)]
+pub struct RaftNode {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    identity: Identity,
+    timing: Timing,
+    raft: Raft,
+    health: Health,
+    applied: watch::Receiver<Applied>,
+    leadership: watch::Receiver<Leadership>,
+    rounds: Rounds,
+    hashes: Hashes,
+    heard: Heard,
+    syncs: Syncs,
+    closed: watch::Receiver<bool>,
+    tasks: Vec<AbortHandle>,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl RaftNode {
+    /// Whose the directory is; nothing if no node was ever started in it. Blocks shortly.
+    pub fn identity(dir: &Path) -> Result<Option<Identity>, RaftError> {
+        dir::read_identity(dir)
+    }
+
+    /// Opens the node's files, checks all of them, and takes part. A node that was never
+    /// initialised nor added by a leader waits to be.
+    pub async fn start(config: RaftConfig) -> Result<Self, RaftError> {
+        let health = Health::new();
+        let hashes = Hashes::new(config.hash_every);
+        let settings = Arc::new(config.openraft()?);
+        let (store, machine) = {
+            let (config, health, hashes) = (config.clone(), health.clone(), hashes.clone());
+            tokio::task::spawn_blocking(move || open(&config, health, hashes))
+                .await
+                .map_err(|e| RaftError::Internal { what: e.to_string() })??
+        };
+        let (applied, syncs, closed) = (machine.subscribe(), store.syncs(), store.closed());
+        let RaftConfig { identity, timing, connector, .. } = config;
+        let network = Network::new(identity, connector);
+        let raft =
+            Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
+                health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
+            })?;
+
+        let heard = Heard::default();
+        let (out, leadership) = watch::channel(Leadership::default());
+        let watcher = Watcher {
+            me: identity.node,
+            metrics: raft.metrics(),
+            applied: applied.clone(),
+            heard: heard.clone(),
+            silence: timing.leader_silence(),
+            out,
+        };
+        let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
+        let tasks =
+            vec![tokio::spawn(watcher.run()).abort_handle(), tokio::spawn(serve).abort_handle()];
+        let shared = Shared {
+            identity,
+            timing,
+            raft,
+            health,
+            applied,
+            leadership,
+            rounds,
+            hashes,
+            heard,
+            syncs,
+            closed,
+            tasks,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// This node's id.
+    pub fn id(&self) -> NodeId {
+        self.shared.identity.node
+    }
+
+    /// Whose data this is.
+    pub fn whose(&self) -> Identity {
+        self.shared.identity
+    }
+
+    /// The service that peers call, to mount in the daemon's server.
+    pub fn service(&self) -> RaftServiceServer<RaftService> {
+        let shared = &self.shared;
+        RaftService::server(shared.identity, shared.raft.clone(), shared.heard.clone())
+    }
+
+    /// Proposes an entry and returns what applying it gave, with the default deadline.
+    pub async fn propose(&self, entry: Entry) -> Result<Response, RaftError> {
+        self.propose_within(entry, self.timing().deadline()).await
+    }
+
+    /// Proposes an entry and returns what applying it gave. On the leader only; where no leader is
+    /// known it waits for one. After any error but [`RaftError::TooLarge`] the entry may still
+    /// commit: retry it with the same request id (I7).
+    pub async fn propose_within(
+        &self,
+        entry: Entry,
+        limit: Duration,
+    ) -> Result<Response, RaftError> {
+        let bytes = EntryBytes::encode(&entry)?;
+        let deadline = Instant::now() + limit;
+        loop {
+            self.shared.health.check()?;
+            let write = self.shared.raft.client_write(bytes.clone());
+            let error = match timeout_at(deadline, write).await {
+                Err(_) => return Err(self.late()),
+                Ok(Ok(done)) => {
+                    let none = || RaftError::Internal { what: "an entry without answer".into() };
+                    return done.data.0.ok_or_else(none);
+                }
+                Ok(Err(e)) => self.refused(e),
+            };
+            if error != (RaftError::NotLeader { leader: None }) {
+                return Err(error);
+            }
+            self.some_leader(deadline).await?;
+        }
+    }
+
+    /// An index such that everything acknowledged before the call is at or below it, proved by a
+    /// quorum round that began after the call (I6). It has been applied here on return. On the
+    /// leader only, and never before it is ready.
+    pub async fn read_index(&self) -> Result<u64, RaftError> {
+        match self.shared.rounds.read_index().await {
+            Err(RaftError::NotLeader { .. }) => Err(self.not_leader()),
+            other => other,
+        }
+    }
+
+    /// The state as applied here; on a follower, or without a [`read_index`](Self::read_index),
+    /// it may be old. Let go of it soon.
+    pub fn state(&self) -> Arc<State> {
+        self.shared.applied.borrow().state.clone()
+    }
+
+    /// The state with its index.
+    pub fn applied(&self) -> Applied {
+        self.shared.applied.borrow().clone()
+    }
+
+    /// The index of the last entry applied here.
+    pub fn applied_index(&self) -> u64 {
+        self.shared.applied.borrow().index
+    }
+
+    /// Follows what is applied. Steps may be skipped, never reordered.
+    pub fn watch(&self) -> watch::Receiver<Applied> {
+        self.shared.applied.clone()
+    }
+
+    /// Returns the state once the entry at `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, limit: Duration) -> Result<Applied, RaftError> {
+        let mut applied = self.watch();
+        match timeout(limit, applied.wait_for(|a| a.index >= index)).await {
+            Err(_) => Err(RaftError::Timeout),
+            Ok(Err(_)) => Err(self.stopped()),
+            Ok(Ok(applied)) => Ok(applied.clone()),
+        }
+    }
+
+    /// Follows who leads.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.shared.leadership.clone()
+    }
+
+    /// Who leads, now.
+    pub fn leadership_now(&self) -> Leadership {
+        self.shared.leadership.borrow().clone()
+    }
+
+    /// A summary.
+    pub fn metrics(&self) -> Metrics {
+        metrics::collect(&self.shared.raft, self.shared.syncs.count())
+    }
+
+    /// The state's hash at `index` (I4): remembered for the newest of those that
+    /// [`RaftConfig::hash_every`] divides, computed if it is the last applied; else nothing.
+    pub fn state_hash(&self, index: u64) -> Option<StateHash> {
+        let remembered = self.shared.hashes.at(index);
+        remembered.or_else(|| Some(self.applied()).filter(|a| a.index == index).map(|a| a.hash()))
+    }
+
+    /// Returns the first failure of the disk, or of a file of ours, when it comes. The node takes
+    /// no part any more then, and the process should end.
+    pub async fn failed(&self) -> RaftError {
+        let mut failed = self.shared.health.failed();
+        // The sender lives as long as `self`.
+        drop(failed.wait_for(|seen| *seen).await);
+        self.stopped()
+    }
+
+    /// Stops taking part and returns once the files are closed.
+    pub async fn shutdown(&self) -> Result<(), RaftError> {
+        let stopped = self.shared.raft.shutdown().await;
+        stopped.map_err(|e| RaftError::Internal { what: e.to_string() })?;
+        for task in &self.shared.tasks {
+            task.abort();
+        }
+        let mut closed = self.shared.closed.clone();
+        match timeout(CLOSE_PATIENCE, closed.wait_for(|closed| *closed)).await {
+            Err(_) => Err(RaftError::Timeout),
+            // An error says that the thread is gone, and its files with it.
+            Ok(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.shared.raft
+    }
+
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.shared.timing
+    }
+
+    pub(crate) fn stopped(&self) -> RaftError {
+        self.shared.health.check().err().unwrap_or(RaftError::Stopped)
+    }
+
+    pub(crate) fn not_leader(&self) -> RaftError {
+        // Whoever was just refused does not lead, whatever the watch still says.
+        RaftError::NotLeader { leader: self.other_leader() }
+    }
+
+    /// What a missed deadline means: a leader whose quorum answers was slow, another has none.
+    pub(crate) fn late(&self) -> RaftError {
+        let rx = self.shared.raft.metrics();
+        let metrics = rx.borrow_watched();
+        let alone = metrics.membership_config.voter_ids().count() <= 1;
+        let fresh = Duration::from_millis(self.timing().election_max_ms);
+        let heard = metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < fresh);
+        if alone || heard { RaftError::Timeout } else { RaftError::NoQuorum }
+    }
+
+    fn other_leader(&self) -> Option<Peer> {
+        let leader = self.shared.leadership.borrow().leader.clone();
+        leader.filter(|peer| peer.node != self.id())
+    }
+
+    /// Waits until some node is known to lead; says so if it is another.
+    async fn some_leader(&self, deadline: Instant) -> Result<(), RaftError> {
+        // A refusal may be fresher than the watch, so give it a moment to catch up.
+        tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_PAUSE)).await;
+        let mut leadership = self.leadership();
+        match timeout_at(deadline, leadership.wait_for(|l| l.leader.is_some())).await {
+            Err(_) => return Err(RaftError::NoQuorum),
+            Ok(Err(_)) => return Err(self.stopped()),
+            Ok(Ok(_)) => {}
+        }
+        match self.other_leader() {
+            Some(leader) => Err(RaftError::NotLeader { leader: Some(leader) }),
+            None => Ok(()),
+        }
+    }
+}
+
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Opens and checks every file. Blocks.
+fn open(
+    config: &RaftConfig,
+    health: Health,
+    hashes: Hashes,
+) -> Result<(LogStore, Machine), RaftError> {
+    dir::claim(&config.dir, config.identity)?;
+    let store = LogStore::open(&dir::log_dir(&config.dir), health.clone())?;
+    let path = dir::snapshot_file(&config.dir);
+    let cluster = config.identity.cluster;
+    let (file, snapshot) = SnapshotFile::open(path.clone(), cluster, health.clone())?;
+    let covered = snapshot.as_ref().and_then(|s| s.meta.last_log_id).map(|id| id.index);
+    // openraft would take an empty state for one that was never saved.
+    if let Some(purged) = store.purged_index()
+        && covered.is_none_or(|covered| covered < purged)
+    {
+        let what = format!("the log begins after entry {purged}, and no snapshot reaches it");
+        return Err(RaftError::corrupt(&path, what));
+    }
+    let machine = Machine::new(file, snapshot, hashes, health)?;
+    Ok((store, machine))
+}
