@@ -1,1 +1,35 @@
-//! lab
+//! A whole Holdfast cluster on one machine (DESIGN sections 3 and 10).
+//!
+//! Each node is a network, mount and pid namespace with its own sysfs, procfs and cgroups, which
+//! runs the real daemon and guardian; a bridge in a namespace of its own is the network between
+//! them. SIGKILL to a node's init ends all its processes in one stroke: a power cut. What is not
+//! lost, and would be on a real machine, is data written and not yet synced: the kernel is shared.
+//!
+//! Behind `holdfast lab`, the quickstart and the chaos tests.
+
+mod clock;
+mod config;
+mod error;
+mod lab;
+mod layout;
+mod links;
+pub mod node;
+mod parts;
+mod plan;
+mod plumbing;
+mod power;
+mod programs;
+mod record;
+mod status;
+mod teardown;
+mod wait;
+
+pub use clock::{BootInstant, wall_ms};
+pub use error::LabError;
+pub use lab::{Lab, ScopedLab, UpOptions};
+pub use layout::{ADDRESS_FILE, CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, DEFAULT_LAB, Layout};
+pub use plan::Part;
+pub use programs::{BIN_DIR_VARIABLE, Programs};
+pub use record::{LabRecord, NodeRecord, Power, Role};
+pub use status::{NodeStatus, PartStatus};
+pub use wait::wait_until;

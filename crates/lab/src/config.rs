@@ -1,0 +1,156 @@
+//! The daemon's configuration, as the lab writes it for a node.
+
+use std::fs;
+use std::path::PathBuf;
+
+use holdfast_types::ByteSize;
+use serde::Serialize;
+
+use crate::LabError;
+use crate::layout::{CLIENT_ADDRESS, Layout};
+use crate::programs::Programs;
+use crate::record::NodeRecord;
+
+/// The API's port, and the one of metrics (DESIGN section 8).
+const API_PORT: u16 = 7443;
+const METRICS_PORT: u16 = 7480;
+
+#[derive(Debug, Serialize)]
+struct NodeConfig<'a> {
+    name: &'a str,
+    data_dir: PathBuf,
+    socket: PathBuf,
+    listen: String,
+    advertise: String,
+    metrics: String,
+    cgroup_root: String,
+    guardian: Guardian<'a>,
+    pool: Pool,
+    network: Network,
+    lxc: Lxc,
+}
+
+#[derive(Debug, Serialize)]
+struct Guardian<'a> {
+    socket: PathBuf,
+    binary: &'a PathBuf,
+}
+
+#[derive(Debug, Serialize)]
+struct Pool {
+    name: &'static str,
+    driver: &'static str,
+    path: PathBuf,
+    size: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Network {
+    underlay: String,
+    overlay_gateways: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Lxc {
+    path: PathBuf,
+}
+
+/// A node's API address, as other nodes use it.
+pub(crate) fn api_address(node: &NodeRecord) -> String {
+    format!("{}:{API_PORT}", node.address)
+}
+
+/// Writes `holdfastd.toml` of a node.
+pub(crate) fn write(
+    layout: &Layout,
+    node: &NodeRecord,
+    programs: &Programs,
+    pool_size: ByteSize,
+) -> Result<(), LabError> {
+    let path = layout.config_file(&node.name);
+    let text = render(layout, node, programs, pool_size)
+        .map_err(|e| LabError::Corrupt { path: path.clone(), why: e.to_string() })?;
+    fs::write(&path, text).map_err(LabError::io("cannot write", &path))
+}
+
+fn render(
+    layout: &Layout,
+    node: &NodeRecord,
+    programs: &Programs,
+    pool_size: ByteSize,
+) -> Result<String, toml::ser::Error> {
+    let dir = layout.node_dir(&node.name);
+    toml::to_string(&NodeConfig {
+        name: &node.name,
+        data_dir: dir.join("state"),
+        socket: layout.socket(&node.name),
+        listen: api_address(node),
+        advertise: api_address(node),
+        metrics: format!("{}:{METRICS_PORT}", node.address),
+        cgroup_root: layout.node_cgroup(&node.name),
+        guardian: Guardian {
+            socket: layout.guardian_socket(&node.name),
+            binary: &programs.guardian,
+        },
+        pool: Pool {
+            name: "default",
+            driver: "xfs",
+            path: dir.join("pool"),
+            size: pool_size.to_string(),
+        },
+        network: Network {
+            underlay: node.address.to_string(),
+            overlay_gateways: vec![CLIENT_ADDRESS.to_string()],
+        },
+        lxc: Lxc { path: dir.join("lxc") },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::node_address;
+    use crate::record::{Power, Role};
+
+    #[test]
+    fn a_nodes_configuration_has_the_agreed_keys() {
+        let layout = Layout::new("lab", None).unwrap();
+        let node = NodeRecord {
+            name: "n1".into(),
+            role: Role::Voter,
+            address: node_address(1),
+            power: Power::On,
+            linked: true,
+        };
+        let dir = PathBuf::from("/b");
+        let programs =
+            Programs { lab: dir.join("l"), daemon: dir.join("d"), guardian: dir.join("g") };
+        let text = render(&layout, &node, &programs, ByteSize::gib(4)).unwrap();
+        let expected = r#"name = "n1"
+data_dir = "/var/lib/holdfast-lab/n1/state"
+socket = "/run/holdfast-lab/n1/holdfastd.sock"
+listen = "10.88.0.1:7443"
+advertise = "10.88.0.1:7443"
+metrics = "10.88.0.1:7480"
+cgroup_root = "holdfast-lab/n1"
+
+[guardian]
+socket = "/run/holdfast-lab/n1/guardian.sock"
+binary = "/b/g"
+
+[pool]
+name = "default"
+driver = "xfs"
+path = "/var/lib/holdfast-lab/n1/pool"
+size = "4GiB"
+
+[network]
+underlay = "10.88.0.1"
+overlay_gateways = ["10.88.0.254"]
+
+[lxc]
+path = "/var/lib/holdfast-lab/n1/lxc"
+"#;
+        assert_eq!(text, expected);
+    }
+}

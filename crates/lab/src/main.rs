@@ -1,0 +1,17 @@
+//! `holdfast-lab`: a cluster on one machine. The `holdfast` client runs it for `holdfast lab`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod commands;
+
+fn main() -> ExitCode {
+    match commands::run(commands::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {} [{}]", commands::one_line(&error), error.code());
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The daemon and the guardian of a node, each paused, continued or killed by itself.
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::LabError;
+use crate::lab::Lab;
+use crate::layout::Layout;
+use crate::plan::{NodePlan, Part};
+use crate::plumbing::cgroup::Hierarchies;
+
+impl Lab {
+    /// SIGSTOP to the part: it is there and does nothing.
+    pub fn pause(&self, node: &str, part: Part) -> Result<(), LabError> {
+        self.signal(node, part, Signal::SIGSTOP)
+    }
+
+    /// SIGCONT to the part.
+    pub fn resume(&self, node: &str, part: Part) -> Result<(), LabError> {
+        self.signal(node, part, Signal::SIGCONT)
+    }
+
+    /// SIGKILL to the part's main process; the node's init starts it again.
+    pub fn crash(&self, node: &str, part: Part) -> Result<(), LabError> {
+        self.signal(node, part, Signal::SIGKILL)
+    }
+
+    /// The part's main process, as the host counts.
+    pub fn pid(&self, node: &str, part: Part) -> Result<i32, LabError> {
+        self.record()?.node(node)?;
+        host_pid(&Hierarchies::discover()?, self.layout(), node, part).map(Pid::as_raw)
+    }
+
+    fn signal(&self, node: &str, part: Part, signal: Signal) -> Result<(), LabError> {
+        let pid = Pid::from_raw(self.pid(node, part)?);
+        kill(pid, signal).map_err(LabError::sys("cannot send the signal"))
+    }
+}
+
+/// Finds the process in the part's cgroup whose id inside the node is the one that its init wrote
+/// down.
+pub(crate) fn host_pid(
+    hierarchies: &Hierarchies,
+    layout: &Layout,
+    node: &str,
+    part: Part,
+) -> Result<Pid, LabError> {
+    let gone = || LabError::NotRunning { node: node.to_owned(), service: part.unit() };
+    let inner = fs::read_to_string(NodePlan::pid_file(&layout.node_run(node), part));
+    let inner: i32 = inner.ok().and_then(|t| t.trim().parse().ok()).ok_or_else(gone)?;
+    let unit = NodePlan::unit_cgroup(&layout.node_cgroup(node), part);
+    let procs = fs::read_to_string(hierarchies.path(&unit).join("cgroup.procs"));
+    let procs = procs.map_err(|_| gone())?;
+    let mut pids = procs.lines().filter_map(|line| line.parse::<i32>().ok());
+    pids.find(|pid| pid_in_node(*pid) == Some(inner)).map(Pid::from_raw).ok_or_else(gone)
+}
+
+/// A process's id in the second of the pid namespaces that it is in: the node's, seen from the
+/// host (`NSpid` in proc_pid_status(5)).
+fn pid_in_node(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(PathBuf::from(format!("/proc/{pid}/status"))).ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("NSpid:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,184 @@
+//! Cgroups of a lab, in every hierarchy there is: pure v2, v1 beside v2, or both.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::LabError;
+use crate::wait::wait_until;
+
+/// The mounted cgroup hierarchies.
+#[derive(Debug, Clone)]
+pub(crate) struct Hierarchies {
+    /// The v2 hierarchy: `/sys/fs/cgroup`, or `/sys/fs/cgroup/unified` beside v1.
+    pub(crate) unified: PathBuf,
+    /// The v1 hierarchies, if any.
+    v1: Vec<PathBuf>,
+}
+
+impl Hierarchies {
+    /// Reads which hierarchies are mounted, and where.
+    pub(crate) fn discover() -> Result<Self, LabError> {
+        let path = Path::new("/proc/self/mountinfo");
+        let text = fs::read_to_string(path).map_err(LabError::io("cannot read", path))?;
+        Self::parse(&text).ok_or_else(|| LabError::Corrupt {
+            path: path.to_owned(),
+            why: "no cgroup2 hierarchy is mounted".into(),
+        })
+    }
+
+    fn parse(mountinfo: &str) -> Option<Self> {
+        let mut seen = Vec::new();
+        let (mut unified, mut v1) = (None, Vec::new());
+        for line in mountinfo.lines() {
+            let Some((mount, fs)) = line.split_once(" - ") else { continue };
+            let fields: Vec<_> = mount.split(' ').collect();
+            let (Some(device), Some(point)) = (fields.get(2), fields.get(4)) else { continue };
+            let device = device.to_string();
+            if seen.contains(&device) || !fs.starts_with("cgroup") {
+                continue;
+            }
+            seen.push(device);
+            match fs.split(' ').next() {
+                Some("cgroup2") => unified = unified.or_else(|| Some(PathBuf::from(point))),
+                Some("cgroup") => v1.push(PathBuf::from(point)),
+                _ => {}
+            }
+        }
+        Some(Self { unified: unified?, v1 })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.unified).chain(&self.v1)
+    }
+
+    /// Makes the cgroup and its parents, everywhere, ready to take processes.
+    pub(crate) fn make(&self, relative: &str) -> Result<(), LabError> {
+        for root in self.all() {
+            let mut path = root.clone();
+            for part in relative.split('/') {
+                let parent = path.clone();
+                path.push(part);
+                match fs::create_dir(&path) {
+                    Ok(()) => inherit(&parent, &path),
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                    Err(e) => return Err(LabError::io("cannot make cgroup", &path)(e)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves the calling process into the cgroup, everywhere.
+    pub(crate) fn join(&self, relative: &str) -> Result<(), LabError> {
+        for root in self.all() {
+            let procs = root.join(relative).join("cgroup.procs");
+            fs::write(&procs, "0").map_err(LabError::io("cannot enter cgroup", &procs))?;
+        }
+        Ok(())
+    }
+
+    /// The v2 path of a cgroup.
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.unified.join(relative)
+    }
+
+    /// Whether any process lives in the cgroup or below it.
+    pub(crate) fn populated(&self, relative: &str) -> bool {
+        fs::read_to_string(self.path(relative).join("cgroup.events"))
+            .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+    }
+
+    /// SIGKILL to every process in the cgroup and below, then waits until they are gone.
+    pub(crate) fn kill(&self, relative: &str, limit: Duration) -> Result<(), LabError> {
+        self.thaw_v1(relative);
+        let kill = self.path(relative).join("cgroup.kill");
+        match fs::write(&kill, "1") {
+            Ok(()) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(LabError::io("cannot kill cgroup", &kill)(e)),
+        }
+        let what = format!("the end of every process in {relative}");
+        wait_until(&what, limit, || Ok(!self.populated(relative)))
+    }
+
+    /// A task frozen by the v1 freezer does not die before it is thawed.
+    fn thaw_v1(&self, relative: &str) {
+        for root in &self.v1 {
+            for dir in tree(&root.join(relative)) {
+                let state = dir.join("freezer.state");
+                if state.exists() {
+                    let _ = fs::write(state, "THAWED");
+                }
+            }
+        }
+    }
+
+    /// Removes the cgroup and everything below it, everywhere. Nothing may live in it.
+    pub(crate) fn remove(&self, relative: &str) -> Result<(), LabError> {
+        for root in self.all() {
+            let top = root.join(relative);
+            let what = format!("the removal of {}", top.display());
+            wait_until(&what, Duration::from_secs(10), || {
+                for dir in tree(&top) {
+                    let _ = fs::remove_dir(dir);
+                }
+                Ok(!top.exists())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A fresh v1 cpuset takes no process until it has cpus and memory; a fresh v2 cgroup's children
+/// have only the controllers that their parent passes on. Where a file is not there, the
+/// hierarchy has no such thing.
+fn inherit(parent: &Path, child: &Path) {
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let unset = fs::read_to_string(child.join(file)).is_ok_and(|text| text.trim().is_empty());
+        if unset && parent.join("tasks").exists() {
+            let _ = fs::read(parent.join(file)).and_then(|text| fs::write(child.join(file), text));
+        }
+    }
+    if let Ok(controllers) = fs::read_to_string(parent.join("cgroup.controllers")) {
+        let wanted = |name: &&str| ["cpu", "cpuset", "io", "memory", "pids"].contains(name);
+        for name in controllers.split_whitespace().filter(wanted) {
+            // Refused where a process sits in the parent itself: then limits are not to be had.
+            let _ = fs::write(parent.join("cgroup.subtree_control"), format!("+{name}"));
+        }
+    }
+}
+
+/// The directory and all below it, deepest first.
+fn tree(top: &Path) -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    let children = fs::read_dir(top).into_iter().flatten().flatten();
+    for child in children.filter(|c| c.file_type().is_ok_and(|t| t.is_dir())) {
+        out.extend(tree(&child.path()));
+    }
+    out.push(top.to_owned());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw
+35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+50 99 0:38 / /elsewhere rw - cgroup2 cgroup2 rw";
+
+    #[test]
+    fn both_kinds_of_system_are_understood() {
+        let hybrid = Hierarchies::parse(HYBRID).unwrap();
+        assert_eq!(hybrid.unified, Path::new("/sys/fs/cgroup/unified"));
+        assert_eq!(hybrid.v1, [Path::new("/sys/fs/cgroup/memory")]);
+        let pure = "41 31 0:38 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw";
+        let pure = Hierarchies::parse(pure).unwrap();
+        assert_eq!((pure.unified.as_path(), pure.v1.len()), (Path::new("/sys/fs/cgroup"), 0));
+        assert!(Hierarchies::parse("").is_none());
+    }
+}
