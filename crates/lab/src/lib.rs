@@ -14,6 +14,7 @@ mod lab;
 mod layout;
 mod links;
 pub mod node;
+pub mod observe;
 mod parts;
 mod plan;
 mod plumbing;
