@@ -32,7 +32,7 @@ enum Task {
     },
     /// Repair what a program can: generated code, simple lints, formatting.
     Fix,
-    /// Print which crate uses which; [brackets] mean that it may and does not.
+    /// Print which crate uses which; in brackets what it may use and does not.
     Arrows,
     /// Generate code from proto/.
     Codegen,

@@ -12,9 +12,10 @@ pub(crate) fn cargo(root: &Path) -> Command {
     command
 }
 
-/// Runs a command with its output passed on; fails unless it succeeds.
+/// Runs a [`cargo`] command with its output passed on; fails unless it succeeds.
 pub(crate) fn succeed(command: &mut Command) -> Result<()> {
-    let name = format!("{command:?}").replace('"', "");
+    let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy()).collect();
+    let name = format!("cargo {}", args.join(" "));
     let status = command.status().with_context(|| format!("running {name}"))?;
     if !status.success() {
         bail!("{name}: {status}");

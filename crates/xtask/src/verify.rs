@@ -10,6 +10,22 @@ use clap::ValueEnum;
 use crate::workspace::Workspace;
 use crate::{arrows, codegen, documents, manifests, run};
 
+const CLIPPY: [&str; 8] =
+    ["clippy", "--locked", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"];
+/// With private items: who reads these pages works on the code.
+const DOC: [&str; 8] = [
+    "doc",
+    "--locked",
+    "--keep-going",
+    "--workspace",
+    "--no-deps",
+    "--document-private-items",
+    "--lib",
+    "--bins",
+];
+
+const DOC_FLAGS: &str = "-D warnings -A rustdoc::private-intra-doc-links";
+
 /// One check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Check {
@@ -77,20 +93,10 @@ impl Check {
             Check::Manifests => none(manifests::violations(root, &Workspace::read(root)?)?)?,
             Check::Documents => none(documents::dangling(root)?)?,
             Check::Codegen => none(codegen::stale(root)?)?,
-            Check::Clippy => run::succeed(run::cargo(root).args([
-                "clippy",
-                "--locked",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ]))?,
-            Check::Doc => run::succeed(
-                run::cargo(root)
-                    .args(["doc", "--locked", "--workspace", "--no-deps", "--lib"])
-                    .env("RUSTDOCFLAGS", "-D warnings"),
-            )?,
+            Check::Clippy => run::succeed(run::cargo(root).args(CLIPPY))?,
+            Check::Doc => {
+                run::succeed(run::cargo(root).args(DOC).env("RUSTDOCFLAGS", DOC_FLAGS))?;
+            }
             Check::Deny => return deny(root, ci),
         }
         Ok(Verdict::Passed)
