@@ -1,1 +1,23 @@
-//! planner
+//! The planner: replicated state + observations + now → commands with reasons. Pure: the same
+//! inputs give the same plan (I24), and whatever it decides can be printed and compared.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `place` | where a new container's primary and replicas go (I23) |
+//! | `takeover` | which lost containers wait for a takeover, and what to do with each (I15, I22) |
+//! | `brake` | when takeovers stop for a person: landslides, cold starts |
+//! | `replicas` | which replicas to add and which to drop |
+
+mod brake;
+mod observe;
+mod place;
+mod replicas;
+mod takeover;
+#[cfg(test)]
+mod testing;
+
+pub use brake::{Brake, COLD_START_GRACE_MS, brake};
+pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
+pub use place::{Placement, PlacementError, WhyNot, place};
+pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
+pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide};

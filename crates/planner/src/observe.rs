@@ -1,0 +1,51 @@
+//! What the leader sees that is not in the log: pools, and what each node holds.
+
+use std::collections::BTreeMap;
+
+use holdfast_types::{ByteSize, NodeId, SnapshotId, TimestampMs, VolumeUid};
+
+/// A node's pool as it last reported it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolObservation {
+    /// `xfs` or `lvm`.
+    pub driver: String,
+    /// Physical size.
+    pub size: ByteSize,
+    /// Physical use.
+    pub used: ByteSize,
+    /// The sum of the sizes of all volumes.
+    pub promised: ByteSize,
+    /// Whether it is below its admission threshold.
+    pub admits: bool,
+}
+
+/// A verified snapshot that a node reported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldCopy {
+    /// The newest that it holds.
+    pub newest: SnapshotId,
+    /// The moment for which it was the primary's whole content, on the leader's wall clock.
+    pub as_of: TimestampMs,
+}
+
+/// One node as the leader sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeObservation {
+    /// Whether this leader has answered it lately, so that it has a live lease.
+    pub leased: bool,
+    /// Its pool.
+    pub pool: Option<PoolObservation>,
+    /// The newest copy that it holds of each volume.
+    pub held: BTreeMap<VolumeUid, HeldCopy>,
+}
+
+/// Everything that the leader sees.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observations {
+    /// By node; a node that has not been heard of is absent.
+    pub nodes: BTreeMap<NodeId, NodeObservation>,
+    /// How long this leader has led.
+    pub leading_ms: u64,
+    /// Whether no node held a lease when it began to lead: the whole site was dark.
+    pub cold_start: bool,
+}

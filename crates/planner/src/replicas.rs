@@ -1,0 +1,102 @@
+//! Which replicas to add and which to drop.
+
+use std::collections::BTreeSet;
+
+use holdfast_core::{Container, NodeLife, SetReplicas, State};
+use holdfast_types::{NodeId, TimestampMs};
+
+use crate::observe::Observations;
+use crate::place::candidates;
+
+/// How long a lost replica's node may take to come back before the replica is made anew elsewhere.
+pub const REBUILD_AFTER_MS: u64 = 600_000;
+
+/// The changes that bring every container to its number of copies, no more and no fewer.
+pub fn plan_replicas(state: &State, seen: &Observations, now: TimestampMs) -> Vec<SetReplicas> {
+    let living = state.containers.values().filter(|c| !c.is_deleting());
+    living.filter_map(|c| plan_one(state, seen, now, c)).collect()
+}
+
+fn plan_one(
+    state: &State,
+    seen: &Observations,
+    now: TimestampMs,
+    container: &Container,
+) -> Option<SetReplicas> {
+    if !state.nodes.get(&container.node)?.is_up() {
+        // Nobody could ship to a new replica; a takeover comes first.
+        return None;
+    }
+    let wanted = usize::from(container.spec.copies.saturating_sub(1));
+    let counts = |id: &NodeId| !gone_for_long(state, *id, now);
+    let counted = container.replicas.iter().filter(|id| counts(id)).count();
+    let mut replicas = container.replicas.clone();
+    if counted < wanted {
+        let exclude: BTreeSet<NodeId> = container.members().collect();
+        let new = candidates(state, seen, container.spec.disk, &exclude);
+        replicas.extend(new.into_iter().take(wanted - counted));
+    } else if replicas.len() > wanted && replicas.iter().all(|id| is_current(state, container, *id))
+    {
+        // Every copy is good, so dropping the last one loses nothing (I18).
+        replicas.pop_last();
+    }
+    (replicas != container.replicas).then_some(SetReplicas {
+        uid: container.uid,
+        epoch: container.epoch,
+        replicas,
+    })
+}
+
+fn gone_for_long(state: &State, id: NodeId, now: TimestampMs) -> bool {
+    match state.nodes.get(&id).map(|n| &n.life) {
+        Some(NodeLife::Lost { at, .. }) => now.since(*at) >= REBUILD_AFTER_MS,
+        Some(NodeLife::Up | NodeLife::New) => false,
+        None => true,
+    }
+}
+
+/// Whether the node is up and known to hold a snapshot of the present epoch.
+fn is_current(state: &State, container: &Container, id: NodeId) -> bool {
+    state.nodes.get(&id).is_some_and(|n| n.is_up())
+        && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{add_container, lose, observed, snapshot, three_nodes};
+    use holdfast_core::Copy;
+
+    #[test]
+    fn a_missing_replica_is_added_at_once_and_a_lost_one_after_a_delay() {
+        let mut state = three_nodes();
+        let seen = observed(&[1, 2, 3]);
+        let alone = add_container(&mut state, 1, 1, &[], |_| {});
+        let plan = plan_replicas(&state, &seen, TimestampMs(0));
+        assert_eq!(plan.len(), 1);
+        assert_eq!((plan[0].uid, plan[0].replicas.len()), (alone, 1));
+
+        let mut state = three_nodes();
+        add_container(&mut state, 1, 1, &[2], |_| {});
+        lose(&mut state, 2);
+        let lost_at = 1_000;
+        assert!(plan_replicas(&state, &seen, TimestampMs(lost_at + 1_000)).is_empty());
+        let plan = plan_replicas(&state, &seen, TimestampMs(lost_at + REBUILD_AFTER_MS));
+        assert_eq!(plan[0].replicas, [NodeId(2), NodeId(3)].into());
+    }
+
+    /// I18: a surplus copy goes only when every other one is known to be good.
+    #[test]
+    fn a_surplus_replica_is_dropped_only_when_all_are_current() {
+        let mut state = three_nodes();
+        let seen = observed(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, 1, &[2, 3], |_| {});
+        assert!(plan_replicas(&state, &seen, TimestampMs(0)).is_empty());
+        for n in [2, 3] {
+            let copy = Copy { newest: snapshot(uid, 1, 1), as_of: TimestampMs(0) };
+            state.containers.get_mut(&uid).unwrap().copies.insert(NodeId(n), copy);
+        }
+        let plan = plan_replicas(&state, &seen, TimestampMs(0));
+        assert_eq!(plan[0].replicas, [NodeId(2)].into());
+    }
+}
