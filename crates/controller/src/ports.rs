@@ -1,0 +1,48 @@
+//! What the controller needs from the world. The daemon implements it over Raft and gRPC, the
+//! tests over a plain state.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use holdfast_core::{Command, Node, Outcome, State};
+use holdfast_planner::SealedCopy;
+use holdfast_types::{Code, Epoch, TimestampMs, VolumeUid};
+
+/// A port that could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    /// The stable code.
+    pub code: Code,
+    /// One line for a person.
+    pub message: String,
+}
+
+/// The controller's view of the world.
+#[async_trait]
+pub trait Ports: Send + Sync + 'static {
+    /// The state as applied on this node.
+    fn state(&self) -> Arc<State>;
+
+    /// Returns when the state has changed since `revision`, or changed at all since the last call.
+    async fn changed(&self);
+
+    /// Commits a command, as the leader that this process is; never forwarded to another.
+    async fn propose(&self, command: Command) -> Result<Outcome, PortError>;
+
+    /// Makes a node refuse these epochs durably, and say which verified snapshots it holds.
+    async fn seal(
+        &self,
+        node: &Node,
+        items: Vec<(VolumeUid, Epoch)>,
+    ) -> Result<Vec<SealedCopy>, PortError>;
+
+    /// Brings the members of Raft in line with the roles in the state.
+    async fn align_membership(&self) -> Result<(), PortError>;
+
+    /// CLOCK_BOOTTIME, in milliseconds. Safety decisions read this alone.
+    fn boottime_ms(&self) -> u64;
+
+    /// Wall time. For people, and for how old data is.
+    fn wall(&self) -> TimestampMs;
+}

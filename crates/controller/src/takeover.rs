@@ -1,0 +1,205 @@
+//! Takes over what lost nodes ran: seal, decide, commit (DESIGN section 4, *Take over*).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdfast_core::{Command, Container, HoldTakeover, State, TakeOver};
+use holdfast_planner::{Brake, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide};
+use holdfast_types::{ContainerUid, Epoch, NodeId, VolumeUid};
+use tracing::{debug, info, warn};
+
+use crate::leadership::Leadership;
+use crate::ports::Ports;
+
+/// A case that could not be decided is looked at again after this.
+const RETRY_EVERY: Duration = Duration::from_millis(250);
+
+/// A held case is looked at again after this: an absent node may have come back with a copy.
+const HELD_EVERY: Duration = Duration::from_secs(2);
+
+/// A node is asked to seal this many volumes at once.
+const SEAL_BATCH: usize = 1024;
+
+/// Takes over, as long as this process leads.
+pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
+    loop {
+        let state = ports.state();
+        let open = cases(&state);
+        let wait = match open.is_empty() {
+            true => None,
+            false => round(ports, leadership, &state, open).await,
+        };
+        match wait {
+            None => ports.changed().await,
+            Some(wait) => {
+                // Whichever comes first; both lead to another look.
+                let _ = tokio::time::timeout(wait, ports.changed()).await;
+            }
+        }
+    }
+}
+
+/// Looks at every open case once. Returns how soon to look again without any change.
+async fn round<P: Ports>(
+    ports: &P,
+    leadership: &Leadership,
+    state: &State,
+    open: Vec<TakeoverCase>,
+) -> Option<Duration> {
+    let seen = leadership.observe(state, ports.boottime_ms(), ports.wall());
+    let brake = brake(state, &seen, ports.wall());
+    if let Brake::Wait { reason } = &brake {
+        debug!(cases = open.len(), reason, "takeovers wait");
+        return Some(RETRY_EVERY);
+    }
+    let approved = |c: &Container| c.hold.as_ref().is_some_and(|h| h.approved);
+    let held = |c: &Container| c.hold.is_some() && !approved(c);
+    let of = |case: &TakeoverCase| state.containers.get(&case.uid);
+    let may_go = |case: &&TakeoverCase| match &brake {
+        Brake::Off => true,
+        Brake::Wait { .. } | Brake::Hold { .. } => of(case).is_some_and(approved),
+    };
+    if let Brake::Hold { reason } = &brake {
+        for case in open.iter().filter(|case| of(case).is_some_and(|c| c.hold.is_none())) {
+            hold(ports, case, reason.clone()).await;
+        }
+    }
+    let going: Vec<_> = open.iter().filter(may_go).collect();
+    let sealed = seal_all(ports, state, &going).await;
+    for case in &going {
+        let Some(container) = of(case) else { continue };
+        match case.holders.iter().all(|id| sealed.contains_key(id)) {
+            true => settle(ports, state, case, container, &sealed).await,
+            // A live holder has not answered: it may hold the newest copy. Either it answers next
+            // time, or its own silence makes it lost.
+            false => debug!(container = %container.name, "a holder has not sealed yet"),
+        }
+    }
+    let all_held = going.iter().all(|case| of(case).is_some_and(held));
+    Some(if all_held { HELD_EVERY } else { RETRY_EVERY })
+}
+
+/// Seals every case on each of its holders, one conversation per node, all nodes at once. A node
+/// is in the answer only if every one of its seals was answered.
+async fn seal_all<P: Ports>(
+    ports: &P,
+    state: &State,
+    going: &[&TakeoverCase],
+) -> BTreeMap<NodeId, Vec<SealedCopy>> {
+    let mut wanted: BTreeMap<NodeId, Vec<(VolumeUid, Epoch)>> = BTreeMap::new();
+    for case in going {
+        for id in &case.holders {
+            wanted.entry(*id).or_default().push((case.uid.into(), case.epoch));
+        }
+    }
+    let asks = wanted.into_iter().map(|(id, items)| async move {
+        let node = state.nodes.get(&id)?;
+        let mut copies = Vec::new();
+        for batch in items.chunks(SEAL_BATCH) {
+            match ports.seal(node, batch.to_vec()).await {
+                Ok(answer) => copies.extend(answer),
+                Err(error) => {
+                    warn!(node = %node.name, %error, "could not seal");
+                    return None;
+                }
+            }
+        }
+        Some((id, copies))
+    });
+    futures::future::join_all(asks).await.into_iter().flatten().collect()
+}
+
+async fn settle<P: Ports>(
+    ports: &P,
+    state: &State,
+    case: &TakeoverCase,
+    container: &Container,
+    sealed: &BTreeMap<NodeId, Vec<SealedCopy>>,
+) {
+    let volume = VolumeUid::from(case.uid);
+    let holders: BTreeSet<NodeId> = case.holders.iter().copied().collect();
+    let mine = sealed.iter().filter(|(id, _)| holders.contains(id)).flat_map(|(_, copies)| copies);
+    let copies: Vec<_> = mine.filter(|copy| copy.id.volume == volume).copied().collect();
+    match decide(state, container, &copies, ports.wall()) {
+        TakeoverDecision::Hold { reason } => hold(ports, case, reason).await,
+        TakeoverDecision::Take { to, branch, data_as_of } => {
+            let command = TakeOver {
+                uid: case.uid,
+                from_epoch: case.epoch,
+                from_incarnation: case.incarnation,
+                to,
+                branch,
+                data_as_of,
+            };
+            match ports.propose(Command::TakeOver(command)).await {
+                Ok(_) => info!(container = %container.name, %to, "takeover committed"),
+                Err(error) => warn!(container = %container.name, %error, "takeover refused"),
+            }
+        }
+    }
+}
+
+async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, reason: String) {
+    let uid: ContainerUid = case.uid;
+    let command = HoldTakeover { uid, epoch: case.epoch, reason };
+    if let Err(error) = ports.propose(Command::HoldTakeover(command)).await {
+        warn!(container = %uid, %error, "the hold could not be recorded");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakePorts, add_container, copy, state_of};
+    use std::sync::Arc;
+
+    fn one_round(ports: &FakePorts) {
+        let state = ports.state();
+        let leadership = Leadership::begin(1, 0, &State::default());
+        let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        rt.block_on(round(ports, &leadership, &state, cases(&state)));
+    }
+
+    /// I15, I11: nothing is decided before every live holder has sealed.
+    #[test]
+    fn a_takeover_waits_for_every_live_holder() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[2, 3]);
+        crate::testing::lose(&mut state, 1);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+        one_round(&ports);
+        assert!(ports.proposed().is_empty(), "n3 has not sealed");
+        ports.answers.insert(NodeId(3), vec![copy(uid, 3, 6)]);
+        one_round(&ports);
+        let proposed = ports.proposed();
+        assert!(
+            matches!(&proposed[..], [Command::TakeOver(t)] if t.to == NodeId(3)),
+            "{proposed:?}"
+        );
+    }
+
+    #[test]
+    fn a_container_without_a_copy_is_held() {
+        let mut state = state_of(&[1, 2, 3]);
+        add_container(&mut state, 1, &[2]);
+        crate::testing::lose(&mut state, 1);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(2), Vec::new());
+        one_round(&ports);
+        assert!(matches!(&ports.proposed()[..], [Command::HoldTakeover(_)]));
+    }
+
+    #[test]
+    fn a_landslide_holds_instead_of_taking_over() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[3]);
+        crate::testing::lose(&mut state, 1);
+        crate::testing::lose(&mut state, 2);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(3), vec![copy(uid, 3, 5)]);
+        one_round(&ports);
+        assert!(matches!(&ports.proposed()[..], [Command::HoldTakeover(_)]));
+        let _: Arc<State> = ports.state();
+    }
+}

@@ -1,0 +1,129 @@
+//! Ports over a plain state, for this crate's tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use holdfast_core::{Command, Container, Evidence, Node, NodeLife, NodeRole, Outcome, State};
+use holdfast_planner::SealedCopy;
+use holdfast_types::{
+    Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr, NodeId,
+    Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
+use uuid::Uuid;
+
+use crate::ports::{PortError, Ports};
+
+pub(crate) struct FakePorts {
+    state: Arc<State>,
+    pub(crate) answers: BTreeMap<NodeId, Vec<SealedCopy>>,
+    proposed: Mutex<Vec<Command>>,
+}
+
+impl FakePorts {
+    pub(crate) fn new(state: State) -> Self {
+        Self { state: Arc::new(state), answers: BTreeMap::new(), proposed: Mutex::default() }
+    }
+
+    pub(crate) fn proposed(&self) -> Vec<Command> {
+        self.proposed.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Ports for FakePorts {
+    fn state(&self) -> Arc<State> {
+        self.state.clone()
+    }
+
+    async fn changed(&self) {}
+
+    async fn propose(&self, command: Command) -> Result<Outcome, PortError> {
+        self.proposed.lock().unwrap().push(command);
+        Ok(Outcome::Done)
+    }
+
+    async fn seal(
+        &self,
+        node: &Node,
+        _items: Vec<(VolumeUid, Epoch)>,
+    ) -> Result<Vec<SealedCopy>, PortError> {
+        let missing = || PortError { code: Code::Unavailable, message: "no answer".into() };
+        self.answers.get(&node.id).cloned().ok_or_else(missing)
+    }
+
+    async fn align_membership(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+
+    fn boottime_ms(&self) -> u64 {
+        1_000_000
+    }
+
+    fn wall(&self) -> TimestampMs {
+        TimestampMs(2_000)
+    }
+}
+
+pub(crate) fn node(id: u64) -> Node {
+    Node {
+        id: NodeId(id),
+        name: format!("n{id}").parse().unwrap(),
+        address: format!("n{id}:7443"),
+        underlay: "10.88.0.1".parse().unwrap(),
+        role: NodeRole::Voter,
+        incarnation: Incarnation(1),
+        life: NodeLife::Up,
+        assignment_revision: Revision(1),
+        view_revision: Revision(1),
+    }
+}
+
+pub(crate) fn state_of(nodes: &[u64]) -> State {
+    let nodes = nodes.iter().map(|n| (NodeId(*n), node(*n))).collect();
+    State { nodes, ..Default::default() }
+}
+
+pub(crate) fn lose(state: &mut State, id: u64) {
+    let life = NodeLife::Lost { at: TimestampMs(1_000), evidence: Evidence::Relinquished };
+    state.nodes.get_mut(&NodeId(id)).unwrap().life = life;
+}
+
+pub(crate) fn copy(uid: ContainerUid, node: u64, seq: u64) -> SealedCopy {
+    let id = SnapshotId {
+        volume: uid.into(),
+        epoch: Epoch(1),
+        seq: Seq(seq),
+        uuid: SnapshotUuid(Uuid::from_u128(u128::from(seq))),
+        parent: None,
+    };
+    SealedCopy { node: NodeId(node), id, age_ms: 100 }
+}
+
+pub(crate) fn add_container(state: &mut State, node: u64, replicas: &[u64]) -> ContainerUid {
+    let uid = ContainerUid(Uuid::from_u128(1));
+    let address = "10.77.0.2".parse().unwrap();
+    let replicas: BTreeSet<NodeId> = replicas.iter().map(|n| NodeId(*n)).collect();
+    let container = Container {
+        uid,
+        name: "web".parse().unwrap(),
+        spec: ContainerSpec { image: Some("busybox".parse().unwrap()), ..Default::default() },
+        image: ImageUid(Uuid::from_u128(9)),
+        image_snapshot: copy(uid, node, 1).id,
+        desired: DesiredState::Running,
+        run: RunState::Running,
+        epoch: Epoch(1),
+        node: NodeId(node),
+        branches: BTreeMap::new(),
+        holders: replicas.iter().copied().chain([NodeId(node)]).collect(),
+        replicas,
+        copies: BTreeMap::new(),
+        hold: None,
+        address,
+        mac: MacAddr::from_ipv4(address),
+        created: TimestampMs(0),
+        revision: Revision(1),
+    };
+    state.containers.insert(uid, container);
+    uid
+}

@@ -1,0 +1,95 @@
+//! What the leader does besides: replicas, the coarse floor, membership. One look a second.
+
+use std::time::Duration;
+
+use holdfast_core::{Command, RecordFloor, State};
+use holdfast_planner::{Observations, plan_replicas};
+use holdfast_types::{ContainerUid, NodeId, SnapshotId, TimestampMs};
+use tracing::{debug, warn};
+
+use crate::leadership::Leadership;
+use crate::ports::Ports;
+
+/// At most one floor entry in this time (DESIGN section 4, *Replicate*).
+const EVERY: Duration = Duration::from_secs(1);
+
+/// A copy that did not change is re-stamped in the log no more often than this.
+const RESTAMP_MS: u64 = 60_000;
+
+/// About 100 bytes a copy keep an entry below 32 KiB.
+const FLOOR_BATCH: usize = 256;
+
+/// Keeps things up, as long as this process leads.
+pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if let Err(error) = ports.align_membership().await {
+            warn!(%error, "the members of Raft could not be brought in line");
+        }
+        let state = ports.state();
+        let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
+        let floor = floor(&state, &seen);
+        if !floor.copies.is_empty() {
+            propose(ports, Command::RecordFloor(floor)).await;
+        }
+        for change in plan_replicas(&state, &seen, ports.wall()) {
+            debug!(container = %change.uid, replicas = ?change.replicas, "replicas change");
+            propose(ports, Command::SetReplicas(change)).await;
+        }
+    }
+}
+
+async fn propose<P: Ports>(ports: &P, command: Command) {
+    if let Err(error) = ports.propose(command).await {
+        warn!(%error, "upkeep has to wait");
+    }
+}
+
+/// The copies whose newest snapshot changed, or whose stamp is old.
+fn floor(state: &State, seen: &Observations) -> RecordFloor {
+    let mut copies: Vec<(ContainerUid, NodeId, SnapshotId, TimestampMs)> = Vec::new();
+    for (id, node) in &seen.nodes {
+        for (volume, held) in &node.held {
+            let uid = ContainerUid(volume.0);
+            let Some(container) = state.containers.get(&uid) else { continue };
+            if container.node == *id || !container.on_chain(&held.newest) {
+                continue;
+            }
+            let due = match container.copies.get(id) {
+                None => true,
+                Some(copy) if copy.newest.uuid == held.newest.uuid => {
+                    held.as_of.since(copy.as_of) >= RESTAMP_MS
+                }
+                Some(copy) => copy.newest.order() < held.newest.order(),
+            };
+            if due {
+                copies.push((uid, *id, held.newest, held.as_of));
+            }
+        }
+    }
+    copies.truncate(FLOOR_BATCH);
+    RecordFloor { copies }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{add_container, copy, state_of};
+    use holdfast_core::Copy;
+    use holdfast_planner::{HeldCopy, NodeObservation};
+
+    #[test]
+    fn only_what_moved_goes_into_the_log() {
+        let mut state = state_of(&[1, 2]);
+        let uid = add_container(&mut state, 1, &[2]);
+        let newest = copy(uid, 2, 5).id;
+        let mut seen = Observations::default();
+        let held = HeldCopy { newest, as_of: TimestampMs(1_000) };
+        let node = NodeObservation { held: [(uid.into(), held)].into(), ..Default::default() };
+        seen.nodes.insert(NodeId(2), node);
+        assert_eq!(floor(&state, &seen).copies.len(), 1);
+        let known = Copy { newest, as_of: TimestampMs(900) };
+        state.containers.get_mut(&uid).unwrap().copies.insert(NodeId(2), known);
+        assert!(floor(&state, &seen).copies.is_empty());
+    }
+}
