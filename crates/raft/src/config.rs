@@ -77,9 +77,11 @@ impl RaftConfig {
 pub struct Timing {
     /// The leader's heartbeat period.
     pub heartbeat_ms: u64,
-    /// A follower waits at least this long for the leader.
+    /// A follower that has not heard from the leader for `election_max_ms` (until then it votes
+    /// for nobody else) waits at least this much longer before it stands,
     pub election_min_ms: u64,
-    /// And at most this long.
+    /// and at most this much longer: with the defaults it stands 1.6 to 2 s after the last
+    /// heartbeat.
     pub election_max_ms: u64,
     /// How long a proposal, a read or a change of the membership may take.
     pub deadline_ms: u64,

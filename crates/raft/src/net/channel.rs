@@ -22,11 +22,13 @@ pub(super) enum Purpose {
     Snapshots,
 }
 
+type Lanes = BTreeMap<(u64, Purpose), Arc<Lane>>;
+
 /// All channels of a node. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Channels {
     connector: Connector,
-    lanes: Arc<Mutex<BTreeMap<(u64, Purpose), Arc<Lane>>>>,
+    lanes: Arc<Mutex<Lanes>>,
 }
 
 impl Channels {

@@ -71,7 +71,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             batch.remove(k.map_err(|e| self.inner.failed(&e))?);
         }
         self.inner.log.apply_batch(batch).map_err(|e| self.inner.failed(&e))?;
-        self.inner.update(|heads| heads.last = last.max(heads.purged));
+        self.inner.update(|heads| heads.last = last.min(heads.last).max(heads.purged));
         Ok(self.inner.durable().await?)
     }
 

@@ -15,6 +15,7 @@ mod log;
 mod open;
 mod reader;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,8 +24,8 @@ use tokio::sync::watch;
 use crate::error::RaftError;
 use crate::types::{LogId, Vote};
 
-use flusher::Flusher;
 pub(crate) use flusher::Syncs;
+use flusher::{Durable, Flusher};
 pub(crate) use health::Health;
 pub(crate) use reader::LogReader;
 
@@ -63,11 +64,19 @@ struct Heads {
 impl LogStore {
     /// Opens and checks the store in `dir`, which is made if absent. Blocks.
     pub(crate) fn open(dir: &Path, health: Health) -> Result<Self, RaftError> {
+        Self::open_with(dir, health, |file| Box::new(file))
+    }
+
+    fn open_with(
+        dir: &Path,
+        health: Health,
+        durable: impl FnOnce(File) -> Box<dyn Durable>,
+    ) -> Result<Self, RaftError> {
         let opened = open::open(dir)?;
         let heads = check::check(&opened.log, &opened.meta, &opened.file)?;
         let flusher = Flusher::spawn(
             opened.db.clone(),
-            Box::new(opened.descriptor),
+            durable(opened.descriptor),
             opened.file.clone(),
             health.clone(),
         )?;
@@ -122,3 +131,6 @@ impl Inner {
 fn key(index: u64) -> [u8; 8] {
     index.to_be_bytes()
 }
+
+#[cfg(test)]
+mod tests;
