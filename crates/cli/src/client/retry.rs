@@ -15,7 +15,7 @@ use holdfast_types::Code;
 
 /// "No quorum" must reach a person within 5 s: no new answer is waited for after this, counted
 /// from the beginning of the call, once one node has said it.
-pub const NO_QUORUM_LIMIT: Duration = Duration::from_millis(4_800);
+pub const NO_QUORUM_LIMIT: Duration = Duration::from_millis(4_500);
 
 /// A node that is silent for this long (beyond what the call itself may take) gets competition.
 /// Two silent nodes and the answer of a third still fit in [`NO_QUORUM_LIMIT`].

@@ -1,0 +1,73 @@
+//! The commands: one file per group, each with its arguments and what it does.
+
+pub(crate) mod cluster;
+pub(crate) mod completion;
+pub(crate) mod container;
+pub(crate) mod create;
+pub(crate) mod events;
+pub(crate) mod exec;
+pub(crate) mod image;
+pub(crate) mod lab;
+pub(crate) mod logs;
+pub(crate) mod node;
+pub(crate) mod operation;
+mod pack;
+pub(crate) mod replica;
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_cli::client::{ADDRESS_FILE, Session, discover};
+
+use crate::args::{Cli, Command, Global};
+use crate::error::CliError;
+use crate::output::Format;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every command that talks to the cluster needs.
+pub(crate) struct Context {
+    session: Session,
+    format: Format,
+    /// The `--timeout` that was given, if any.
+    timeout: Option<Duration>,
+}
+
+/// Runs the command; returns the exit status.
+pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
+    let Cli { global, command } = cli;
+    let context = || Context::new(&global);
+    match command {
+        Command::Exec(args) => return args.run(&context()?).await,
+        Command::Cluster(args) => args.run(&context()?).await,
+        Command::Node(args) => args.run(&context()?).await,
+        Command::Image(args) => args.run(&context()?).await,
+        Command::Create(args) => args.run(&context()?).await,
+        Command::Ls => container::list(&context()?).await,
+        Command::Show(args) => args.show(&context()?).await,
+        Command::Start(args) => args.start(&context()?).await,
+        Command::Stop(args) => args.stop(&context()?).await,
+        Command::Rm(args) => args.run(&context()?).await,
+        Command::Logs(args) => args.run(&context()?).await,
+        Command::Events(args) => args.run(&context()?).await,
+        Command::Sync(args) => args.run(&context()?).await,
+        Command::Diverged(args) => args.run(&context()?).await,
+        Command::Takeover(args) => args.run(&context()?).await,
+        Command::Operation(args) => args.run(&context()?).await,
+        Command::Lab(args) => args.run(),
+        Command::Completion(args) => args.run(),
+    }?;
+    Ok(0)
+}
+
+impl Context {
+    fn new(global: &Global) -> Result<Self, CliError> {
+        let addresses = match &global.address[..] {
+            [] => discover(Path::new(ADDRESS_FILE))?,
+            given => given.to_vec(),
+        };
+        let timeout = global.timeout.map(|t| t.0);
+        let session = Session::new(addresses, timeout.unwrap_or(DEFAULT_TIMEOUT));
+        Ok(Self { session, format: global.output, timeout })
+    }
+}

@@ -1,0 +1,192 @@
+//! The cluster and its nodes.
+
+use holdfast_proto::v1;
+use holdfast_types::ByteSize;
+use serde::Serialize;
+
+use super::word;
+use crate::output::{one_line, pairs, span, table};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct StatusView {
+    cluster_id: String,
+    leader: String,
+    term: u64,
+    applied: u64,
+    node: String,
+    nodes: Vec<NodeView>,
+    lease: Option<LeaseView>,
+    warnings: Vec<String>,
+    containers_running: u32,
+    containers_total: u32,
+    state_hash: String,
+}
+
+#[derive(Debug, Serialize)]
+struct LeaseView {
+    lease_ms: u64,
+    fence_budget_ms: u64,
+    margin_ms: u64,
+    drift_ppm: u64,
+    lost_after_ms: u64,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NodeView {
+    id: u64,
+    name: String,
+    address: String,
+    role: String,
+    state: String,
+    incarnation: u64,
+    leader: bool,
+    pool: Option<CapacityView>,
+    last_seen_ms: Option<u64>,
+    containers: u32,
+}
+
+#[derive(Debug, Serialize)]
+struct CapacityView {
+    driver: String,
+    size_bytes: u64,
+    used_bytes: u64,
+    promised_bytes: u64,
+    admits: bool,
+}
+
+impl StatusView {
+    pub(crate) fn table(&self) -> String {
+        let running = format!("{} of {} running", self.containers_running, self.containers_total);
+        let lease = self.lease.as_ref().map(|l| {
+            let lost = span(l.lost_after_ms);
+            format!("{}; a silent node counts as lost after {lost}", span(l.lease_ms))
+        });
+        let leader = if self.leader.is_empty() { "none known" } else { &self.leader };
+        let mut text = pairs(&[
+            ("cluster", self.cluster_id.clone()),
+            ("leader", format!("{leader} (term {})", self.term)),
+            ("answered by", self.node.clone()),
+            ("applied", format!("{} (state {})", self.applied, short(&self.state_hash))),
+            ("containers", running),
+            ("lease", lease.unwrap_or_default()),
+        ]);
+        text = format!("{text}\n\n{}", NodeView::table(&self.nodes));
+        for warning in &self.warnings {
+            text = format!("{text}\nwarning: {}", one_line(warning));
+        }
+        text
+    }
+}
+
+fn short(hash: &str) -> String {
+    hash.chars().take(12).collect()
+}
+
+impl NodeView {
+    pub(crate) fn table(nodes: &[Self]) -> String {
+        let header =
+            ["NAME", "ROLE", "STATE", "CONTAINERS", "POOL", "USED", "SIZE", "LAST SEEN", "ADDRESS"];
+        table(header, nodes.iter().map(Self::row).collect())
+    }
+
+    fn row(&self) -> [String; 9] {
+        let pool = |of: fn(&CapacityView) -> String| self.pool.as_ref().map(of).unwrap_or_default();
+        [
+            format!("{}#{}", self.name, self.incarnation),
+            if self.leader { format!("{}, leader", self.role) } else { self.role.clone() },
+            self.state.clone(),
+            self.containers.to_string(),
+            pool(|p| if p.admits { p.driver.clone() } else { format!("{} (full)", p.driver) }),
+            pool(|p| ByteSize(p.used_bytes).to_string()),
+            pool(|p| ByteSize(p.size_bytes).to_string()),
+            self.last_seen_ms.map(|ms| format!("{} ago", span(ms))).unwrap_or_default(),
+            self.address.clone(),
+        ]
+    }
+}
+
+/// The word of a role.
+pub(crate) fn role_word(role: v1::NodeRole) -> String {
+    word(role.as_str_name(), "NODE_ROLE_")
+}
+
+impl From<v1::StatusResponse> for StatusView {
+    fn from(s: v1::StatusResponse) -> Self {
+        Self {
+            cluster_id: s.cluster_id,
+            leader: s.leader,
+            term: s.term,
+            applied: s.applied,
+            node: s.node,
+            nodes: s.nodes.into_iter().map(NodeView::from).collect(),
+            lease: s.lease.map(|l| LeaseView {
+                lease_ms: l.lease_ms,
+                fence_budget_ms: l.fence_budget_ms,
+                margin_ms: l.margin_ms,
+                drift_ppm: l.drift_ppm,
+                lost_after_ms: l.lost_after_ms,
+            }),
+            warnings: s.warnings,
+            containers_running: s.containers_running,
+            containers_total: s.containers_total,
+            state_hash: s.state_hash,
+        }
+    }
+}
+
+impl From<v1::Node> for NodeView {
+    fn from(n: v1::Node) -> Self {
+        Self {
+            role: role_word(n.role()),
+            state: word(n.state().as_str_name(), "NODE_STATE_"),
+            id: n.id,
+            name: n.name,
+            address: n.address,
+            incarnation: n.incarnation,
+            leader: n.leader,
+            pool: n.pool.map(|p| CapacityView {
+                driver: p.driver,
+                size_bytes: p.size_bytes,
+                used_bytes: p.used_bytes,
+                promised_bytes: p.promised_bytes,
+                admits: p.admits,
+            }),
+            last_seen_ms: n.last_seen_ms,
+            containers: n.containers,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_printed_with_its_incarnation() {
+        let pool = v1::Capacity {
+            driver: "xfs".into(),
+            size_bytes: 10 << 30,
+            used_bytes: 1 << 30,
+            promised_bytes: 0,
+            admits: true,
+        };
+        let node = v1::Node {
+            id: 1,
+            name: "n1".into(),
+            address: "10.0.0.1:7443".into(),
+            role: v1::NodeRole::Voter.into(),
+            state: v1::NodeState::Suspect.into(),
+            incarnation: 7,
+            leader: true,
+            pool: Some(pool),
+            last_seen_ms: Some(1_230),
+            containers: 2,
+        };
+        assert_eq!(
+            NodeView::table(&[node.into()]),
+            "\
+NAME  ROLE           STATE    CONTAINERS  POOL  USED  SIZE   LAST SEEN  ADDRESS
+n1#7  voter, leader  suspect  2           xfs   1GiB  10GiB  1.2s ago   10.0.0.1:7443"
+        );
+    }
+}

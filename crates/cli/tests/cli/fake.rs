@@ -1,0 +1,366 @@
+//! A daemon that is none: it answers the public API on a Unix socket from memory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use holdfast_proto::v1::cluster_service_server::{ClusterService, ClusterServiceServer};
+use holdfast_proto::v1::container_service_server::{ContainerService, ContainerServiceServer};
+use holdfast_proto::v1::event_service_server::{EventService, EventServiceServer};
+use holdfast_proto::v1::image_service_server::{ImageService, ImageServiceServer};
+use holdfast_proto::v1::operation_service_server::{OperationService, OperationServiceServer};
+use holdfast_proto::{status_from, v1};
+use holdfast_types::Code;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+/// How the fake behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mood {
+    Well,
+    /// As a node in a minority.
+    NoQuorum,
+    /// Takes calls and never answers them.
+    Silent,
+}
+
+/// What the fake remembers.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    pub(crate) containers: BTreeMap<String, v1::Container>,
+    pub(crate) request_ids: Vec<Vec<u8>>,
+    /// Of an import that came to a regular end.
+    pub(crate) archive: Option<Vec<u8>>,
+    pub(crate) watches: u32,
+}
+
+/// A running fake; its socket goes with it.
+pub(crate) struct Fake {
+    pub(crate) memory: Arc<Mutex<Memory>>,
+    pub(crate) address: String,
+    pub(crate) dir: tempfile::TempDir,
+}
+
+#[derive(Clone)]
+struct Service {
+    mood: Mood,
+    memory: Arc<Mutex<Memory>>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+impl Fake {
+    pub(crate) fn start(mood: Mood) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path: PathBuf = dir.path().join("holdfastd.sock");
+        let incoming = UnixListenerStream::new(UnixListener::bind(&path).unwrap());
+        let memory = Arc::new(Mutex::new(Memory::default()));
+        let service = Service { mood, memory: memory.clone() };
+        let server = Server::builder()
+            .add_service(ClusterServiceServer::new(service.clone()))
+            .add_service(ContainerServiceServer::new(service.clone()))
+            .add_service(EventServiceServer::new(service.clone()))
+            .add_service(ImageServiceServer::new(service.clone()))
+            .add_service(OperationServiceServer::new(service));
+        tokio::spawn(server.serve_with_incoming(incoming));
+        Self { memory, address: format!("unix:{}", path.display()), dir }
+    }
+}
+
+impl Service {
+    async fn ready(&self) -> Result<(), Status> {
+        match self.mood {
+            Mood::Well => Ok(()),
+            Mood::NoQuorum => Err(status_from(Code::NoQuorum, "no leader has a quorum", None)),
+            Mood::Silent => std::future::pending().await,
+        }
+    }
+
+    /// Every changing call ends here: the operation that `name`'s work would be.
+    fn changed(&self, kind: &str, name: &str, id: &[u8]) -> v1::Operation {
+        self.memory.lock().unwrap().request_ids.push(id.to_vec());
+        v1::Operation {
+            id: "01900000-0000-7000-8000-000000000001".into(),
+            kind: kind.into(),
+            container: name.into(),
+            state: v1::OperationState::Running.into(),
+            message: "under way".into(),
+            ..Default::default()
+        }
+    }
+
+    fn find(&self, name: &str) -> Result<v1::Container, Status> {
+        let found = self.memory.lock().unwrap().containers.get(name).cloned();
+        found.ok_or_else(|| {
+            status_from(Code::NotFound, format!("there is no container named {name}"), None)
+        })
+    }
+}
+
+pub(crate) fn container(name: &str) -> v1::Container {
+    let replica = v1::Replica {
+        node: "n2".into(),
+        epoch: Some(1),
+        seq: Some(7),
+        snapshot_uuid: "s".into(),
+        age_ms: Some(1_500),
+    };
+    v1::Container {
+        uid: "u".into(),
+        name: name.into(),
+        state: v1::ContainerState::Running.into(),
+        epoch: 1,
+        node: "n1".into(),
+        address: "10.77.0.2".into(),
+        spec: Some(v1::ContainerSpec { image: "busybox".into(), ..Default::default() }),
+        replicas: vec![replica],
+        ..Default::default()
+    }
+}
+
+#[tonic::async_trait]
+impl ClusterService for Service {
+    async fn init(&self, _: Request<v1::InitRequest>) -> Reply<v1::InitResponse> {
+        self.ready().await?;
+        Ok(Response::new(v1::InitResponse { cluster_id: "c1".into(), node_id: 1 }))
+    }
+
+    async fn join(&self, request: Request<v1::JoinRequest>) -> Reply<v1::JoinResponse> {
+        let peers = request.into_inner().peers.join("+");
+        Ok(Response::new(v1::JoinResponse { cluster_id: peers, node_id: 2 }))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
+        self.ready().await?;
+        let warnings = vec!["node n3 is lost".into()];
+        let status = v1::StatusResponse { cluster_id: "c1".into(), warnings, ..Default::default() };
+        Ok(Response::new(status))
+    }
+
+    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Reply<v1::ListNodesResponse> {
+        self.ready().await?;
+        let node = v1::Node {
+            id: 1,
+            name: "n1".into(),
+            role: v1::NodeRole::Voter.into(),
+            state: v1::NodeState::Up.into(),
+            incarnation: 3,
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ListNodesResponse { nodes: vec![node] }))
+    }
+}
+
+#[tonic::async_trait]
+impl ContainerService for Service {
+    async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateResponse> {
+        self.ready().await?;
+        let request = request.into_inner();
+        let operation = self.changed("create", &request.name, &request.request_id);
+        let made = v1::Container { spec: request.spec, ..container(&request.name) };
+        self.memory.lock().unwrap().containers.insert(request.name, made.clone());
+        let answer = v1::CreateResponse { container: Some(made), operation: Some(operation) };
+        Ok(Response::new(answer))
+    }
+
+    async fn list(
+        &self,
+        _: Request<v1::ListContainersRequest>,
+    ) -> Reply<v1::ListContainersResponse> {
+        self.ready().await?;
+        let containers = self.memory.lock().unwrap().containers.values().cloned().collect();
+        Ok(Response::new(v1::ListContainersResponse { containers }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetContainerRequest>,
+    ) -> Reply<v1::GetContainerResponse> {
+        self.ready().await?;
+        let container = Some(self.find(&request.into_inner().name)?);
+        Ok(Response::new(v1::GetContainerResponse { container }))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::StartResponse> {
+        let request = request.into_inner();
+        self.find(&request.name)?;
+        let operation = Some(self.changed("start", &request.name, &request.request_id));
+        Ok(Response::new(v1::StartResponse { operation }))
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Reply<v1::StopResponse> {
+        let request = request.into_inner();
+        self.find(&request.name)?;
+        // The one operation of this fake that fails.
+        let operation = v1::Operation {
+            state: v1::OperationState::Failed.into(),
+            error_code: Code::Runtime.to_string(),
+            message: "init does not\nlisten".into(),
+            ..self.changed("stop", &request.name, &request.request_id)
+        };
+        Ok(Response::new(v1::StopResponse { operation: Some(operation) }))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::DeleteResponse> {
+        let request = request.into_inner();
+        self.find(&request.name)?;
+        self.memory.lock().unwrap().containers.remove(&request.name);
+        let operation = Some(self.changed("delete", &request.name, &request.request_id));
+        Ok(Response::new(v1::DeleteResponse { operation }))
+    }
+
+    async fn sync(&self, request: Request<v1::SyncRequest>) -> Reply<v1::SyncResponse> {
+        let found = self.find(&request.into_inner().name)?;
+        Ok(Response::new(v1::SyncResponse { replica: found.replicas.first().cloned() }))
+    }
+
+    type ExecStream = BoxStream<'static, Result<v1::ExecResponse, Status>>;
+
+    /// Answers with the command on stderr, its input on stdout, and the exit status 7.
+    async fn exec(&self, request: Request<Streaming<v1::ExecRequest>>) -> Reply<Self::ExecStream> {
+        use v1::exec_request::Part as In;
+        use v1::exec_response::Part as Out;
+        let mut requests = request.into_inner();
+        let Some(In::Start(start)) = requests.message().await?.and_then(|r| r.part) else {
+            return Err(status_from(Code::InvalidArgument, "no start", None));
+        };
+        self.find(&start.name)?;
+        let mut parts = vec![Out::Stderr(start.command.join("|").into_bytes().into())];
+        while let Some(In::Stdin(data)) = requests.message().await?.and_then(|r| r.part) {
+            parts.push(Out::Stdout(data));
+        }
+        parts.push(Out::ExitStatus(7));
+        let answers = parts.into_iter().map(|part| Ok(v1::ExecResponse { part: Some(part) }));
+        Ok(Response::new(stream::iter(answers.collect::<Vec<_>>()).boxed()))
+    }
+
+    type LogsStream = BoxStream<'static, Result<v1::LogsResponse, Status>>;
+
+    async fn logs(&self, request: Request<v1::LogsRequest>) -> Reply<Self::LogsStream> {
+        let request = request.into_inner();
+        self.find(&request.name)?;
+        let text = "x".repeat(usize::try_from(request.tail_bytes).unwrap());
+        let parts = text.as_bytes().chunks(64 << 10);
+        let parts = parts.map(|data| Ok(v1::LogsResponse { data: data.to_vec().into() }));
+        Ok(Response::new(stream::iter(parts.collect::<Vec<_>>()).boxed()))
+    }
+
+    async fn list_diverged(
+        &self,
+        _: Request<v1::ListDivergedRequest>,
+    ) -> Reply<v1::ListDivergedResponse> {
+        let tail = v1::Diverged {
+            container: "web".into(),
+            node: "n1".into(),
+            epoch: 1,
+            changed_bytes: 4_096,
+            kept_ms: 1_700_000_000_000,
+            snapshot_uuid: "s".into(),
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ListDivergedResponse { diverged: vec![tail] }))
+    }
+
+    async fn decide_takeover(
+        &self,
+        request: Request<v1::DecideTakeoverRequest>,
+    ) -> Reply<v1::DecideTakeoverResponse> {
+        let request = request.into_inner();
+        let container = self.find(&request.name)?;
+        self.changed("decide", &request.name, &request.request_id);
+        Ok(Response::new(v1::DecideTakeoverResponse { container: Some(container) }))
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Service {
+    type WatchStream = BoxStream<'static, Result<v1::Event, Status>>;
+
+    /// Two revisions of two events each; the first watch that follows breaks in the middle.
+    async fn watch(&self, request: Request<v1::WatchEventsRequest>) -> Reply<Self::WatchStream> {
+        self.ready().await?;
+        let request = request.into_inner();
+        let watches = {
+            let mut memory = self.memory.lock().unwrap();
+            memory.watches += 1;
+            memory.watches
+        };
+        let event = |(revision, index)| v1::Event {
+            revision,
+            index,
+            kind: "node-lost".into(),
+            node: "n1".into(),
+            at_ms: 1_700_000_000_000,
+            ..Default::default()
+        };
+        let all = [(5, 0), (5, 1), (6, 0), (6, 1)].map(event);
+        let mut events: Vec<_> =
+            all.into_iter().filter(|e| e.revision > request.after).map(Ok).collect();
+        if request.follow && watches == 1 {
+            events.truncate(3);
+            events.push(Err(Status::unavailable("going down")));
+        } else if request.follow {
+            events.push(Err(status_from(Code::Internal, "the end of the test", None)));
+        }
+        Ok(Response::new(stream::iter(events).boxed()))
+    }
+}
+
+#[tonic::async_trait]
+impl ImageService for Service {
+    async fn import(
+        &self,
+        request: Request<Streaming<v1::ImportRequest>>,
+    ) -> Reply<v1::ImportResponse> {
+        use v1::import_request::Part;
+        let mut parts = request.into_inner();
+        let Some(Part::Start(start)) = parts.message().await?.and_then(|r| r.part) else {
+            return Err(status_from(Code::InvalidArgument, "no start", None));
+        };
+        let mut archive = Vec::new();
+        while let Some(part) = parts.message().await? {
+            let Some(Part::Data(data)) = part.part else { continue };
+            archive.extend_from_slice(&data);
+            if archive.starts_with(b"no tar") {
+                return Err(status_from(Code::BadImage, "this is no tar archive", None));
+            }
+        }
+        let content_bytes = archive.len() as u64;
+        self.memory.lock().unwrap().archive = Some(archive);
+        let image = v1::Image {
+            name: start.name,
+            size_bytes: start.size_bytes,
+            content_bytes,
+            has_init: true,
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ImportResponse { image: Some(image) }))
+    }
+
+    async fn list(&self, _: Request<v1::ListImagesRequest>) -> Reply<v1::ListImagesResponse> {
+        Ok(Response::new(v1::ListImagesResponse { images: vec![] }))
+    }
+
+    async fn delete(&self, _: Request<v1::DeleteImageRequest>) -> Reply<v1::DeleteImageResponse> {
+        Err(status_from(Code::InUse, "web is made from it", None))
+    }
+}
+
+#[tonic::async_trait]
+impl OperationService for Service {
+    async fn get(
+        &self,
+        request: Request<v1::GetOperationRequest>,
+    ) -> Reply<v1::GetOperationResponse> {
+        let request = request.into_inner();
+        tokio::time::sleep(Duration::from_millis(request.wait_ms.min(50))).await;
+        let state = v1::OperationState::Done.into();
+        let operation = v1::Operation { id: request.id, state, ..Default::default() };
+        Ok(Response::new(v1::GetOperationResponse { operation: Some(operation) }))
+    }
+}
