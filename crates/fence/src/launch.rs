@@ -11,8 +11,8 @@ use crate::ChildPath;
 /// arguments to it; stdio, environment and exit status are the program's (128 + signal if one
 /// ended it).
 ///
-/// While everything is fenced it hangs, as everything below the ancestor does: give it a deadline
-/// and SIGKILL it at that.
+/// While everything is fenced the program hangs, as everything below the ancestor does: give the
+/// command a deadline and SIGKILL it at that; the program dies with it, frozen or not.
 pub fn enter_command(
     guardian: &Path,
     init_pid: i32,

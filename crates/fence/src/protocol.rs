@@ -176,6 +176,21 @@ pub struct FenceRecord {
     pub complete_ns: Option<u64>,
 }
 
+impl FenceRecord {
+    /// A fence of which nothing is done yet.
+    pub(crate) fn begun(cause: FenceCause, due_ns: u64) -> Self {
+        Self {
+            cause,
+            due_ns,
+            freeze_written_ns: None,
+            links_down_ns: None,
+            frozen_ns: None,
+            killed_ns: None,
+            complete_ns: None,
+        }
+    }
+}
+
 /// The guardian's account of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

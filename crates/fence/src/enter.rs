@@ -1,0 +1,197 @@
+//! The launcher: runs one program under the fence (DESIGN section 5, rule 3).
+//!
+//! The program's process is *born* below the ancestor and in the init's pid and mount namespaces:
+//! there is no instant at which it runs and a freeze of the ancestor misses it. The launcher itself
+//! stays outside, so that everything in the ancestor is in the namespace and dies with its init,
+//! and so that a launcher whose program is frozen still hears its caller.
+//! Otherwise it is like nsenter(1): stdio and environment are passed on, signals and the exit
+//! status too.
+
+use std::ffi::{CString, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use holdfast_types::Code;
+use nix::sched::{CloneFlags, setns};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::execvp;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal as Death, pidfd_open};
+
+use crate::sys;
+use crate::{ChildPath, find_unified};
+
+/// What to run, and where.
+#[derive(Debug, Clone)]
+pub struct EnterOptions {
+    /// The init of the protected namespaces, as the guardian's status tells.
+    pub init_pid: i32,
+    /// The ancestor cgroup.
+    pub ancestor: PathBuf,
+    /// The cgroup below it to run in; made if need be.
+    pub child: ChildPath,
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+}
+
+/// Why the program was not run.
+#[derive(Debug, thiserror::Error)]
+pub enum EnterError {
+    /// No program was named, or an argument holds a NUL.
+    #[error("no program to run, or an argument that holds a NUL character")]
+    Command,
+    /// The ancestor is no directory of the unified hierarchy.
+    #[error("{0} is not below the unified cgroup mount, or has no guardian")]
+    Ancestor(PathBuf),
+    /// The process is not the init of a pid namespace, or gone.
+    #[error("process {0} is not the init of a pid namespace below this one")]
+    NotInit(i32),
+    /// A step failed.
+    #[error("{what} failed")]
+    Step {
+        /// Which step.
+        what: &'static str,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl EnterError {
+    /// The stable code of this failure.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Command | Self::Ancestor(_) => Code::InvalidArgument,
+            Self::NotInit(_) | Self::Step { .. } => Code::Guardian,
+        }
+    }
+
+    fn step(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Step { what, source }
+    }
+}
+
+/// Runs the program and returns its exit status: 128 + n if signal n ended it, 127 if it could
+/// not be executed. The calling process changes its mount namespace, and must have one thread.
+pub fn enter(options: &EnterOptions) -> Result<i32, EnterError> {
+    let command = c_strings(&options.command)?;
+    let init = open_init(options.init_pid)?;
+    let (cgroup, membership) = open_cgroup(options)?;
+    setns(&init, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)
+        .map_err(|error| EnterError::step("entering the namespaces")(error.into()))?;
+    let watched = watched_signals();
+    let before = watched
+        .thread_swap_mask(SigmaskHow::SIG_BLOCK)
+        .map_err(|error| EnterError::step("blocking signals")(error.into()))?;
+    let launcher = pidfd_of_self().map_err(EnterError::step("opening the launcher"))?;
+    match sys::fork_into(cgroup.as_fd()).map_err(EnterError::step("starting in the cgroup"))? {
+        None => std::process::exit(be_program(&launcher, &membership, &before, &command)),
+        Some(child) => watch(child, &watched).map_err(EnterError::step("waiting")),
+    }
+}
+
+fn c_strings(command: &[OsString]) -> Result<Vec<CString>, EnterError> {
+    let strings: Result<Vec<_>, _> =
+        command.iter().map(|text| CString::new(text.clone().into_vec())).collect();
+    strings.ok().filter(|list| !list.is_empty()).ok_or(EnterError::Command)
+}
+
+/// A descriptor of the init, which keeps meaning that process if its number is used again.
+fn open_init(pid: i32) -> Result<OwnedFd, EnterError> {
+    let not_init = || EnterError::NotInit(pid);
+    let number = Pid::from_raw(pid).filter(|_| pid > 1).ok_or_else(not_init)?;
+    let init = pidfd_open(number, PidfdFlags::empty()).map_err(|_| not_init())?;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| not_init())?;
+    // proc(5): its number in each nested pid namespace, from this one inwards.
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    if numbers.split_whitespace().skip(1).last() == Some("1") { Ok(init) } else { Err(not_init()) }
+}
+
+/// The cgroup, made if need be, and what `/proc/self/cgroup` says to its members.
+fn open_cgroup(options: &EnterOptions) -> Result<(File, PathBuf), EnterError> {
+    let refuse = || EnterError::Ancestor(options.ancestor.clone());
+    let unified = find_unified().ok_or_else(refuse)?;
+    let ancestor = options.ancestor.canonicalize().map_err(|_| refuse())?;
+    if ancestor == unified || !ancestor.starts_with(&unified) {
+        return Err(refuse());
+    }
+    let child = ancestor.join(options.child.as_path());
+    fs::create_dir_all(&child).map_err(EnterError::step("making the cgroup"))?;
+    let membership = Path::new("/").join(child.strip_prefix(&unified).map_err(|_| refuse())?);
+    let cgroup = File::open(&child).map_err(EnterError::step("opening the cgroup"))?;
+    Ok((cgroup, membership))
+}
+
+fn pidfd_of_self() -> io::Result<OwnedFd> {
+    // Not /proc/self: that is the init's by now, and numbers other processes.
+    Ok(pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?)
+}
+
+fn be_program(launcher: &OwnedFd, membership: &Path, mask: &SigSet, command: &[CString]) -> i32 {
+    let run = || -> io::Result<()> {
+        rustix::process::set_parent_process_death_signal(Some(Death::KILL))?;
+        let mut fds = [PollFd::new(launcher, PollFlags::IN)];
+        if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
+            return Err(io::Error::other("the launcher died"));
+        }
+        // The kernel put this process there. Nothing is executed unless it says so as well.
+        let text = fs::read_to_string("/proc/self/cgroup")?;
+        if text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new) != Some(membership)
+        {
+            return Err(io::Error::other("the process is not below the ancestor"));
+        }
+        mask.thread_set_mask()?;
+        sys::default_sigpipe()?;
+        match execvp(&command[0], command)? {}
+    };
+    match run() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("{}: cannot run {:?}: {error}", Code::Guardian, command[0]);
+            127
+        }
+    }
+}
+
+fn watched_signals() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGWINCH,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
+        set.add(signal);
+    }
+    set
+}
+
+/// Passes signals on until the program ends.
+fn watch(child: nix::unistd::Pid, watched: &SigSet) -> io::Result<i32> {
+    let signals = nix::sys::signalfd::SignalFd::new(watched)?;
+    loop {
+        let Some(info) = signals.read_signal()? else { continue };
+        let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+        // One that the terminal sent (SI_KERNEL) reached the program by itself.
+        let by_terminal = info.ssi_code == nix::libc::SI_KERNEL;
+        match signal {
+            Some(Signal::SIGCHLD) => match waitpid(child, Some(WaitPidFlag::WNOHANG))? {
+                WaitStatus::Exited(_, status) => return Ok(status),
+                WaitStatus::Signaled(_, signal, _) => return Ok(128 + signal as i32),
+                _ => {}
+            },
+            Some(signal) if !by_terminal => match kill(child, signal) {
+                Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            },
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The guardian's decisions, as plain functions of what it knows.
+//!
+//! ```text
+//!            thaw                 deadline, relinquish, clock jump
+//!  Fenced ----------> Live ------------------------------------> Fencing
+//!    ^                 | ^                                          |
+//!    |                 +-+ renew (never backwards)                  |
+//!    +--------------------------------------------------------------+
+//!          (frozen, or killed by half of the budget) and links down
+//! ```
+
+use crate::protocol::{MAX_DEADLINE_AHEAD_NS, Phase, Refusal};
+
+/// What a grant asks of the guardian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// Move the lease's end to here.
+    Extend(u64),
+    /// The lease in force ends no earlier already.
+    Unchanged(u64),
+    /// Begin a lease that ends here.
+    Begin(u64),
+}
+
+/// Whether a renewal is to be granted.
+pub(super) fn renew(phase: Phase, now_ns: u64, deadline_ns: u64) -> Result<Grant, Refusal> {
+    match phase {
+        Phase::Fencing { .. } => Err(Refusal::Fencing),
+        Phase::Fenced => Err(Refusal::Fenced),
+        // The lease's end counts from the clock, not from when the timer was looked at.
+        Phase::Live { deadline_ns: end_ns } if now_ns >= end_ns => Err(Refusal::Fencing),
+        Phase::Live { deadline_ns: end_ns } => {
+            check_deadline(now_ns, deadline_ns)?;
+            if deadline_ns > end_ns {
+                Ok(Grant::Extend(deadline_ns))
+            } else {
+                Ok(Grant::Unchanged(end_ns))
+            }
+        }
+    }
+}
+
+/// Whether a thaw is to be granted.
+pub(super) fn thaw(phase: Phase, now_ns: u64, deadline_ns: u64) -> Result<Grant, Refusal> {
+    match phase {
+        Phase::Fenced => {
+            check_deadline(now_ns, deadline_ns)?;
+            Ok(Grant::Begin(deadline_ns))
+        }
+        Phase::Live { .. } | Phase::Fencing { .. } => renew(phase, now_ns, deadline_ns),
+    }
+}
+
+fn check_deadline(now_ns: u64, deadline_ns: u64) -> Result<(), Refusal> {
+    if deadline_ns <= now_ns {
+        Err(Refusal::DeadlinePassed)
+    } else if deadline_ns - now_ns > MAX_DEADLINE_AHEAD_NS {
+        Err(Refusal::DeadlineTooFar)
+    } else {
+        Ok(())
+    }
+}
+
+/// What is known of a fence under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// `cgroup.freeze` holds 1, so nothing that enters the ancestor runs.
+    pub(super) freeze_written: bool,
+    /// Everything below the ancestor is frozen.
+    pub(super) frozen: bool,
+    /// SIGKILL is pending for all that is not frozen.
+    pub(super) killed: bool,
+    /// The link group is down.
+    pub(super) links_down: bool,
+}
+
+/// What a fence under way needs next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Look again soon.
+    Wait,
+    /// Kill what is not frozen.
+    KillUnfrozen,
+    /// Kill everything: the links will not go down while their containers are there.
+    KillAll,
+    /// Everything has stopped.
+    Complete,
+}
+
+/// The next step of a fence that was due at `due_ns` and has `budget_ns` (`F`).
+///
+/// Half of the budget is for freezing; the other half lets the kill be verified before the dead
+/// man's timer, which ends the guardian at the whole of it.
+pub(super) fn next_step(due_ns: u64, budget_ns: u64, now_ns: u64, seen: Seen) -> Step {
+    let stopped = seen.freeze_written && (seen.frozen || seen.killed);
+    let late = now_ns >= due_ns.saturating_add(budget_ns / 2);
+    match (stopped, seen.links_down) {
+        (true, true) => Step::Complete,
+        _ if !late || seen.killed => Step::Wait,
+        (_, true) => Step::KillUnfrozen,
+        (_, false) => Step::KillAll,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIVE: Phase = Phase::Live { deadline_ns: 1_000 };
+    const FENCING: Phase = Phase::Fencing { due_ns: 900 };
+
+    /// I9, rule 5: after a fence only a thaw starts a lease.
+    #[test]
+    fn a_renewal_never_ends_a_fence() {
+        assert_eq!(renew(Phase::Fenced, 10, 2_000), Err(Refusal::Fenced));
+        assert_eq!(renew(FENCING, 950, 2_000), Err(Refusal::Fencing));
+        assert_eq!(thaw(FENCING, 950, 2_000), Err(Refusal::Fencing));
+        assert_eq!(thaw(Phase::Fenced, 10, 2_000), Ok(Grant::Begin(2_000)));
+    }
+
+    /// I8, rule 3: a renewal that arrives after the deadline, before the timer was seen, is late.
+    #[test]
+    fn a_renewal_at_the_deadline_is_too_late() {
+        assert_eq!(renew(LIVE, 999, 2_000), Ok(Grant::Extend(2_000)));
+        assert_eq!(renew(LIVE, 1_000, 2_000), Err(Refusal::Fencing));
+        assert_eq!(thaw(LIVE, 1_000, 2_000), Err(Refusal::Fencing));
+    }
+
+    #[test]
+    fn the_deadline_never_moves_backwards() {
+        assert_eq!(renew(LIVE, 10, 500), Ok(Grant::Unchanged(1_000)));
+        assert_eq!(thaw(LIVE, 10, 500), Ok(Grant::Unchanged(1_000)));
+    }
+
+    #[test]
+    fn absurd_deadlines_are_refused() {
+        let far = 10 + MAX_DEADLINE_AHEAD_NS;
+        assert_eq!(thaw(Phase::Fenced, 10, 10), Err(Refusal::DeadlinePassed));
+        assert_eq!(thaw(Phase::Fenced, 10, far), Ok(Grant::Begin(far)));
+        assert_eq!(thaw(Phase::Fenced, 10, far + 1), Err(Refusal::DeadlineTooFar));
+        assert_eq!(renew(LIVE, 10, u64::MAX), Err(Refusal::DeadlineTooFar));
+        assert_eq!(renew(LIVE, 10, 9), Err(Refusal::DeadlinePassed));
+    }
+
+    /// I8: complete means frozen or killed, *and* links down, *and* the freeze in force for what
+    /// enters later; anything less goes on to the kill.
+    #[test]
+    fn a_fence_is_complete_only_when_everything_has_stopped() {
+        for bits in 0..16u8 {
+            let seen = Seen {
+                freeze_written: bits & 1 != 0,
+                frozen: bits & 2 != 0,
+                killed: bits & 4 != 0,
+                links_down: bits & 8 != 0,
+            };
+            let all = seen.freeze_written && (seen.frozen || seen.killed) && seen.links_down;
+            for now_ns in [100, 149, 150, 500] {
+                let step = next_step(100, 100, now_ns, seen);
+                assert_eq!(step == Step::Complete, all, "{seen:?} at {now_ns}");
+                let kills = matches!(step, Step::KillUnfrozen | Step::KillAll);
+                assert_eq!(kills, !all && !seen.killed && now_ns >= 150, "{seen:?} at {now_ns}");
+            }
+        }
+    }
+}
