@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use holdfast_core::{Command, Container, Evidence, Node, NodeLife, NodeRole, Outcome, State};
 use holdfast_planner::SealedCopy;
 use holdfast_types::{
-    Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr, NodeId,
-    Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+    Chain, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr,
+    NodeId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
 };
 use uuid::Uuid;
 
@@ -112,9 +112,8 @@ pub(crate) fn add_container(state: &mut State, node: u64, replicas: &[u64]) -> C
         image_snapshot: copy(uid, node, 1).id,
         desired: DesiredState::Running,
         run: RunState::Running,
-        epoch: Epoch(1),
+        chain: Chain::begin(Epoch(1)),
         node: NodeId(node),
-        branches: BTreeMap::new(),
         holders: replicas.iter().copied().chain([NodeId(node)]).collect(),
         replicas,
         copies: BTreeMap::new(),

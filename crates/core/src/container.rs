@@ -7,13 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use holdfast_types::{
-    ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, MacAddr, NodeId,
-    Protection, Revision, RunState, SnapshotId, TimestampMs,
+    Chain, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, MacAddr,
+    NodeId, Protection, Revision, RunState, SnapshotId, TimestampMs,
 };
 use serde::{Deserialize, Serialize};
-
-/// How many branch points are remembered; older snapshots count as off the chain.
-pub(crate) const BRANCHES_KEPT: usize = 64;
 
 /// The newest verified snapshot that a node was known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,12 +49,10 @@ pub struct Container {
     pub desired: DesiredState,
     /// What its node last said that it is doing, under the present epoch.
     pub run: RunState,
-    /// The fencing token.
-    pub epoch: Epoch,
+    /// The epoch in force, and where each before it ended.
+    pub chain: Chain,
     /// Where its primary copy is.
     pub node: NodeId,
-    /// The snapshot that each epoch after the first started from, the latest ones.
-    pub branches: BTreeMap<Epoch, SnapshotId>,
     /// Where its replicas belong.
     pub replicas: BTreeSet<NodeId>,
     /// Every node that may hold data of it; emptied only by that node's own word.
@@ -87,60 +82,18 @@ impl Container {
         self.desired == DesiredState::Deleted
     }
 
-    /// The snapshot that the present epoch starts from; none for the first.
-    pub fn branch(&self) -> Option<SnapshotId> {
-        self.branches.get(&self.epoch).copied()
+    /// The fencing token.
+    pub fn epoch(&self) -> Epoch {
+        self.chain.epoch
     }
 
-    /// Whether a snapshot is on the committed chain: of the present epoch, or not past the point
-    /// at which a later epoch branched off. What a lost node wrote beyond that is *diverged*.
+    /// Whether a snapshot is of this container and on its committed chain.
     pub fn on_chain(&self, id: &SnapshotId) -> bool {
-        if id.volume != self.uid.into() || id.epoch > self.epoch {
-            return false;
-        }
-        let mut tip = (self.epoch, None);
-        while tip.0 > id.epoch {
-            match self.branches.get(&tip.0) {
-                Some(branch) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
-                _ => return false,
-            }
-        }
-        tip.0 == id.epoch && tip.1.is_none_or(|last| id.seq <= last)
+        self.chain.contains(self.uid.into(), id)
     }
 
     /// The node that runs it and those that hold its replicas.
     pub fn members(&self) -> impl Iterator<Item = NodeId> + '_ {
         std::iter::once(self.node).chain(self.replicas.iter().copied())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::testing::{World, lost, register, snapshot, take_over_from};
-    use holdfast_types::NodeId;
-
-    /// I15: of an older epoch only what the next one branched from, or older, is on the chain.
-    #[test]
-    fn the_chain_ends_where_the_next_epoch_branched_off() {
-        let mut world = World::three_nodes();
-        let uid = world.container("web", 1, &[2, 3]);
-        let snap = |epoch, seq| snapshot(uid.into(), epoch, seq);
-        world.ok(lost(1, 1));
-        world.ok(take_over_from(uid, 1, 1, 2, snap(1, 10)));
-        world.ok(register(1));
-        world.ok(lost(2, 1));
-        world.ok(take_over_from(uid, 2, 1, 3, snap(2, 3)));
-        let web = &world.state.containers[&uid];
-        assert_eq!(web.node, NodeId(3));
-        for (epoch, seq, on) in [
-            (1, 10, true),
-            (1, 12, false),
-            (2, 3, true),
-            (2, 4, false),
-            (3, 1, true),
-            (4, 1, false),
-        ] {
-            assert_eq!(web.on_chain(&snap(epoch, seq)), on, "({epoch}, {seq})");
-        }
     }
 }

@@ -151,22 +151,12 @@ pub(crate) fn create(name: &str, node: u64, replicas: &[u64]) -> Command {
 }
 
 pub(crate) fn take_over(uid: ContainerUid, epoch: u64, incarnation: u64, to: u64) -> Command {
-    take_over_from(uid, epoch, incarnation, to, snapshot(uid.into(), epoch, 1))
-}
-
-pub(crate) fn take_over_from(
-    uid: ContainerUid,
-    epoch: u64,
-    incarnation: u64,
-    to: u64,
-    branch: SnapshotId,
-) -> Command {
     Command::TakeOver(TakeOver {
         uid,
         from_epoch: Epoch(epoch),
         from_incarnation: Incarnation(incarnation),
         to: NodeId(to),
-        branch,
+        branch: snapshot(uid.into(), epoch, 1),
         data_as_of: TimestampMs(1_000_000),
     })
 }

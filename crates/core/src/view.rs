@@ -71,9 +71,8 @@ fn assigned_view(c: &Container) -> AssignedView {
         uid: c.uid,
         name: c.name.clone(),
         spec: c.spec.clone(),
-        epoch: c.epoch,
+        chain: c.chain.clone(),
         desired: c.desired,
-        branch: c.branch(),
         image: c.image_snapshot,
         address: c.address,
         mac: c.mac,
@@ -87,7 +86,7 @@ fn replica_view(c: &Container, id: NodeId) -> ReplicaView {
     ReplicaView {
         uid: c.uid,
         name: c.name.clone(),
-        epoch: c.epoch,
+        chain: c.chain.clone(),
         primary: c.node,
         keep: keep.into_iter().collect(),
     }

@@ -42,7 +42,7 @@ fn plan_one(
     }
     (replicas != container.replicas).then_some(SetReplicas {
         uid: container.uid,
-        epoch: container.epoch,
+        epoch: container.epoch(),
         replicas,
     })
 }
@@ -58,7 +58,7 @@ fn gone_for_long(state: &State, id: NodeId, now: TimestampMs) -> bool {
 /// Whether the node is up and known to hold a snapshot of the present epoch.
 fn is_current(state: &State, container: &Container, id: NodeId) -> bool {
     state.nodes.get(&id).is_some_and(|n| n.is_up())
-        && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch)
+        && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch())
 }
 
 #[cfg(test)]

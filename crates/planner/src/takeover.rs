@@ -36,7 +36,7 @@ pub fn cases(state: &State) -> Vec<TakeoverCase> {
             let node = state.nodes.get(&c.node)?;
             node.is_lost(node.incarnation).then(|| TakeoverCase {
                 uid: c.uid,
-                epoch: c.epoch,
+                epoch: c.epoch(),
                 incarnation: node.incarnation,
                 holders: live_holders(state, c),
                 priority: c.spec.priority,

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_core::{Container, Evidence, Image, Node, NodeLife, NodeRole, State};
 use holdfast_types::{
-    ByteSize, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr,
-    NodeId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs,
+    ByteSize, Chain, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation,
+    MacAddr, NodeId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs,
 };
 use uuid::Uuid;
 
@@ -95,9 +95,8 @@ pub(crate) fn add_container(
         image_snapshot: snapshot(ContainerUid(IMAGE.0), 0, 1),
         desired: DesiredState::Running,
         run: RunState::Running,
-        epoch: Epoch(1),
+        chain: Chain::begin(Epoch(1)),
         node: NodeId(node),
-        branches: BTreeMap::new(),
         holders: replicas.iter().copied().chain([NodeId(node)]).collect(),
         replicas,
         copies: BTreeMap::new(),

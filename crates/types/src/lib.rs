@@ -4,6 +4,7 @@
 //! a user, a peer or a disk becomes one of them through `FromStr` or `TryFrom`, or is refused with
 //! an error that has a [`Code`]. No IO, no clock and no randomness live here.
 
+mod chain;
 mod code;
 mod container;
 mod ids;
@@ -16,6 +17,7 @@ mod snapshot;
 mod time;
 mod view;
 
+pub use chain::Chain;
 pub use code::Code;
 pub use container::{ContainerSpec, DesiredState, Limits, Protection, RunState, SpecError};
 pub use ids::{

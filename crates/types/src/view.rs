@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CidrV4, ClusterId, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid,
+    Chain, CidrV4, ClusterId, ContainerName, ContainerSpec, ContainerUid, DesiredState, ImageUid,
     Incarnation, LeaseSettings, MacAddr, NodeId, NodeName, Revision, SnapshotId, SnapshotUuid,
 };
 
@@ -63,12 +63,11 @@ pub struct AssignedView {
     pub name: ContainerName,
     /// What the user asked for.
     pub spec: ContainerSpec,
-    /// The epoch of this assignment.
-    pub epoch: Epoch,
+    /// The epoch of this assignment, and where each before it ended. Its branch is what to promote;
+    /// the first epoch starts from the image instead.
+    pub chain: Chain,
     /// What it should be doing.
     pub desired: DesiredState,
-    /// The snapshot that this epoch starts from; none for the first, which starts from the image.
-    pub branch: Option<SnapshotId>,
     /// The snapshot of its image.
     pub image: SnapshotId,
     /// Its address on the overlay.
@@ -95,8 +94,8 @@ pub struct ReplicaView {
     pub uid: ContainerUid,
     /// Its name.
     pub name: ContainerName,
-    /// The epoch in force.
-    pub epoch: Epoch,
+    /// The epoch in force, and where each before it ended.
+    pub chain: Chain,
     /// The node that ships to us.
     pub primary: NodeId,
     /// Snapshots that are the newest known of some other copy: they are kept as bases.

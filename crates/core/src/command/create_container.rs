@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use holdfast_types::{
-    Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, MacAddr, NodeId,
+    Chain, Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, MacAddr, NodeId,
     OperationId, RunState,
 };
 use serde::{Deserialize, Serialize};
@@ -57,9 +57,8 @@ impl CreateContainer {
             image_snapshot: image.snapshot,
             desired: self.desired,
             run: RunState::Pending,
-            epoch: Epoch(1),
+            chain: Chain::begin(Epoch(1)),
             node: self.node,
-            branches: BTreeMap::new(),
             replicas: self.replicas,
             holders: members.iter().copied().collect(),
             copies: BTreeMap::new(),

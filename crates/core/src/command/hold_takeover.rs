@@ -20,7 +20,7 @@ pub struct HoldTakeover {
 impl HoldTakeover {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let mut container = change.state.container(self.uid)?.clone();
-        if container.epoch != self.epoch {
+        if container.epoch() != self.epoch {
             return Err(Refusal::new(Code::StaleEpoch, "the container has moved meanwhile"));
         }
         if container.hold.is_some() {

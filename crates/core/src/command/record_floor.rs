@@ -22,7 +22,7 @@ impl RecordFloor {
             let known = container.copies.get(&node);
             let same_snapshot = known.is_some_and(|copy| copy.newest.uuid == newest.uuid);
             let older = known.is_some_and(|copy| copy.newest.order() > newest.order());
-            if older || newest.epoch > container.epoch {
+            if older || newest.epoch > container.epoch() {
                 continue;
             }
             container.copies.insert(node, Copy { newest, as_of });

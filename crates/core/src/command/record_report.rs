@@ -59,7 +59,7 @@ impl RecordReport {
         run: RunState,
     ) -> Response {
         let mut container = change.state.container(uid)?.clone();
-        if container.node != self.node || container.epoch != epoch {
+        if container.node != self.node || container.epoch() != epoch {
             let message = format!("{} is not assigned there in epoch {epoch}", container.name);
             return Err(Refusal::new(Code::StaleEpoch, message));
         }

@@ -22,7 +22,7 @@ pub struct SetReplicas {
 impl SetReplicas {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let mut container = change.state.container(self.uid)?.clone();
-        if container.epoch != self.epoch || container.is_deleting() {
+        if container.epoch() != self.epoch || container.is_deleting() {
             return Err(Refusal::new(Code::StaleEpoch, "the container has moved meanwhile"));
         }
         if self.replicas.contains(&container.node) {

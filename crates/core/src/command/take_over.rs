@@ -6,7 +6,6 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::container::BRANCHES_KEPT;
 use crate::{Container, NodeLife, Outcome, Refusal, Response};
 
 /// Moves a container from a lost life of its node to the holder of the newest verified copy, after
@@ -33,12 +32,8 @@ impl TakeOver {
         let mut container = change.state.container(self.uid)?.clone();
         let evidence = self.check(change, &container)?;
         let from = container.node;
-        container.epoch = container.epoch.next();
+        container.chain.advance(self.branch);
         container.node = self.to;
-        container.branches.insert(container.epoch, self.branch);
-        while container.branches.len() > BRANCHES_KEPT {
-            container.branches.pop_first();
-        }
         container.run = RunState::Pending;
         container.hold = None;
         container.replicas.remove(&self.to);
@@ -55,8 +50,8 @@ impl TakeOver {
     /// The evidence, if every condition of DESIGN section 5 holds at this point of the log.
     fn check(&self, change: &Change<'_>, container: &Container) -> Result<String, Refusal> {
         let refuse = |code, message: String| Err(Refusal::new(code, message));
-        if container.epoch != self.from_epoch {
-            let message = format!("{} is in epoch {}", container.name, container.epoch);
+        if container.epoch() != self.from_epoch {
+            let message = format!("{} is in epoch {}", container.name, container.epoch());
             return refuse(Code::StaleEpoch, message);
         }
         if !container.is_protected() || container.is_deleting() {
@@ -91,7 +86,7 @@ impl TakeOver {
         let fields = [
             ("from", from_name),
             ("to", to_name),
-            ("epoch", container.epoch.to_string()),
+            ("epoch", container.epoch().to_string()),
             ("snapshot_uuid", self.branch.uuid.to_string()),
             ("snapshot_epoch", self.branch.epoch.to_string()),
             ("snapshot_seq", self.branch.seq.to_string()),
@@ -117,7 +112,7 @@ mod tests {
         world.ok(lost(1, 1));
         world.ok(take_over(uid, 1, 1, 2));
         let web = &world.state.containers[&uid];
-        assert_eq!((web.epoch, web.node), (Epoch(2), NodeId(2)));
+        assert_eq!((web.epoch(), web.node), (Epoch(2), NodeId(2)));
         assert!(web.replicas.contains(&NodeId(1)));
     }
 

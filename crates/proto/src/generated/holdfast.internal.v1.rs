@@ -176,27 +176,22 @@ pub struct Sealed {
 pub struct OfferRequest {
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub volume: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "3")]
-    pub epoch: u64,
-    #[prost(message, optional, tag = "4")]
+    #[prost(message, optional, tag = "2")]
     pub snapshot: ::core::option::Option<SnapshotId>,
-    #[prost(uint64, tag = "5")]
-    pub size_bytes: u64,
+    /// Snapshots that the sender can make a delta from, best first.
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub candidates: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OfferResponse {
-    /// Snapshots held that may serve as the base, newest first.
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    pub held: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
-    /// A partial transfer of the same snapshot, if any: its base and how far it got.
-    #[prost(bytes = "bytes", tag = "2")]
-    pub partial_base: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "3")]
-    pub partial_offset: u64,
-    #[prost(bool, tag = "4")]
+    #[prost(bool, tag = "1")]
     pub already_there: bool,
+    /// The candidate to use; empty when a full copy is needed.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub base: ::prost::bytes::Bytes,
+    /// A transfer of the same snapshot on that base goes on here; 0 begins anew.
+    #[prost(uint64, tag = "3")]
+    pub resume_at: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiveRequest {
@@ -217,25 +212,23 @@ pub mod receive_request {
 pub struct ReceiveStart {
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    pub volume: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "3")]
-    pub epoch: u64,
-    #[prost(message, optional, tag = "4")]
+    #[prost(message, optional, tag = "2")]
     pub snapshot: ::core::option::Option<SnapshotId>,
-    #[prost(bytes = "bytes", tag = "5")]
+    /// Empty for a full copy.
+    #[prost(bytes = "bytes", tag = "3")]
     pub base: ::prost::bytes::Bytes,
-    #[prost(uint64, tag = "6")]
-    pub resume_offset: u64,
+    #[prost(uint64, tag = "4")]
+    pub resume_at: u64,
     /// How long before this message the snapshot was taken, on the sender's clock.
-    #[prost(uint64, tag = "7")]
+    #[prost(uint64, tag = "5")]
     pub age_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub size_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub taken_ms: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ReceiveResponse {
-    #[prost(uint64, tag = "1")]
-    pub bytes_written: u64,
-}
+pub struct ReceiveResponse {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RestampRequest {
     #[prost(bytes = "bytes", tag = "1")]

@@ -1,0 +1,107 @@
+//! The committed chain of a volume's snapshots.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, SnapshotId, VolumeUid};
+
+/// How many branch points are remembered; snapshots from before them count as off the chain.
+const BRANCHES_KEPT: usize = 64;
+
+/// Where each epoch of a volume branched off the one before. What a lost node wrote beyond such a
+/// point is *diverged*.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// The epoch in force.
+    pub epoch: Epoch,
+    /// The snapshot that each epoch after the first started from, the latest ones.
+    pub branches: BTreeMap<Epoch, SnapshotId>,
+}
+
+impl Chain {
+    /// A chain in its first epoch.
+    pub fn begin(epoch: Epoch) -> Self {
+        Self { epoch, branches: BTreeMap::new() }
+    }
+
+    /// Goes on in the next epoch, from `branch`.
+    pub fn advance(&mut self, branch: SnapshotId) {
+        self.epoch = self.epoch.next();
+        self.branches.insert(self.epoch, branch);
+        while self.branches.len() > BRANCHES_KEPT {
+            self.branches.pop_first();
+        }
+    }
+
+    /// The snapshot that the present epoch starts from; none for the first.
+    pub fn branch(&self) -> Option<SnapshotId> {
+        self.branches.get(&self.epoch).copied()
+    }
+
+    /// Whether a snapshot of this volume is on the chain: of the present epoch, or not past the
+    /// point at which a later epoch branched off.
+    pub fn contains(&self, volume: VolumeUid, id: &SnapshotId) -> bool {
+        if id.volume != volume || id.epoch > self.epoch {
+            return false;
+        }
+        let mut tip = (self.epoch, None);
+        while tip.0 > id.epoch {
+            match self.branches.get(&tip.0) {
+                Some(branch) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
+                _ => return false,
+            }
+        }
+        tip.0 == id.epoch && tip.1.is_none_or(|last| id.seq <= last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Seq, SnapshotUuid};
+    use uuid::Uuid;
+
+    fn snap(epoch: u64, seq: u64) -> SnapshotId {
+        SnapshotId {
+            volume: VolumeUid(Uuid::from_u128(1)),
+            epoch: Epoch(epoch),
+            seq: Seq(seq),
+            uuid: SnapshotUuid(Uuid::from_u64_pair(epoch, seq)),
+            parent: None,
+        }
+    }
+
+    /// I15: of an older epoch only what the next one branched from, or older, is on the chain.
+    #[test]
+    fn the_chain_ends_where_the_next_epoch_branched_off() {
+        let mut chain = Chain::begin(Epoch(1));
+        chain.advance(snap(1, 10));
+        chain.advance(snap(2, 3));
+        for (epoch, seq, on) in [
+            (1, 10, true),
+            (1, 12, false),
+            (2, 3, true),
+            (2, 4, false),
+            (3, 1, true),
+            (4, 1, false),
+        ] {
+            assert_eq!(
+                chain.contains(snap(1, 1).volume, &snap(epoch, seq)),
+                on,
+                "({epoch}, {seq})"
+            );
+        }
+    }
+
+    /// A branch that skipped an epoch leaves nothing of that epoch on the chain.
+    #[test]
+    fn an_epoch_that_was_skipped_is_off_the_chain() {
+        let mut chain = Chain::begin(Epoch(1));
+        chain.advance(snap(1, 10));
+        chain.advance(snap(1, 9));
+        assert!(!chain.contains(snap(1, 1).volume, &snap(2, 1)));
+        assert!(chain.contains(snap(1, 1).volume, &snap(1, 9)));
+        assert!(!chain.contains(snap(1, 1).volume, &snap(1, 10)));
+    }
+}
