@@ -1,0 +1,29 @@
+//! One container as it is on this node.
+
+use holdfast_types::{Epoch, RunState, SnapshotId};
+
+/// One container on this node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Some task of it exists, frozen or not.
+    pub running: bool,
+    /// Its volume is mounted or its device is active.
+    pub active: bool,
+    /// What the pool holds of it.
+    pub volume: Option<ObservedVolume>,
+    /// The pool holds the snapshot of its image.
+    pub image_held: bool,
+    /// What was last reported of it, under the present assignment.
+    pub reported: Option<RunState>,
+    /// Starting it failed under the present assignment and desired state; it waits for its turn.
+    pub failed: Option<String>,
+}
+
+/// What the pool holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObservedVolume {
+    /// The epoch of its live part, on a primary.
+    pub live: Option<Epoch>,
+    /// Verified snapshots that are not diverged.
+    pub snapshots: Vec<SnapshotId>,
+}
