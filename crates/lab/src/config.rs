@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::LabError;
 use crate::layout::{CLIENT_ADDRESS, Layout};
+use crate::plan::LINK_GROUP;
 use crate::programs::Programs;
 use crate::record::NodeRecord;
 
@@ -34,6 +35,7 @@ struct NodeConfig<'a> {
 struct Guardian<'a> {
     socket: PathBuf,
     binary: &'a PathBuf,
+    link_group: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +93,7 @@ fn render(
         guardian: Guardian {
             socket: layout.guardian_socket(&node.name),
             binary: &programs.guardian,
+            link_group: LINK_GROUP,
         },
         pool: Pool {
             name: "default",
@@ -137,6 +140,7 @@ cgroup_root = "holdfast-lab/n1"
 [guardian]
 socket = "/run/holdfast-lab/n1/guardian.sock"
 binary = "/b/g"
+link_group = 72
 
 [pool]
 name = "default"

@@ -8,6 +8,7 @@
 //! Behind `holdfast lab`, the quickstart and the chaos tests.
 
 mod clock;
+mod cluster;
 mod config;
 mod error;
 mod lab;
@@ -24,8 +25,10 @@ mod record;
 mod status;
 mod teardown;
 mod wait;
+pub mod workload;
 
 pub use clock::{BootInstant, wall_ms};
+pub use cluster::Cluster;
 pub use error::LabError;
 pub use lab::{Lab, ScopedLab, UpOptions};
 pub use layout::{ADDRESS_FILE, CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, DEFAULT_LAB, Layout};

@@ -10,6 +10,9 @@ use crate::LabError;
 use crate::layout::Layout;
 use crate::programs::Programs;
 
+/// The link group of protected containers' host-side links, in every node: any number but 0.
+pub(crate) const LINK_GROUP: u32 = 72;
+
 /// A part of a node that can be stopped, continued or killed by itself.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
@@ -60,7 +63,8 @@ pub(crate) struct Service {
 }
 
 impl NodePlan {
-    pub(crate) fn new(layout: &Layout, node: &str, programs: &Programs) -> Self {
+    /// `unified` is where the v2 hierarchy is mounted.
+    pub(crate) fn new(layout: &Layout, node: &str, programs: &Programs, unified: &Path) -> Self {
         let text = |path: &Path| path.display().to_string();
         let guardian = Service {
             part: Part::Guardian,
@@ -70,7 +74,9 @@ impl NodePlan {
                 "--socket".into(),
                 text(&layout.guardian_socket(node)),
                 "--cgroup".into(),
-                format!("{}/protected", layout.node_cgroup(node)),
+                text(&unified.join(layout.node_cgroup(node)).join("protected")),
+                "--link-group".into(),
+                LINK_GROUP.to_string(),
             ],
             env: BTreeMap::new(),
             oom_score_adj: -1000,

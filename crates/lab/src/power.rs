@@ -72,8 +72,8 @@ fn set_power(record: &mut LabRecord, node: &str, power: Power) {
 pub(crate) fn boot(layout: &Layout, record: &LabRecord, node: &NodeRecord) -> Result<(), LabError> {
     let name = node.name.as_str();
     fabric::attach(layout, name, &layout.netns(name), node.address)?;
-    let plan = NodePlan::new(layout, name, &record.programs);
     let hierarchies = Hierarchies::discover()?;
+    let plan = NodePlan::new(layout, name, &record.programs, &hierarchies.unified);
     let scope = NodePlan::init_cgroup(&plan.cgroup);
     hierarchies.make(&scope)?;
     hierarchies.make(&format!("{}/protected", plan.cgroup))?;

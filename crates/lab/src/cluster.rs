@@ -1,0 +1,122 @@
+//! The cluster on a lab, through its public API, and the forming of it.
+
+use std::time::Duration;
+
+use holdfast_cli::client::Session;
+use holdfast_proto::{Address, RemoteError, v1};
+use holdfast_types::Code;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::LabError;
+use crate::config::api_address;
+use crate::lab::Lab;
+use crate::record::{NodeRecord, Role};
+use crate::wait::wait_until;
+
+/// How long a call may take before it counts as unanswered.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// How long a fresh cluster may take until all nodes are up.
+const FORM_LIMIT: Duration = Duration::from_secs(60);
+
+/// A blocking client of a lab's cluster: for programs that do one thing after another.
+#[derive(Debug)]
+pub struct Cluster {
+    runtime: Runtime,
+    session: Session,
+}
+
+impl Cluster {
+    /// Talks to whichever node answers.
+    pub fn of(lab: &Lab) -> Result<Self, LabError> {
+        Self::new(lab.sockets()?.into_iter().map(Address::Unix).collect(), CALL_LIMIT)
+    }
+
+    /// Talks to this node only.
+    pub fn at(lab: &Lab, node: &str) -> Result<Self, LabError> {
+        lab.record()?.node(node)?;
+        Self::new(vec![Address::Unix(lab.layout().socket(node))], CALL_LIMIT)
+    }
+
+    fn new(addresses: Vec<Address>, limit: Duration) -> Result<Self, LabError> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LabError::io("cannot start", std::path::Path::new("the client's runtime")))?;
+        Ok(Self { runtime, session: Session::new(addresses, limit) })
+    }
+
+    /// Runs something on the session to its end.
+    pub fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&Session) -> Result<T, RemoteError>,
+    ) -> Result<T, LabError> {
+        self.runtime.block_on(question(&self.session)).map_err(LabError::from)
+    }
+
+    /// Asks until the answer satisfies; errors that may pass are waited out too.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut question: impl AsyncFnMut(&Session) -> Result<Option<T>, RemoteError>,
+    ) -> Result<T, LabError> {
+        let mut found = None;
+        wait_until(what, limit, || {
+            match self.runtime.block_on(question(&self.session)) {
+                Ok(answer) => found = answer,
+                Err(error) if error.code().retryable() => {}
+                Err(error) => return Err(error.into()),
+            }
+            if found.is_none() {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(found.is_some())
+        })?;
+        found.ok_or_else(|| LabError::Deadline { what: what.to_owned(), seconds: limit.as_secs() })
+    }
+}
+
+impl From<RemoteError> for LabError {
+    fn from(error: RemoteError) -> Self {
+        Self::Cluster { code: error.code, message: error.message }
+    }
+}
+
+impl Lab {
+    /// Forms the cluster: the first node founds it, the others join, and all are up.
+    pub fn form_cluster(&self) -> Result<(), LabError> {
+        let nodes = self.record()?.nodes;
+        let Some((first, others)) = nodes.split_first() else { return Ok(()) };
+        Cluster::at(self, &first.name)?.ask(async |session| session.init().await)?;
+        for node in others {
+            self.join(first, node)?;
+        }
+        let all_up = |status: &v1::StatusResponse| {
+            let up = status.nodes.iter().filter(|n| n.state() == v1::NodeState::Up).count();
+            !status.leader.is_empty() && up == nodes.len()
+        };
+        Cluster::of(self)?.wait_for(
+            "a cluster with all nodes up",
+            FORM_LIMIT,
+            async |session| Ok(session.status().await.ok().filter(all_up)),
+        )?;
+        Ok(())
+    }
+
+    fn join(&self, member: &NodeRecord, node: &NodeRecord) -> Result<(), LabError> {
+        let role = match node.role {
+            Role::Voter => v1::NodeRole::Voter,
+            Role::Worker => v1::NodeRole::Worker,
+        };
+        let peers = vec![api_address(member)];
+        let client = Cluster::at(self, &node.name)?;
+        client.wait_for(&format!("{} to join", node.name), FORM_LIMIT, async |session| {
+            match session.join(peers.clone(), role).await {
+                Ok(_) => Ok(Some(())),
+                // An attempt whose answer was lost had joined already.
+                Err(e) if e.code == Code::AlreadyExists => Ok(Some(())),
+                Err(e) => Err(e),
+            }
+        })
+    }
+}
