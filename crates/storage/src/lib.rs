@@ -8,11 +8,19 @@
 //! Everything here blocks: async callers use `spawn_blocking`.
 
 pub mod catalog;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod durable;
 mod error;
 pub mod fake;
+pub mod fsys;
 mod holds;
+mod loopdev;
 mod pool;
 pub mod stream;
+mod sys;
+mod wait;
+pub mod xfs;
 
 pub use catalog::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeRecord, VolumeState};
 pub use error::{Error, Result};

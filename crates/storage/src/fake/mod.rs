@@ -411,3 +411,36 @@ impl Scratch for FakeScratch {
         &self.device
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_types::ClusterId;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::conformance::{self, Rig};
+
+    impl Rig for FakePool {
+        fn pool(&self) -> &dyn Pool {
+            self
+        }
+        fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
+            FakePool::write(self, volume, offset, data).unwrap();
+        }
+        fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
+            FakePool::discard(self, volume, offset, len).unwrap();
+        }
+        fn reopen(&mut self) {
+            self.lock().values_mut().for_each(|volume| volume.active = false);
+        }
+    }
+
+    #[test]
+    fn the_fake_conforms() {
+        let pool = || {
+            let identity = PoolIdentity { cluster: ClusterId::generate(), pool: Uuid::now_v7() };
+            FakePool::new(identity, ByteSize::gib(1))
+        };
+        conformance::run(&mut pool(), &mut pool());
+    }
+}

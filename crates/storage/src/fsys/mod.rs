@@ -1,0 +1,104 @@
+//! What is done to the filesystem (ext4) on a volume: made, grown, renamed, mounted, frozen.
+
+mod freeze;
+mod helper;
+mod mounts;
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+pub use freeze::{FreezeHelper, FreezeWindow};
+pub use helper::helper_main;
+pub(crate) use helper::thaw_device;
+pub use mounts::{is_mounted, mount, unmount};
+
+use crate::{Error, Outcome, Result, sys, wait};
+
+/// Block size of the filesystems made here, in bytes.
+const BLOCK: u64 = 4096;
+/// The tools' work grows with the volume, but they are stuck well before this.
+const TOOL_TIME: Duration = Duration::from_secs(300);
+
+/// Makes an ext4 that clones can give a new UUID (`metadata_csum_seed`), and whose tables are
+/// complete, so that it does not go on writing by itself (`mkfs.ext4(8)`).
+pub fn mkfs(device: &Path) -> Result<()> {
+    let mut tool = Command::new("mkfs.ext4");
+    tool.args(["-q", "-F", "-b", "4096", "-m", "1"]);
+    tool.args(["-O", "metadata_csum,metadata_csum_seed,64bit"]);
+    tool.args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
+    wait::run(tool.arg(device), TOOL_TIME).map(drop)
+}
+
+/// Gives the unmounted filesystem on `device` a new UUID, so that a clone is not its original.
+pub fn new_uuid(device: &Path) -> Result<()> {
+    let mut tool = Command::new("tune2fs");
+    wait::run(tool.args(["-U", "random"]).arg(device), TOOL_TIME).map(drop)
+}
+
+/// Grows the filesystem mounted at `mountpoint` to its device's size, online
+/// (`EXT4_IOC_RESIZE_FS`).
+pub fn grow(device: &Path, mountpoint: &Path) -> Result<Outcome> {
+    let size = File::open(device).and_then(|mut d| d.seek(SeekFrom::End(0)));
+    let blocks = size.map_err(Error::io("measuring", device))? / BLOCK;
+    let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
+    let before = total(&root, mountpoint)?;
+    sys::resize_ext4(&root, blocks).map_err(Error::io("growing the filesystem at", mountpoint))?;
+    match total(&root, mountpoint)? == before {
+        true => Ok(Outcome::AlreadyThere),
+        false => Ok(Outcome::Changed),
+    }
+}
+
+/// Writes out what is dirty at `mountpoint` (`syncfs(2)`).
+pub fn sync(mountpoint: &Path) -> Result<()> {
+    let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
+    rustix::fs::syncfs(&root).map_err(Error::io("syncing", mountpoint))
+}
+
+/// Gives back to the pool what the filesystem at `mountpoint` does not use (`FITRIM`). Returns
+/// the bytes discarded.
+pub fn trim(mountpoint: &Path) -> Result<u64> {
+    let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
+    sys::trim(&root).map_err(Error::io("trimming", mountpoint))
+}
+
+/// How many writes and discards `device` has completed since it was attached. Equal counts mean
+/// equal content (`Documentation/block/stat`).
+pub fn write_counter(device: &Path) -> Result<u64> {
+    let meta = std::fs::metadata(device).map_err(Error::io("reading", device))?;
+    if !meta.file_type().is_block_device() {
+        let source = std::io::ErrorKind::InvalidInput.into();
+        return Err(Error::Io { what: "counting writes of", path: device.into(), source });
+    }
+    let (major, minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+    let path = format!("/sys/dev/block/{major}:{minor}/stat");
+    let text = std::fs::read_to_string(&path).map_err(Error::io("reading", &path))?;
+    parse_counter(&text).ok_or_else(|| Error::Corrupt { path: path.into(), reason: text })
+}
+
+/// Writes completed are the 5th number, discards completed the 12th.
+fn parse_counter(stat: &str) -> Option<u64> {
+    let number = |n: usize| stat.split_whitespace().nth(n)?.parse::<u64>().ok();
+    Some(number(4)? + number(11)?)
+}
+
+fn total(root: &File, path: &Path) -> Result<u64> {
+    let stat = rustix::fs::fstatvfs(root).map_err(Error::io("measuring", path))?;
+    Ok(stat.f_blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counter_adds_writes_and_discards() {
+        let stat = "  10  0 80 1  7 2 56 3  0 4 5  3 0 24 1  0 0\n";
+        assert_eq!(parse_counter(stat), Some(10));
+        assert_eq!(parse_counter("1 2 3"), None);
+    }
+}

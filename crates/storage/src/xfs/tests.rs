@@ -1,0 +1,223 @@
+//! The driver on a real XFS in a temporary file. Needs root and loop devices.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_types::{ByteSize, ClusterId, Epoch, VolumeUid};
+use rustix::fs::{FallocateFlags, fallocate};
+use tempfile::TempDir;
+
+use super::{LoopBacked, XfsOptions, XfsPool};
+use crate::conformance::{self, Rig};
+use crate::{Error, Pool};
+
+/// A loop-backed pool in a temporary directory; gone with everything when dropped.
+struct XfsRig {
+    pool: Option<XfsPool>,
+    options: XfsOptions,
+    _dir: TempDir,
+}
+
+impl XfsRig {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = XfsOptions {
+            dir: dir.path().into(),
+            cluster: ClusterId::generate(),
+            threshold_percent: 90,
+            loop_backed: Some(LoopBacked {
+                size: ByteSize::gib(1),
+                mountpoint: dir.path().join("mnt"),
+            }),
+            patience: Duration::from_secs(5),
+        };
+        Self { pool: Some(XfsPool::open(&options).unwrap()), options, _dir: dir }
+    }
+
+    fn file(&self, volume: VolumeUid) -> fs::File {
+        let device = self.pool().volume(volume).unwrap().device.unwrap();
+        OpenOptions::new().read(true).write(true).open(device).unwrap()
+    }
+
+    fn root(&self) -> &Path {
+        &self.pool.as_ref().unwrap().root
+    }
+
+    /// Closes, lets `damage` do its work on the mounted files, and says how opening fails.
+    fn error_after(&mut self, damage: impl FnOnce(&Path)) -> Error {
+        damage(self.root());
+        self.pool = None;
+        XfsPool::open(&self.options).map(drop).unwrap_err()
+    }
+}
+
+impl Rig for XfsRig {
+    fn pool(&self) -> &dyn Pool {
+        self.pool.as_ref().unwrap()
+    }
+
+    fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
+        let file = self.file(volume);
+        file.write_all_at(data, offset).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
+        let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        let file = self.file(volume);
+        fallocate(&file, mode, offset, len).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    fn reopen(&mut self) {
+        self.pool = None;
+        self.pool = Some(XfsPool::open(&self.options).unwrap());
+    }
+}
+
+impl Drop for XfsRig {
+    fn drop(&mut self) {
+        let mounted = self.options.loop_backed.as_ref().unwrap().mountpoint.clone();
+        self.pool = None;
+        // By name as well: a test may fail at any point.
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount(&mounted, flags);
+    }
+}
+
+#[test]
+fn xfs_conforms() {
+    conformance::run(&mut XfsRig::new(), &mut XfsRig::new());
+}
+
+/// L4: a closed pool leaves no mount and no loop device.
+#[test]
+fn closing_leaves_nothing_attached() {
+    let mut rig = XfsRig::new();
+    let image = rig.options.dir.join("pool.img");
+    let backing = crate::loopdev::Backing::of(&fs::File::open(&image).unwrap(), &image).unwrap();
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+    rig.pool().activate(uid, Epoch(1)).unwrap();
+    rig.pool().deactivate(uid).unwrap();
+    rig.pool.take().unwrap().close().unwrap();
+    assert!(crate::loopdev::LoopDevice::attached().iter().all(|(_, b)| *b != backing));
+    rig.pool = Some(XfsPool::open(&rig.options).unwrap());
+    assert_eq!(rig.pool().volumes().len(), 1);
+}
+
+#[test]
+fn a_pool_is_open_only_once() {
+    let rig = XfsRig::new();
+    let options = XfsOptions { patience: Duration::from_millis(50), ..rig.options.clone() };
+    assert!(matches!(XfsPool::open(&options), Err(Error::InUse(_))));
+}
+
+/// The file is never attached twice: a mount that is not ours must go first.
+#[test]
+fn a_stale_mount_is_waited_for() {
+    let mut rig = XfsRig::new();
+    rig.pool = None;
+    let elsewhere = rig.options.dir.join("elsewhere");
+    let mut options = rig.options.clone();
+    options.loop_backed.as_mut().unwrap().mountpoint = elsewhere.clone();
+    options.patience = Duration::from_millis(200);
+    assert!(matches!(XfsPool::open(&options), Err(Error::InUse(_))));
+
+    let old = rig.options.loop_backed.as_ref().unwrap().mountpoint.clone();
+    let unmount = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        rustix::mount::unmount(&old, rustix::mount::UnmountFlags::empty()).unwrap();
+    });
+    options.patience = Duration::from_secs(10);
+    let pool = XfsPool::open(&options);
+    unmount.join().unwrap();
+    pool.unwrap().close().unwrap();
+}
+
+#[test]
+fn another_clusters_pool_is_refused_and_left_alone() {
+    let mut rig = XfsRig::new();
+    let ours = rig.options.cluster;
+    rig.options.cluster = ClusterId::generate();
+    let error = rig.error_after(|_| {});
+    assert!(matches!(&error, Error::WrongCluster { found, .. } if *found == ours), "{error}");
+    rig.options.cluster = ours;
+    rig.reopen();
+}
+
+/// Damage is named, never guessed around.
+#[test]
+fn damaged_files_are_named() {
+    let spoil = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(path, &bytes).unwrap();
+    };
+    let mut rig = XfsRig::new();
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+    let dir = rig.root().join("volumes").join(uid.to_string());
+    for name in ["../../pool.json", "volume.json"] {
+        let path = dir.join(name);
+        let error = rig.error_after(|_| spoil(&path));
+        let named = matches!(&error, Error::Corrupt { path: p, .. }
+            if p.file_name() == path.file_name());
+        assert!(named, "{error}");
+        spoil(&path);
+        rig.reopen();
+    }
+    let live = dir.join("live-1");
+    let error = rig.error_after(|_| fs::rename(&live, dir.join("hidden")).unwrap());
+    assert!(matches!(&error, Error::Corrupt { path, .. } if *path == live), "{error}");
+}
+
+/// A crash between preparing and committing leaves files that nothing names.
+#[test]
+fn leftovers_of_a_crash_are_removed() {
+    let mut rig = XfsRig::new();
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+    let volumes = rig.root().join("volumes");
+    let dir = volumes.join(uid.to_string());
+    let leftovers = [
+        dir.join("live-2"),
+        dir.join(format!("snap-{}", VolumeUid::generate())),
+        dir.join(format!("part-{}", VolumeUid::generate())),
+        dir.join("part.json"),
+        dir.join("volume.tmp"),
+        rig.root().join("scratch/x"),
+    ];
+    for path in &leftovers {
+        fs::write(path, "x").unwrap();
+    }
+    let half_made = volumes.join(format!(".new-{}", VolumeUid::generate()));
+    fs::create_dir(&half_made).unwrap();
+    rig.reopen();
+    for path in leftovers.iter().chain([&half_made]) {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    assert!(rig.pool().activate(uid, Epoch(1)).is_ok());
+    rig.pool().deactivate(uid).unwrap();
+}
+
+#[test]
+fn what_cannot_carry_a_pool_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = XfsOptions {
+        dir: dir.path().into(),
+        cluster: ClusterId::generate(),
+        threshold_percent: 90,
+        loop_backed: None,
+        patience: Duration::ZERO,
+    };
+    assert!(matches!(XfsPool::open(&options), Err(Error::Unusable { .. })));
+    let mountpoint = dir.path().join("mnt");
+    options.loop_backed = Some(LoopBacked { size: ByteSize::mib(10), mountpoint });
+    assert!(matches!(XfsPool::open(&options), Err(Error::BadSize { .. })));
+    options.dir = dir.path().join("nowhere");
+    assert!(matches!(XfsPool::open(&options), Err(Error::Unusable { .. })));
+}

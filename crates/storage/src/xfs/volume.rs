@@ -1,0 +1,380 @@
+//! One volume's directory: its files, its state, and the order in which they change.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use rustix::fs::ioctl_ficlone;
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::VolumeState;
+use crate::durable;
+use crate::holds::Holds;
+use crate::loopdev::{Backing, LoopDevice};
+use crate::pool::{Offer, Outcome, Partial, Quiesce, Tail, VolumeInfo};
+use crate::{Error, Result};
+
+const KIND: &str = "volume";
+const PART_KIND: &str = "partial";
+
+pub(super) struct Volume {
+    uid: VolumeUid,
+    dir: PathBuf,
+    slot: Mutex<Slot>,
+}
+
+/// What changes of a volume, under its lock.
+pub(super) struct Slot {
+    pub(super) state: VolumeState,
+    pub(super) active: Option<LoopDevice>,
+    pub(super) partial: Option<StoredPartial>,
+    removed: bool,
+}
+
+/// How far a receive is, as part.json has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredPartial {
+    pub(super) offer: Offer,
+    pub(super) synced: u64,
+}
+
+impl Slot {
+    pub(super) fn refuse_active(&self) -> Result<()> {
+        match &self.active {
+            Some(device) => Err(Error::InUse(format!("the device {}", device.path().display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses while a receiver lives: it holds the snapshot that it is to make.
+    pub(super) fn refuse_receiving(&self, holds: &Holds) -> Result<()> {
+        match &self.partial {
+            Some(p) if holds.held(p.offer.snapshot.uuid) => {
+                Err(Error::InUse(format!("the receive into volume {}", self.state.uid)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Volume {
+    /// Makes a volume in one step: nothing of it is seen before all of it is durable.
+    pub(super) fn make(root: &Path, state: VolumeState, from: Option<&File>) -> Result<Self> {
+        let volumes = root.join("volumes");
+        let uid = state.uid;
+        let (temp, dir) = (volumes.join(format!(".new-{uid}")), volumes.join(uid.to_string()));
+        remove_dir(&temp)?;
+        fs::create_dir(&temp).map_err(Error::io("making", &temp))?;
+        if let Some(live) = &state.live {
+            let path = temp.join(live_name(live.generation));
+            let file = create(&path)?;
+            if let Some(from) = from {
+                ioctl_ficlone(&file, from).map_err(Error::io("cloning into", &path))?;
+            }
+            file.set_len(state.size.bytes()).map_err(Error::io("sizing", &path))?;
+            file.sync_all().map_err(Error::io("syncing", &path))?;
+        }
+        durable::store(&temp.join("volume.json"), KIND, &state)?;
+        fs::rename(&temp, &dir).map_err(Error::io("making", &dir))?;
+        durable::sync_dir(&volumes)?;
+        let slot = Slot { state, active: None, partial: None, removed: false };
+        Ok(Self { uid, dir, slot: Mutex::new(slot) })
+    }
+
+    /// Reads a volume, checks that its files are there, and removes what nothing names.
+    pub(super) fn load(dir: &Path, uid: VolumeUid) -> Result<Self> {
+        let manifest = dir.join("volume.json");
+        let corrupt =
+            |reason: &str| Error::Corrupt { path: manifest.clone(), reason: reason.into() };
+        let state: VolumeState =
+            durable::load(&manifest, KIND)?.ok_or_else(|| corrupt("it is missing"))?;
+        if state.uid != uid {
+            return Err(corrupt("it is another volume's"));
+        }
+        let partial = load_partial(dir);
+        let slot = Slot { state, active: None, partial, removed: false };
+        let volume = Self { uid, dir: dir.into(), slot: Mutex::new(slot) };
+        volume.check_files()?;
+        Ok(volume)
+    }
+
+    pub(super) fn uid(&self) -> VolumeUid {
+        self.uid
+    }
+
+    pub(super) fn slot(&self) -> Result<MutexGuard<'_, Slot>> {
+        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.removed { Err(Error::NoVolume(self.uid)) } else { Ok(slot) }
+    }
+
+    pub(super) fn info(&self) -> Result<VolumeInfo> {
+        let slot = self.slot()?;
+        let partial = slot.partial.as_ref().map(|p| Partial {
+            snapshot: p.offer.snapshot.uuid,
+            base: p.offer.base,
+            synced: p.synced,
+        });
+        let device = slot.active.as_ref().map(|d| d.path().to_owned());
+        Ok(VolumeInfo { state: slot.state.clone(), device, partial })
+    }
+
+    pub(super) fn snapshot_path(&self, uuid: SnapshotUuid) -> PathBuf {
+        self.dir.join(format!("snap-{uuid}"))
+    }
+
+    pub(super) fn part_path(&self, uuid: SnapshotUuid) -> PathBuf {
+        self.dir.join(format!("part-{uuid}"))
+    }
+
+    fn live_path(&self, generation: u64) -> PathBuf {
+        self.dir.join(live_name(generation))
+    }
+
+    /// Takes up the loop device that an earlier life of this process attached, if any.
+    pub(super) fn adopt(&self, attached: &[(u32, Backing)]) -> Result<()> {
+        let mut slot = self.slot()?;
+        if let Some(live) = &slot.state.live {
+            let path = self.live_path(live.generation);
+            let file = File::open(&path).map_err(Error::io("opening", &path))?;
+            let backing = Backing::of(&file, &path)?;
+            let found = attached.iter().find(|(_, b)| *b == backing);
+            slot.active = found.and_then(|(number, _)| LoopDevice::adopt(*number));
+        }
+        Ok(())
+    }
+
+    /// Makes `next` the volume's state: the commit point of every change.
+    pub(super) fn commit(&self, slot: &mut Slot, next: VolumeState) -> Result<()> {
+        durable::store(&self.dir.join("volume.json"), KIND, &next)?;
+        slot.state = next;
+        Ok(())
+    }
+
+    /// A change of the state alone.
+    pub(super) fn change(
+        &self,
+        verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        self.change_slot(&mut slot, verb)
+    }
+
+    fn change_slot(
+        &self,
+        slot: &mut Slot,
+        verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
+    ) -> Result<Outcome> {
+        let mut next = slot.state.clone();
+        let outcome = verb(&mut next)?;
+        if outcome == Outcome::Changed {
+            self.commit(slot, next)?;
+        }
+        Ok(outcome)
+    }
+
+    pub(super) fn release(&self, epoch: Epoch) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        slot.refuse_active()?;
+        self.change_slot(&mut slot, |state| Ok(state.release(epoch)))
+    }
+
+    pub(super) fn snapshot(
+        &self,
+        id: &SnapshotId,
+        taken: TimestampMs,
+        quiesce: &mut dyn Quiesce,
+    ) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        let mut next = slot.state.clone();
+        if next.add_snapshot(id, taken)? == Outcome::AlreadyThere {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let live = self.live_path(slot.state.live()?.generation);
+        let live = File::open(&live).map_err(Error::io("opening", &live))?;
+        let path = self.snapshot_path(id.uuid);
+        let file = create(&path)?;
+        let cloned = quiesce
+            .freeze()
+            .and_then(|()| ioctl_ficlone(&file, &live).map_err(Error::io("cloning into", &path)));
+        // A window that closed early was no window: the clone is not used.
+        let result = cloned.and(quiesce.thaw()).and_then(|()| {
+            file.sync_all().map_err(Error::io("syncing", &path))?;
+            self.commit(&mut slot, next)
+        });
+        if result.is_err() {
+            durable::remove_file(&path)?;
+        }
+        result.map(|()| Outcome::Changed)
+    }
+
+    /// Nothing is copied: the live part is a new reflink of the snapshot.
+    pub(super) fn promote(&self, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        let mut next = slot.state.clone();
+        if next.promote(from, epoch)? == Outcome::AlreadyThere {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let source = self.snapshot_path(from);
+        let source = File::open(&source).map_err(Error::io("opening", &source))?;
+        let path = self.live_path(next.live()?.generation);
+        let file = create(&path)?;
+        ioctl_ficlone(&file, &source).map_err(Error::io("cloning into", &path))?;
+        file.sync_all().map_err(Error::io("syncing", &path))?;
+        self.commit(&mut slot, next)?;
+        Ok(Outcome::Changed)
+    }
+
+    /// The tail is linked before the commit and the live name removed after it, so that at every
+    /// moment the committed state's files are there.
+    pub(super) fn demote(&self, to: Option<SnapshotUuid>, tail: Option<&Tail>) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        slot.refuse_active()?;
+        let mut next = slot.state.clone();
+        let outcome = next.demote(to, tail)?;
+        if outcome == Outcome::AlreadyThere {
+            return Ok(outcome);
+        }
+        let live = slot.state.live.as_ref().map(|live| self.live_path(live.generation));
+        if let (Some(live), Some(tail)) = (&live, tail) {
+            let file = File::open(live).map_err(Error::io("opening", live))?;
+            file.sync_all().map_err(Error::io("syncing", live))?;
+            let path = self.snapshot_path(tail.uuid);
+            durable::remove_file(&path)?;
+            fs::hard_link(live, &path).map_err(Error::io("linking", &path))?;
+        }
+        self.commit(&mut slot, next)?;
+        live.map_or(Ok(()), |live| durable::remove_file(&live))?;
+        Ok(outcome)
+    }
+
+    pub(super) fn resize(&self, size: ByteSize) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        let mut next = slot.state.clone();
+        if next.resize(size)? == Outcome::AlreadyThere {
+            return Ok(Outcome::AlreadyThere);
+        }
+        let path = self.live_path(next.live()?.generation);
+        let file = OpenOptions::new().write(true).open(&path);
+        let file = file.map_err(Error::io("opening", &path))?;
+        file.set_len(size.bytes()).map_err(Error::io("sizing", &path))?;
+        file.sync_all().map_err(Error::io("syncing", &path))?;
+        self.commit(&mut slot, next)?;
+        slot.active.as_ref().map_or(Ok(()), LoopDevice::grown)?;
+        Ok(Outcome::Changed)
+    }
+
+    pub(super) fn remove_snapshot(&self, slot: &mut Slot, uuid: SnapshotUuid) -> Result<Outcome> {
+        let outcome = self.change_slot(slot, |state| Ok(state.forget(uuid)))?;
+        durable::remove_file(&self.snapshot_path(uuid))?;
+        Ok(outcome)
+    }
+
+    pub(super) fn activate(&self, epoch: Epoch) -> Result<PathBuf> {
+        let mut slot = self.slot()?;
+        slot.state.may_activate(epoch)?;
+        if slot.active.is_none() {
+            let path = self.live_path(slot.state.live()?.generation);
+            slot.active = Some(LoopDevice::attach(&path)?);
+        }
+        let device = slot.active.as_ref().map(|d| d.path().to_owned());
+        device.ok_or_else(|| slot.state.wrong("its device went away"))
+    }
+
+    pub(super) fn deactivate(&self) -> Result<Outcome> {
+        let mut slot = self.slot()?;
+        let Some(device) = slot.active.take() else { return Ok(Outcome::AlreadyThere) };
+        device.detach().map(|()| Outcome::Changed).map_err(|(device, error)| {
+            slot.active = device;
+            error
+        })
+    }
+
+    /// Forgets an interrupted receive.
+    pub(super) fn drop_partial(&self, slot: &mut Slot) -> Result<Outcome> {
+        let Some(partial) = slot.partial.take() else { return Ok(Outcome::AlreadyThere) };
+        durable::remove_file(&self.dir.join("part.json"))?;
+        durable::remove_file(&self.part_path(partial.offer.snapshot.uuid))?;
+        Ok(Outcome::Changed)
+    }
+
+    /// Durably notes how far a receive is.
+    pub(super) fn store_partial(&self, partial: &StoredPartial) -> Result<()> {
+        durable::store(&self.dir.join("part.json"), PART_KIND, partial)?;
+        self.slot()?.partial = Some(partial.clone());
+        Ok(())
+    }
+
+    /// The note is not needed after the commit; without its file it means nothing.
+    pub(super) fn end_partial(&self, slot: &mut Slot) {
+        slot.partial = None;
+        if let Err(error) = durable::remove_file(&self.dir.join("part.json")) {
+            tracing::debug!(%error, "a finished receive's note stays until the next one");
+        }
+    }
+
+    /// Removes the volume: renamed out of sight first, in one step.
+    pub(super) fn remove(&self, slot: &mut Slot) -> Result<()> {
+        let parent = self.dir.parent().unwrap_or(Path::new("/"));
+        let gone = parent.join(format!(".gone-{}", self.uid));
+        remove_dir(&gone)?;
+        fs::rename(&self.dir, &gone).map_err(Error::io("removing", &self.dir))?;
+        slot.removed = true;
+        durable::sync_dir(parent)?;
+        remove_dir(&gone)
+    }
+
+    fn check_files(&self) -> Result<()> {
+        let mut slot = self.slot()?;
+        let mut named: Vec<String> = Vec::new();
+        named.extend(slot.state.live.as_ref().map(|live| live_name(live.generation)));
+        named.extend(slot.state.snapshots.iter().map(|s| format!("snap-{}", s.id.uuid)));
+        for name in &named {
+            let path = self.dir.join(name);
+            if !path.is_file() {
+                return Err(Error::Corrupt { path, reason: "it is missing".into() });
+            }
+        }
+        if let Some(partial) = &slot.partial {
+            let name = format!("part-{}", partial.offer.snapshot.uuid);
+            if self.dir.join(&name).is_file() {
+                named.extend([name, "part.json".into()]);
+            } else {
+                slot.partial = None;
+            }
+        }
+        for entry in fs::read_dir(&self.dir).map_err(Error::io("listing", &self.dir))? {
+            let entry = entry.map_err(Error::io("listing", &self.dir))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let ours = ["live-", "snap-", "part-", "part."].iter().any(|p| name.starts_with(p));
+            if (ours || name.ends_with(".tmp")) && !named.contains(&name) {
+                durable::remove_file(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A note that cannot be read is as good as none: the receive begins anew.
+fn load_partial(dir: &Path) -> Option<StoredPartial> {
+    durable::load(&dir.join("part.json"), PART_KIND).ok().flatten()
+}
+
+fn live_name(generation: u64) -> String {
+    format!("live-{generation}")
+}
+
+/// A new empty file in place of whatever an interrupted attempt left.
+pub(super) fn create(path: &Path) -> Result<File> {
+    durable::remove_file(path)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    file.map_err(Error::io("making", path))
+}
+
+/// Removes a directory that may not be there.
+pub(super) fn remove_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("removing", path)(e)),
+        _ => Ok(()),
+    }
+}
