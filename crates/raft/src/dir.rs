@@ -3,6 +3,7 @@
 //! ```text
 //! <dir>/identity     cluster and node, checksummed text; written once
 //! <dir>/log/         sled: log, vote, purge marker
+//! <dir>/log.tail     where the log ended when it was last acknowledged
 //! <dir>/snapshot     the state up to some index
 //! ```
 

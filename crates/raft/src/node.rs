@@ -67,12 +67,16 @@ impl RaftNode {
     /// Opens the node's files, checks all of them, and takes part. A node that was never
     /// initialised nor added by a leader waits to be.
     pub async fn start(config: RaftConfig) -> Result<Self, RaftError> {
+        Self::start_on(config, LogStore::open).await
+    }
+
+    async fn start_on(config: RaftConfig, opener: OpenStore) -> Result<Self, RaftError> {
         let health = Health::new();
         let hashes = Hashes::new(config.hash_every);
         let settings = Arc::new(config.openraft()?);
         let (store, machine) = {
             let (config, health, hashes) = (config.clone(), health.clone(), hashes.clone());
-            tokio::task::spawn_blocking(move || open(&config, health, hashes))
+            tokio::task::spawn_blocking(move || open(&config, opener, health, hashes))
                 .await
                 .map_err(|e| RaftError::Internal { what: e.to_string() })??
         };
@@ -302,14 +306,17 @@ impl RaftNode {
 
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+type OpenStore = fn(&Path, Health) -> Result<LogStore, RaftError>;
+
 /// Opens and checks every file. Blocks.
 fn open(
     config: &RaftConfig,
+    open_store: OpenStore,
     health: Health,
     hashes: Hashes,
 ) -> Result<(LogStore, Machine), RaftError> {
     dir::claim(&config.dir, config.identity)?;
-    let store = LogStore::open(&dir::log_dir(&config.dir), health.clone())?;
+    let store = open_store(&dir::log_dir(&config.dir), health.clone())?;
     let path = dir::snapshot_file(&config.dir);
     let cluster = config.identity.cluster;
     let (file, snapshot) = SnapshotFile::open(path.clone(), cluster, health.clone())?;
@@ -323,4 +330,42 @@ fn open(
     }
     let machine = Machine::new(file, snapshot, hashes, health)?;
     Ok((store, machine))
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::{Command, RemoveImage};
+    use holdfast_types::{ClusterId, Code, RequestId, TimestampMs};
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let command = Command::RemoveImage(RemoveImage { name: "none".parse().unwrap() });
+        Entry { request: RequestId::generate(), at: TimestampMs(0), command }
+    }
+
+    /// I5: what the disk refused is not acknowledged, and the node takes no part any more.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_failing_disk_stops_the_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let config = RaftConfig::new(dir.path().join("raft"), identity);
+        let node = RaftNode::start_on(config, LogStore::open_failing_after_100).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        let mut acked = 0;
+        let error = loop {
+            match node.propose(entry()).await {
+                Ok(_) => acked += 1,
+                Err(error) => break error,
+            }
+            assert!(acked <= 100, "acknowledged on a disk that fails");
+        };
+        assert_eq!(error.code(), Code::DiskIo, "{error}");
+        assert_eq!(node.failed().await, error);
+        assert_eq!(node.read_index().await.unwrap_err(), error);
+        assert_eq!(node.state().answered.len(), acked);
+        let mut leadership = node.leadership();
+        let deposed = leadership.wait_for(|l| l.reign.is_none() && l.leader.is_none());
+        timeout(Duration::from_secs(5), deposed).await.unwrap().unwrap();
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! append ─► sled (memory) ─► queue ─┐
-//! vote   ─► sled (memory) ─► queue ─┼─► flush(sled) ─► fdatasync(own descriptor) ─► answers
+//! vote   ─► sled (memory) ─► queue ─┴► flush(sled) ─► fdatasync(own descriptor) ─► tail ─► answers
 //! ```
 //!
 //! A failed sync is final: the kernel may drop dirty pages after it and report success to the next
@@ -10,13 +10,15 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::Heads;
 use super::health::Health;
+use super::tail::Tail;
 use crate::error::RaftError;
 
 /// Waiting jobs; beyond it appends wait.
@@ -47,6 +49,15 @@ impl Syncs {
     }
 }
 
+/// What the thread works on.
+pub(super) struct Files {
+    pub(super) db: sled::Db,
+    pub(super) durable: Box<dyn Durable>,
+    pub(super) tail: Tail,
+    /// The file that errors name.
+    pub(super) file: PathBuf,
+}
+
 /// The way into the thread, which ends when this is dropped.
 pub(super) struct Flusher {
     jobs: mpsc::Sender<Done>,
@@ -56,15 +67,15 @@ pub(super) struct Flusher {
 
 impl Flusher {
     pub(super) fn spawn(
-        db: sled::Db,
-        durable: Box<dyn Durable>,
-        file: PathBuf,
+        files: Files,
+        heads: Arc<Mutex<Heads>>,
         health: Health,
     ) -> Result<Self, RaftError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (closed_tx, closed) = watch::channel(false);
         let syncs = Syncs::default();
-        let worker = Worker { db, durable, file: file.clone(), health, syncs: syncs.clone() };
+        let file = files.file.clone();
+        let worker = Worker { files, heads, health, syncs: syncs.clone() };
         let run = move || {
             worker.run(queue);
             closed_tx.send_replace(true);
@@ -94,15 +105,14 @@ impl Flusher {
 }
 
 struct Worker {
-    db: sled::Db,
-    durable: Box<dyn Durable>,
-    file: PathBuf,
+    files: Files,
+    heads: Arc<Mutex<Heads>>,
     health: Health,
     syncs: Syncs,
 }
 
 impl Worker {
-    fn run(self, mut queue: mpsc::Receiver<Done>) {
+    fn run(mut self, mut queue: mpsc::Receiver<Done>) {
         let mut batch = Vec::new();
         while queue.blocking_recv_many(&mut batch, QUEUE) > 0 {
             let result = self.flush();
@@ -112,13 +122,17 @@ impl Worker {
         }
     }
 
-    fn flush(&self) -> Result<(), RaftError> {
+    fn flush(&mut self) -> Result<(), RaftError> {
         self.health.check()?;
-        let fail =
-            |what: String| self.health.fail(RaftError::DiskIo { path: self.file.clone(), what });
-        self.db.flush().map_err(|e| fail(e.to_string()))?;
-        self.durable.sync().map_err(|e| fail(e.to_string()))?;
+        // Read before the flush: whatever is in it has been written to sled.
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Files { db, durable, tail, file } = &mut self.files;
+        let fail = |path: &Path, what: String| {
+            self.health.fail(RaftError::DiskIo { path: path.to_owned(), what })
+        };
+        db.flush().map_err(|e| fail(file, e.to_string()))?;
+        durable.sync().map_err(|e| fail(file, e.to_string()))?;
         self.syncs.0.fetch_add(1, Ordering::SeqCst);
-        Ok(())
+        tail.record(&heads).map_err(|e| fail(tail.path(), e.to_string()))
     }
 }

@@ -28,9 +28,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         self.inner.put(VOTE, vote)?;
-        self.inner.durable().await?;
         self.inner.update(|heads| heads.vote = Some(*vote));
-        Ok(())
+        Ok(self.inner.durable().await?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -65,23 +64,25 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        // The record of the tail goes back first, or a crash between looks like lost entries.
+        self.inner.update(|heads| heads.last = last.min(heads.last).max(heads.purged));
+        self.inner.durable().await?;
         let from = last.map_or(0, |id| id.index + 1);
         let mut batch = sled::Batch::default();
         for k in self.inner.log.range(key(from)..).keys() {
             batch.remove(k.map_err(|e| self.inner.failed(&e))?);
         }
         self.inner.log.apply_batch(batch).map_err(|e| self.inner.failed(&e))?;
-        self.inner.update(|heads| heads.last = last.min(heads.last).max(heads.purged));
         Ok(self.inner.durable().await?)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
         self.inner.put(PURGED, &upto)?;
-        self.inner.durable().await?;
         self.inner.update(|heads| {
             heads.purged = Some(upto);
             heads.last = heads.last.max(Some(upto));
         });
+        self.inner.durable().await?;
         Ok(self.inner.delete_upto(upto.index)?)
     }
 }

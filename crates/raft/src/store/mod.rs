@@ -3,7 +3,8 @@
 //! What is known of sled 0.34 and done here: its `flush` is not durable on Linux ([`flusher`],
 //! `sys`); a crash can leave files that it refuses to open ([`open`]); large values become files
 //! that are never synced (segments of 8 MiB and [`MAX_VALUE_BYTES`]). It is opened for small use,
-//! with every value behind a CRC and every index checked at the start ([`check`]).
+//! with every value behind a CRC and every index checked at the start ([`check`]). It drops what
+//! follows a damaged byte without a word; [`tail`] notices.
 //!
 //! Order on disk: a purge marker is durable before what it covers is deleted; a vote and a
 //! truncation are durable when the call returns; an append when its callback fires.
@@ -14,6 +15,7 @@ mod health;
 mod log;
 mod open;
 mod reader;
+mod tail;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -25,9 +27,10 @@ use crate::error::RaftError;
 use crate::types::{LogId, Vote};
 
 pub(crate) use flusher::Syncs;
-use flusher::{Durable, Flusher};
+use flusher::{Durable, Files, Flusher};
 pub(crate) use health::Health;
 pub(crate) use reader::LogReader;
+use tail::Tail;
 
 /// The largest sealed value. sled would put one above about 128 KiB into a file of its own.
 const MAX_VALUE_BYTES: usize = 96 << 10;
@@ -46,14 +49,15 @@ pub(crate) struct LogStore {
 struct Inner {
     log: sled::Tree,
     meta: sled::Tree,
-    heads: Mutex<Heads>,
+    heads: Arc<Mutex<Heads>>,
     /// The file that errors name.
     file: PathBuf,
     health: Health,
     flusher: Flusher,
 }
 
-/// What is asked for all the time, kept in memory.
+/// What is asked for all the time, kept in memory. Changed after sled has the change, except that
+/// `last` goes back before entries are removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Heads {
     vote: Option<Vote>,
@@ -72,22 +76,20 @@ impl LogStore {
         health: Health,
         durable: impl FnOnce(File) -> Box<dyn Durable>,
     ) -> Result<Self, RaftError> {
+        let tail = Tail::open(dir)?;
         let opened = open::open(dir)?;
         let heads = check::check(&opened.log, &opened.meta, &opened.file)?;
-        let flusher = Flusher::spawn(
-            opened.db.clone(),
-            durable(opened.descriptor),
-            opened.file.clone(),
-            health.clone(),
-        )?;
-        let inner = Inner {
-            log: opened.log,
-            meta: opened.meta,
-            heads: Mutex::new(heads),
-            file: opened.file,
-            health,
-            flusher,
+        tail.check(&heads, &opened.file)?;
+        let heads = Arc::new(Mutex::new(heads));
+        let files = Files {
+            db: opened.db,
+            durable: durable(opened.descriptor),
+            tail,
+            file: opened.file.clone(),
         };
+        let flusher = Flusher::spawn(files, heads.clone(), health.clone())?;
+        let inner =
+            Inner { log: opened.log, meta: opened.meta, heads, file: opened.file, health, flusher };
         Ok(Self { inner: Arc::new(inner) })
     }
 

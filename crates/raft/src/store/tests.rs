@@ -1,8 +1,7 @@
 //! The store against openraft's own suite, against damage, and against a failing disk.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_types::{ClusterId, Code};
@@ -122,11 +121,22 @@ async fn appends_share_syncs_and_each_is_covered_by_one() {
     assert_eq!(syncs.count(), before + 2);
 }
 
-struct Failing(Arc<AtomicBool>);
+/// A disk that answers so often, then fails.
+struct Failing(AtomicU64);
 
 impl Durable for Failing {
     fn sync(&self) -> io::Result<()> {
-        if self.0.load(Ordering::SeqCst) { Err(io::Error::other("EIO")) } else { Ok(()) }
+        let left = |n: u64| n.checked_sub(1);
+        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other("EIO")),
+        }
+    }
+}
+
+impl LogStore {
+    pub(crate) fn open_failing_after_100(dir: &Path, health: Health) -> Result<Self, RaftError> {
+        Self::open_with(dir, health, |_| Box::new(Failing(100.into())))
     }
 }
 
@@ -134,15 +144,12 @@ impl Durable for Failing {
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_acknowledged_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (health, fails) = (Health::new(), Arc::new(AtomicBool::new(false)));
-    let seam = fails.clone();
+    let health = Health::new();
     let path = dir.path().join("log");
     let mut store =
-        LogStore::open_with(&path, health.clone(), |_| Box::new(Failing(seam))).unwrap();
+        LogStore::open_with(&path, health.clone(), |_| Box::new(Failing(1.into()))).unwrap();
     append(&mut store, [entry(1, 0)]).await.unwrap();
-    fails.store(true, Ordering::SeqCst);
     append(&mut store, [entry(1, 1)]).await.unwrap_err();
-    fails.store(false, Ordering::SeqCst);
     append(&mut store, [entry(1, 2)]).await.unwrap_err();
     store.save_vote(&Vote::new(9, 1)).await.unwrap_err();
     assert_eq!(health.check().unwrap_err().code(), Code::DiskIo);
@@ -245,4 +252,65 @@ async fn a_directory_in_use_is_refused() {
     let dir = filled().await;
     let _store = open(&dir).unwrap();
     assert_eq!(open(&dir).err().unwrap().code(), Code::InUse);
+}
+
+/// sled drops everything after a damaged byte and says nothing: entries and votes that were
+/// acknowledged would be gone, and a vote could be given twice (I1, I5).
+#[tokio::test]
+async fn a_tail_that_sled_drops_is_missed_wherever_the_damage_is() {
+    let good = tempfile::tempdir().unwrap();
+    let mut store = open(&good).unwrap();
+    store.save_vote(&Vote::new(1, 1)).await.unwrap();
+    for round in 0..10u64 {
+        let entries = round * 100..(round + 1) * 100;
+        append(&mut store, entries.map(|i| entry(1, i))).await.unwrap();
+    }
+    store.save_vote(&Vote::new(7, 1)).await.unwrap();
+    close(store).await;
+    let db = std::fs::read(good.path().join("log/db")).unwrap();
+    for step in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        copy_dir(&good.path().join("log"), &dir.path().join("log"));
+        std::fs::copy(good.path().join("log.tail"), dir.path().join("log.tail")).unwrap();
+        let mut bad = db.clone();
+        bad[db.len() * step / 20 + 17] ^= 0xff;
+        std::fs::write(dir.path().join("log/db"), bad).unwrap();
+        refused(&dir, "was acknowledged");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_no_fresh_start() {
+    let dir = filled().await;
+    std::fs::remove_dir_all(dir.path().join("log")).unwrap();
+    refused(&dir, "was acknowledged");
+
+    let dir = filled().await;
+    std::fs::remove_file(dir.path().join("log.tail")).unwrap();
+    let error = open(&dir).err().unwrap();
+    assert!(error.code() == Code::Corrupt && error.to_string().contains("log.tail"), "{error}");
+}
+
+/// The record of the tail goes back before entries do.
+#[tokio::test]
+async fn a_truncated_log_opens_again() {
+    let dir = filled().await;
+    let mut store = open(&dir).unwrap();
+    store.truncate_after(Some(id(1, 4))).await.unwrap();
+    close(store).await;
+    let mut store = open(&dir).unwrap();
+    assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(id(1, 4)));
+    append(&mut store, [entry(2, 5)]).await.unwrap();
+    store.truncate_after(None).await.unwrap();
+    close(store).await;
+    assert_eq!(open(&dir).unwrap().get_log_state().await.unwrap().last_log_id, None);
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
 }
