@@ -22,8 +22,9 @@ use nix::unistd::execvp;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal as Death, pidfd_open};
 
+use crate::ChildPath;
 use crate::sys;
-use crate::{ChildPath, find_unified};
+use crate::unified::{membership_of, own_membership};
 
 /// What to run, and where.
 #[derive(Debug, Clone)]
@@ -112,15 +113,15 @@ fn open_init(pid: i32) -> Result<OwnedFd, EnterError> {
 
 /// The cgroup, made if need be, and what `/proc/self/cgroup` says to its members.
 fn open_cgroup(options: &EnterOptions) -> Result<(File, PathBuf), EnterError> {
-    let refuse = || EnterError::Ancestor(options.ancestor.clone());
-    let unified = find_unified().ok_or_else(refuse)?;
-    let ancestor = options.ancestor.canonicalize().map_err(|_| refuse())?;
-    if ancestor == unified || !ancestor.starts_with(&unified) {
-        return Err(refuse());
+    // A wrong path that is no cgroup, or that is the whole hierarchy, is refused before anything
+    // is made of it.
+    if membership_of(&options.ancestor).is_none() || !options.ancestor.is_dir() {
+        return Err(EnterError::Ancestor(options.ancestor.clone()));
     }
-    let child = ancestor.join(options.child.as_path());
+    let child = options.ancestor.join(options.child.as_path());
+    let membership =
+        membership_of(&child).ok_or_else(|| EnterError::Ancestor(options.ancestor.clone()))?;
     fs::create_dir_all(&child).map_err(EnterError::step("making the cgroup"))?;
-    let membership = Path::new("/").join(child.strip_prefix(&unified).map_err(|_| refuse())?);
     let cgroup = File::open(&child).map_err(EnterError::step("opening the cgroup"))?;
     Ok((cgroup, membership))
 }
@@ -138,9 +139,7 @@ fn be_program(launcher: &OwnedFd, membership: &Path, mask: &SigSet, command: &[C
             return Err(io::Error::other("the launcher died"));
         }
         // The kernel put this process there. Nothing is executed unless it says so as well.
-        let text = fs::read_to_string("/proc/self/cgroup")?;
-        if text.lines().find_map(|line| line.strip_prefix("0::")).map(Path::new) != Some(membership)
-        {
+        if own_membership().as_deref() != Some(membership) {
             return Err(io::Error::other("the process is not below the ancestor"));
         }
         mask.thread_set_mask()?;

@@ -123,7 +123,7 @@ pub enum KillOutcome {
 /// Where the guardian stands. `Live --deadline, relinquish, clock jump--> Fencing --> Fenced
 /// --thaw--> Live`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "phase")]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Everything is stopped, verified. The state at start.
     Fenced,

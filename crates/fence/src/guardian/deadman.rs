@@ -1,6 +1,6 @@
 //! The guardian's own death, set ahead of time (DESIGN section 5, rule 3).
 //!
-//! Two kernel timers on CLOCK_BOOTTIME are set together. The first sends SIGKILL to the guardian
+//! Two kernel timers on CLOCK_BOOTTIME are set together, to just before `s + T + F`. The first sends SIGKILL to the guardian
 //! itself, stopped or starved or not; its pid namespace's init dies with it. The second is a
 //! descriptor shared with that init, which exits when it fires: it holds when the guardian cannot
 //! die because it waits in the kernel for a lock (cgroup or rtnetlink) that somebody else keeps.

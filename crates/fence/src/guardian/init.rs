@@ -3,7 +3,7 @@
 //! It runs nothing and reaps what is orphaned. Its one purpose is to end: when it does, the kernel
 //! kills every process of the namespace and of those nested in it (pid_namespaces(7)). It ends
 //! with the guardian (its death signal, and a descriptor of it as a second look), and by the
-//! alarm that the guardian sets to `s + T + F`.
+//! alarm that the guardian sets to just before `s + T + F`.
 
 use std::fs;
 use std::io;

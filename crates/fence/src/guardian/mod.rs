@@ -88,7 +88,10 @@ impl Guardian {
         match self.phase {
             Phase::Live { .. } => Ok(()),
             Phase::Fencing { due_ns } => self.go_on_fencing(due_ns),
-            Phase::Fenced => self.reassert(now_ns),
+            Phase::Fenced => {
+                self.reassert(now_ns);
+                Ok(())
+            }
         }
     }
 
@@ -104,7 +107,7 @@ impl Guardian {
 
     fn answer(&mut self, request: Request) -> io::Result<Answer> {
         let response = match request {
-            Request::Status => Response::Status(Box::new(self.status()?)),
+            Request::Status => Response::Status(Box::new(self.status())),
             Request::Renew { .. } | Request::Thaw { .. } if self.shutting_down => {
                 Response::Refused(Refusal::ShuttingDown)
             }
@@ -142,7 +145,7 @@ impl Guardian {
 
     /// The dead man before the lease: whatever happens in between, everything stops in time.
     fn arm(&mut self, deadline_ns: u64) -> io::Result<()> {
-        self.dead_man.arm(deadline_ns.saturating_add(self.budget_ns()))?;
+        self.dead_man.arm(lease::dead_man_at(deadline_ns, self.budget_ns()))?;
         self.lease_end.set(deadline_ns)
     }
 
@@ -180,7 +183,7 @@ impl Guardian {
 
     fn begin_fence(&mut self, cause: FenceCause, due_ns: u64) -> io::Result<()> {
         // A fence that was not due yet gets no longer than its own budget either.
-        self.dead_man.arm(due_ns.saturating_add(self.budget_ns()))?;
+        self.dead_man.arm(lease::dead_man_at(due_ns, self.budget_ns()))?;
         self.start_fence(cause, due_ns);
         self.lease_end.clear()?;
         self.go_on_fencing(due_ns)
@@ -245,13 +248,13 @@ impl Guardian {
         Ok(())
     }
 
-    fn reassert(&mut self, now_ns: u64) -> io::Result<()> {
+    fn reassert(&mut self, now_ns: u64) {
         if now_ns >= self.reassert_due_ns {
-            self.reassert_due_ns = now_ns.saturating_add(REASSERT_NS);
-            self.ancestor.freeze()?;
-            self.links.set(false)?;
+            // It is in force already; what fails now is tried again at the next tick.
+            if self.ancestor.freeze().and_then(|()| self.links.set(false)).is_ok() {
+                self.reassert_due_ns = now_ns.saturating_add(REASSERT_NS);
+            }
         }
-        Ok(())
     }
 
     /// Rule 7. A read that fails is no observation, and `status` says so; the next that succeeds is
@@ -267,8 +270,8 @@ impl Guardian {
         jumped.unwrap_or(false)
     }
 
-    fn status(&self) -> io::Result<Status> {
-        Ok(Status {
+    fn status(&self) -> Status {
+        Status {
             phase: self.phase,
             instance_ns: self.instance_ns,
             guardian_pid: rustix::process::getpid().as_raw_nonzero().get(),
@@ -279,7 +282,8 @@ impl Guardian {
             fences: self.fences,
             last_fence: Some(self.fence),
             hardening: self.hardening,
-            populated: self.ancestor.events()?.populated,
-        })
+            // Unknown counts as yes.
+            populated: self.ancestor.events().map_or(true, |events| events.populated),
+        }
     }
 }

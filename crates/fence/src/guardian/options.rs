@@ -79,10 +79,11 @@ pub enum ServeError {
     /// The fence budget is out of range.
     #[error("a fence budget of {0} ms is out of range: use 50 to 10000")]
     Budget(u64),
-    /// The ancestor is no cgroup of the unified hierarchy, or is not usable.
-    #[error(
-        "the ancestor cgroup {path} cannot be used (is it in a cgroup2 mount, kernel 5.14 or newer?)"
-    )]
+    /// The ancestor is not below a cgroup2 mount, or is the whole hierarchy.
+    #[error("{0} is no absolute path of a cgroup below a cgroup2 mount")]
+    NoCgroup(PathBuf),
+    /// The ancestor is not usable.
+    #[error("the ancestor cgroup {path} cannot be used (it takes Linux 5.14 or newer)")]
     Ancestor {
         /// The directory.
         path: PathBuf,
@@ -121,7 +122,7 @@ impl ServeError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotRoot => Code::NotRoot,
-            Self::Budget(_) | Self::Inside(_) => Code::Config,
+            Self::Budget(_) | Self::Inside(_) | Self::NoCgroup(_) => Code::Config,
             Self::Busy(_) => Code::InUse,
             Self::Ancestor { .. } | Self::Socket { .. } | Self::Step { .. } | Self::InitDied => {
                 Code::Guardian

@@ -1,6 +1,5 @@
 //! The guardian's life: start frozen, then wait and act, until told to end.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::sockets::{ClientId, Received, Sockets};
 use super::{Answer, Guardian, hardening};
 use crate::clock::{NS_PER_MS, boottime_ns};
 use crate::protocol::{FenceCause, FenceRecord, Hardening, Phase, Refusal, Response};
+use crate::unified::{membership_of, own_membership};
 
 /// How long another guardian that is just dying may still hold the ancestor.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
@@ -102,8 +102,13 @@ impl Guardian {
 }
 
 fn open_ancestor(path: &Path) -> Result<Ancestor, ServeError> {
+    // Before anything is made: a wrong path changes nothing.
+    let membership = membership_of(path).ok_or_else(|| ServeError::NoCgroup(path.to_owned()))?;
+    if own_membership().is_none_or(|own| own.starts_with(membership)) {
+        return Err(ServeError::Inside(path.to_owned()));
+    }
     let give_up_ns = boottime_ns() + TAKE_OVER_WAIT.as_secs() * 1_000 * NS_PER_MS;
-    let ancestor = loop {
+    loop {
         match Ancestor::open(path) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if boottime_ns() >= give_up_ns {
@@ -112,18 +117,9 @@ fn open_ancestor(path: &Path) -> Result<Ancestor, ServeError> {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(source) => return Err(ServeError::Ancestor { path: path.to_owned(), source }),
-            Ok(ancestor) => break ancestor,
+            Ok(ancestor) => return Ok(ancestor),
         }
-    };
-    if runs_below(path) { Err(ServeError::Inside(path.to_owned())) } else { Ok(ancestor) }
-}
-
-/// Whether this process is a member of the cgroup or of one below it.
-fn runs_below(ancestor: &Path) -> bool {
-    let Some(root) = crate::find_unified() else { return false };
-    let memberships = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = memberships.lines().find_map(|line| line.strip_prefix("0::/"));
-    own.is_some_and(|own| root.join(own).starts_with(ancestor))
+    }
 }
 
 fn take_signals() -> io::Result<SignalFd> {
@@ -154,8 +150,7 @@ struct Server {
 impl Server {
     fn run(&mut self, guardian: &mut Guardian) -> Result<(), ServeError> {
         loop {
-            guardian.tick().map_err(ServeError::step("fencing"))?;
-            self.tell_waiting(guardian);
+            self.tick(guardian)?;
             if guardian.shutting_down && guardian.phase == Phase::Fenced {
                 return Ok(());
             }
@@ -167,10 +162,17 @@ impl Server {
             self.sockets.accept();
             for client in self.sockets.ids() {
                 // Before each request, what the clock demands.
-                guardian.tick().map_err(ServeError::step("fencing"))?;
+                self.tick(guardian)?;
                 self.serve_one(guardian, client).map_err(ServeError::step("a request"))?;
             }
         }
+    }
+
+    /// Does what is due, and tells who waited for it before anybody may ask for a thaw.
+    fn tick(&mut self, guardian: &mut Guardian) -> Result<(), ServeError> {
+        guardian.tick().map_err(ServeError::step("fencing"))?;
+        self.tell_waiting(guardian);
+        Ok(())
     }
 
     /// Sleeps until something happens or a tick is due.

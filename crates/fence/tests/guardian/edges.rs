@@ -76,6 +76,26 @@ fn an_ancestor_has_one_guardian_and_a_lone_socket_none() {
 }
 
 #[test]
+fn a_path_that_is_no_cgroup_is_refused_and_nothing_is_made() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let unified = holdfast_fence::find_unified().expect("mounted");
+    let none = dir.path().join("none");
+    for path in [none.as_path(), unified.as_path(), std::path::Path::new("relative")] {
+        let refused = Command::new("unshare")
+            .args(["--net", "--", GUARDIAN, "serve", "--link-group", "5", "--socket"])
+            .arg(dir.path().join("guardian.sock"))
+            .arg("--cgroup")
+            .arg(path)
+            .stdin(Stdio::null())
+            .output()
+            .expect("ran");
+        let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(text.starts_with("HF-CONFIG: ") && text.lines().count() == 1, "{text}");
+        assert!(!path.join("cgroup.kill").exists() && !none.exists());
+    }
+}
+
+#[test]
 fn the_socket_is_for_root_only() {
     let node = Node::start();
     let mode = std::os::unix::fs::PermissionsExt::mode(

@@ -109,10 +109,15 @@ impl Node {
     }
 
     pub(crate) fn start_with(ancestor: Cgroup, flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
         // Its own network namespace: link groups are per namespace.
-        let mut command = Command::new("unshare");
-        command.args(["--net", "--", GUARDIAN, "serve", "--link-group", &LINK_GROUP.to_string()]);
+        Self::start_wrapped(ancestor, &["unshare", "--net", "--"], flags)
+    }
+
+    pub(crate) fn start_wrapped(ancestor: Cgroup, wrapper: &[&str], flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]);
+        command.args([GUARDIAN, "serve", "--link-group", &LINK_GROUP.to_string()]);
         command.arg("--socket").arg(dir.path().join("guardian.sock"));
         command.arg("--cgroup").arg(&ancestor.0).args(flags).stdin(Stdio::null());
         let guardian = Process(command.spawn().expect("started"));

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use holdfast_fence::enter_command;
 use nix::sys::signal::Signal;
 
-use crate::harness::{GUARDIAN, Node, Process, in_ms, wait_for};
+use crate::harness::{Cgroup, GUARDIAN, Node, Process, in_ms, wait_for};
 
 fn output(mut command: Command) -> (Option<i32>, String) {
     let output = command.output().expect("ran");
@@ -34,7 +34,33 @@ fn a_launched_program_is_under_the_fence_and_in_the_namespace() {
     assert_eq!(output(absent).0, Some(127));
 }
 
-/// Mounts made later on the host appear inside, if the host's root is shared; orphans are reaped.
+/// Rule 3: the init's mount namespace is a slave: volumes mounted later appear in it, and nothing
+/// that is mounted in it appears on the host.
+#[test]
+fn later_mounts_appear_inside_and_not_the_other_way_round() {
+    // A host whose root mount is shared, as systemd makes it.
+    let wrapper = ["unshare", "--net", "--mount", "--propagation", "shared", "--"];
+    let node = Node::start_wrapped(Cgroup::unique(), &wrapper, &[]);
+    let status = node.status();
+    assert!(status.hardening.mounts_propagate);
+    let (host, inside) = (node.guardian.pid(), status.init_pid);
+    let sees = |pid: i32, point: &Path| {
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("read");
+        mounts.contains(point.to_str().expect("text"))
+    };
+    for (name, by, host_sees, inside_sees) in
+        [("volume", host, true, true), ("private", inside, false, true)]
+    {
+        let point = node.dir.path().join(name);
+        std::fs::create_dir(&point).expect("made");
+        let mut mount = Command::new("nsenter");
+        mount.args(["--mount", "--target", &by.to_string()]);
+        mount.args(["mount", "-t", "tmpfs", "none"]).arg(&point);
+        assert!(mount.stdin(Stdio::null()).status().expect("ran").success());
+        assert_eq!((sees(host, &point), sees(inside, &point)), (host_sees, inside_sees), "{name}");
+    }
+}
+
 #[test]
 fn orphans_are_reaped_by_the_init() {
     let node = Node::start();
