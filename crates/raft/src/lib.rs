@@ -28,6 +28,7 @@ mod read;
 mod snapshot;
 mod store;
 mod sys;
+mod term;
 mod types;
 
 pub use config::{Connector, Identity, RaftConfig, Timing, plaintext};

@@ -263,6 +263,10 @@ impl RaftNode {
         &self.shared.timing
     }
 
+    pub(crate) fn check(&self) -> Result<(), RaftError> {
+        self.shared.health.check()
+    }
+
     pub(crate) fn stopped(&self) -> RaftError {
         self.shared.health.check().err().unwrap_or(RaftError::Stopped)
     }

@@ -5,7 +5,7 @@ pub struct AdmitRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub address: ::prost::alloc::string::String,
-    /// holdfast.v1.NodeRole
+    /// holdfast.v1.NodeRole; 0 leaves it to the leader.
     #[prost(uint32, tag = "3")]
     pub role: u32,
     #[prost(bytes = "bytes", tag = "4")]
@@ -19,6 +19,12 @@ pub struct AdmitResponse {
     pub cluster_id: ::prost::bytes::Bytes,
     #[prost(uint64, tag = "2")]
     pub node_id: u64,
+    /// holdfast.v1.NodeRole, as it was decided.
+    #[prost(uint32, tag = "3")]
+    pub role: u32,
+    /// The addresses of all nodes.
+    #[prost(string, repeated, tag = "4")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {
@@ -142,6 +148,42 @@ pub struct ReportRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddImageRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    /// Who holds it.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub request_id: ::prost::bytes::Bytes,
+    /// Absent: would it be let in?
+    #[prost(message, optional, tag = "5")]
+    pub image: ::core::option::Option<UnpackedImage>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnpackedImage {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub uid: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
+    #[prost(message, optional, tag = "3")]
+    pub snapshot: ::core::option::Option<SnapshotId>,
+    #[prost(uint64, tag = "4")]
+    pub entries: u64,
+    #[prost(uint64, tag = "5")]
+    pub content_bytes: u64,
+    #[prost(bool, tag = "6")]
+    pub has_init: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddImageResponse {
+    /// Of the image that the name belongs to now; empty after a mere question.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub uid: ::prost::bytes::Bytes,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SealRequest {
     #[prost(bytes = "bytes", tag = "1")]
@@ -474,6 +516,33 @@ pub mod leader_service_client {
                 .insert(GrpcMethod::new("holdfast.internal.v1.LeaderService", "Report"));
             self.inner.unary(req, path, codec).await
         }
+        /// Records an image that a node has unpacked, or only asks whether it could be.
+        pub async fn add_image(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddImageResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.LeaderService/AddImage",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("holdfast.internal.v1.LeaderService", "AddImage"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -527,6 +596,14 @@ pub mod leader_service_server {
             &self,
             request: tonic::Request<super::ReportRequest>,
         ) -> std::result::Result<tonic::Response<super::ReportResponse>, tonic::Status>;
+        /// Records an image that a node has unpacked, or only asks whether it could be.
+        async fn add_image(
+            &self,
+            request: tonic::Request<super::AddImageRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddImageResponse>,
+            tonic::Status,
+        >;
     }
     /// Served by every node, answered by the leader; others answer NOT_LEADER with a hint.
     #[derive(Debug)]
@@ -815,6 +892,51 @@ pub mod leader_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.LeaderService/AddImage" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddImageSvc<T: LeaderService>(pub Arc<T>);
+                    impl<
+                        T: LeaderService,
+                    > tonic::server::UnaryService<super::AddImageRequest>
+                    for AddImageSvc<T> {
+                        type Response = super::AddImageResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddImageRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LeaderService>::add_image(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddImageSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
