@@ -62,6 +62,9 @@ pub enum RuntimeError {
     /// The call needs a running container.
     #[error("container {0} is not running")]
     NotRunning(ContainerUid),
+    /// The call needs a container that is not frozen.
+    #[error("container {0} is frozen")]
+    Frozen(ContainerUid),
     /// The call needs a stopped container.
     #[error("container {0} is running")]
     StillRunning(ContainerUid),
@@ -99,8 +102,17 @@ impl RuntimeError {
             Self::NoInit { .. } => Code::BadImage,
             Self::StartFailed { .. } | Self::Helper { .. } | Self::Io { .. } => Code::Runtime,
             Self::Timeout { .. } | Self::Unkillable { .. } => Code::Timeout,
-            Self::NotRunning(_) | Self::StillRunning(_) => Code::WrongState,
+            Self::NotRunning(_) | Self::Frozen(_) | Self::StillRunning(_) => Code::WrongState,
             Self::Guardian(_) => Code::Guardian,
         }
     }
+}
+
+/// Attaches the attempt and the file to a kernel error.
+pub(crate) fn io_error(
+    what: &'static str,
+    path: impl Into<PathBuf>,
+) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.into();
+    move |source| RuntimeError::Io { what, path, source }
 }

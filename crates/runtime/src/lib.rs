@@ -14,7 +14,9 @@ mod exec;
 pub mod fake;
 pub mod image;
 pub mod lxc;
+mod process;
 mod runtime;
+mod sys;
 
 pub use error::RuntimeError;
 pub use exec::{ExecChild, ExecOutput, ExecRequest, ExecSession, ExecStatus, TermSize};

@@ -32,10 +32,14 @@ impl LxcConfig {
             lxc_path,
             log_dir,
             cgroup_root,
-            idmap_base: Some(1_000_000),
+            idmap_base: Some(IDMAP_BASE),
             start_timeout: Duration::from_secs(30),
             call_timeout: Duration::from_secs(5),
             console_bytes: 1 << 20,
         }
     }
 }
+
+/// The first uid of the range that nobody hands out: above what systemd-nspawn and `/etc/subuid`
+/// use, below 2^31 (systemd's "Users, Groups, UIDs and GIDs").
+const IDMAP_BASE: u32 = 0x7000_0000;
