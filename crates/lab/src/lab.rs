@@ -12,7 +12,7 @@ use crate::layout::{DEFAULT_LAB, Layout, node_address};
 use crate::plumbing::{fabric, tool};
 use crate::power;
 use crate::programs::Programs;
-use crate::record::{LabLock, LabRecord, NodeRecord, Power, Role};
+use crate::record::{LabLock, LabRecord, NodeRecord, Power, Purpose, Role};
 use crate::teardown;
 
 /// What lab to make.
@@ -30,6 +30,8 @@ pub struct UpOptions {
     pub pool_size: ByteSize,
     /// What the nodes run.
     pub programs: Programs,
+    /// Why it is made.
+    pub purpose: Purpose,
     /// Take down a lab of the same name first, instead of refusing.
     pub replace: bool,
 }
@@ -44,6 +46,7 @@ impl UpOptions {
             workers: 0,
             pool_size: ByteSize::gib(4),
             programs,
+            purpose: Purpose::Use,
             replace: false,
         }
     }
@@ -69,6 +72,7 @@ impl Lab {
         teardown::remove(&layout)?;
         let record = LabRecord {
             name: options.name.clone(),
+            purpose: options.purpose,
             dir: layout.dir().to_owned(),
             programs: options.programs.clone(),
             pool_size: options.pool_size,

@@ -54,11 +54,23 @@ pub struct NodeRecord {
     pub linked: bool,
 }
 
+/// Why a lab was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Purpose {
+    /// Somebody asked for it, and will take it down.
+    Use,
+    /// A rehearsal, which may be replaced by the next.
+    Rehearsal,
+}
+
 /// The whole lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LabRecord {
     /// Its name.
     pub name: String,
+    /// Why it was made.
+    pub purpose: Purpose,
     /// Where its data is.
     pub dir: PathBuf,
     /// What its nodes run.

@@ -11,6 +11,9 @@ use holdfast_lab::{
     DEFAULT_LAB, Lab, LabError, NodeStatus, Part, PartStatus, Power, Programs, Role, UpOptions,
 };
 use holdfast_types::ByteSize;
+use rehearsal::Rehearsal;
+
+mod rehearsal;
 
 /// A whole Holdfast cluster on this machine, with faults on demand.
 #[derive(Debug, Parser)]
@@ -68,6 +71,14 @@ enum Command {
     Resume(PartArgs),
     /// Kill a node's daemon or guardian; it is started again.
     Crash(PartArgs),
+    /// Lose a machine, and show what becomes of its container.
+    Quickstart(Rehearsal),
+    /// Watch what runs where, as this machine sees it, and judge whether anything ran twice.
+    Observe {
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
     /// Make the namespaces of a node.
     #[command(hide = true)]
     NodeBoot {
@@ -157,6 +168,8 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, LabError> {
         Command::Pause(args) => each_part(&args, |p| open()?.pause(&args.node, p))?,
         Command::Resume(args) => each_part(&args, |p| open()?.resume(&args.node, p))?,
         Command::Crash(args) => each_part(&args, |p| open()?.crash(&args.node, p))?,
+        Command::Quickstart(args) => return rehearsal::run(&cli.name, &args),
+        Command::Observe { seconds } => rehearsal::observe(&open()?, seconds)?,
         Command::NodeBoot { plan } => holdfast_lab::node::boot(&plan)?,
         Command::NodeInit { plan } => holdfast_lab::node::init(&plan)?,
         Command::NodeExec { cgroup, oom_score_adj, argv } => {
@@ -174,7 +187,15 @@ fn bring_up(name: &str, up: Up) -> Result<(), LabError> {
         pool_size: up.pool_size,
         ..UpOptions::new(name, Programs::find()?)
     };
-    Lab::up(&options)?;
+    let lab = Lab::up(&options)?;
+    if let Err(error) = lab.form_cluster() {
+        eprintln!(
+            "the lab stays up for a look at {}; then: holdfast lab down",
+            lab.layout().dir().display()
+        );
+        return Err(error);
+    }
+    show(&lab.status()?, Output::Table);
     Ok(())
 }
 

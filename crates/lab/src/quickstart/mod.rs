@@ -1,0 +1,69 @@
+//! The rehearsal of a machine's loss, from nothing: a cluster, a container that serves, a power
+//! cut, and the proof of what became of it.
+//!
+//! ```text
+//! stage: lab up → cluster formed → image imported
+//! round: create on the victim → replica current → cut → answers again → judge → power → caught up
+//! ```
+//!
+//! What is measured comes from outside: a client that keeps asking one address, and an observer of
+//! the container's tasks. What the cluster *says* (its events) is held against that.
+
+mod aftermath;
+mod cut;
+mod options;
+mod report;
+mod round;
+mod scene;
+mod stage;
+mod story;
+
+use std::time::Instant;
+
+pub use options::{ImageKind, QuickstartOptions, Target};
+pub use report::{Report, RoundReport};
+use stage::Stage;
+pub use story::{Moment, Story};
+
+use crate::LabError;
+
+/// Where the rehearsal tells how far it is, for people.
+pub struct Narrator {
+    begin: Instant,
+}
+
+impl Narrator {
+    fn new() -> Self {
+        Self { begin: Instant::now() }
+    }
+
+    /// One line on standard error.
+    pub(crate) fn say(&self, line: impl std::fmt::Display) {
+        eprintln!("[{:6.1} s] {line}", self.begin.elapsed().as_secs_f64());
+    }
+}
+
+/// Runs the whole rehearsal. The lab is gone afterwards, unless it was to be kept.
+pub fn quickstart(options: &QuickstartOptions) -> Result<Report, LabError> {
+    let narrator = Narrator::new();
+    let stage = Stage::set(options, &narrator)?;
+    let mut rounds = Vec::new();
+    for number in 1..=options.rounds {
+        let last = number == options.rounds;
+        let report = round::play(&stage, options, &narrator, number)?;
+        let failed = !report.ok();
+        report.problems.iter().for_each(|p| narrator.say(format_args!("PROBLEM: {p}")));
+        rounds.push(report);
+        if failed {
+            stage.show_logs();
+            break;
+        }
+        if !last {
+            stage.clear(&narrator)?;
+        }
+    }
+    if options.keep {
+        stage.keep();
+    }
+    Ok(Report::of(rounds))
+}

@@ -1,0 +1,126 @@
+//! Before the cut: a fresh container on the node that is to lose its power, a client that asks it,
+//! and a replica that is current.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use holdfast_proto::v1;
+use holdfast_types::{Code, ContainerSpec, ContainerUid, NodeName, RequestId};
+
+use super::Narrator;
+use super::options::{QuickstartOptions, Target};
+use super::stage::{Stage, name};
+use crate::LabError;
+use crate::wait::wait_until;
+use crate::workload::Probe;
+
+const CREATE_LIMIT: Duration = Duration::from_secs(60);
+const SYNC_LIMIT: Duration = Duration::from_secs(60);
+/// The cut comes at any phase of the replication's rhythm.
+const LEAST_SETTLE_MS: u64 = 1_500;
+const MOST_SETTLE_MS: u64 = 6_500;
+
+/// The container of a round, and who asks it.
+pub(super) struct Scene {
+    pub(super) victim: String,
+    pub(super) role: &'static str,
+    pub(super) uid: ContainerUid,
+    pub(super) address: Ipv4Addr,
+    pub(super) lease: v1::LeaseSettings,
+    pub(super) probe: Probe,
+}
+
+pub(super) fn set_scene(
+    stage: &Stage,
+    options: &QuickstartOptions,
+    narrator: &Narrator,
+) -> Result<Scene, LabError> {
+    let status = stage.cluster.ask(async |s| s.status().await)?;
+    let victim = choose(&status, options.kill)?;
+    let node: NodeName = name(&victim.name)?;
+    let container = create(stage, options, &node)?;
+    let address = container.address.split('/').next().and_then(|a| a.parse().ok());
+    let incomplete = || LabError::Cluster {
+        code: Code::Internal,
+        message: format!("the cluster shows no address or uid of {}", container.name),
+    };
+    let address: Ipv4Addr = address.ok_or_else(incomplete)?;
+    let uid: ContainerUid = container.uid.parse().map_err(|_| incomplete())?;
+    narrator.say(format_args!("container {} runs on {node} at {address}", container.name));
+    let probe = Probe::start(stage.lab().layout(), address)?;
+    wait_until("the first answer", CREATE_LIMIT, || Ok(!probe.acked().is_empty()))?;
+    narrator.say("it answers; waiting until a replica is current");
+    let name = &stage.container;
+    let replica = stage.cluster.ask(async |s| s.sync(name, SYNC_LIMIT).await)?;
+    narrator.say(format_args!("the replica on {} is current", replica.node));
+    std::thread::sleep(Duration::from_millis(random(LEAST_SETTLE_MS, MOST_SETTLE_MS)));
+    // Who leads may have changed meanwhile.
+    let status = stage.cluster.ask(async |s| s.status().await)?;
+    let role = role_of(&status, &victim.name);
+    let lease = status.lease.unwrap_or_default();
+    Ok(Scene { victim: victim.name, role, uid, address, lease, probe })
+}
+
+fn choose(status: &v1::StatusResponse, kill: Option<Target>) -> Result<v1::Node, LabError> {
+    let fits = |node: &&v1::Node| match kill {
+        None => true,
+        Some(Target::Worker) => node.role() == v1::NodeRole::Worker,
+        Some(Target::Follower) => node.role() == v1::NodeRole::Voter && !node.leader,
+        Some(Target::Leader) => node.leader,
+    };
+    let all: Vec<_> = status.nodes.iter().filter(fits).collect();
+    let none = LabError::Cluster { code: Code::NotFound, message: "no such node to cut".into() };
+    let at = random(0, all.len() as u64);
+    all.get(at as usize).map(|node| (*node).clone()).ok_or(none)
+}
+
+fn role_of(status: &v1::StatusResponse, name: &str) -> &'static str {
+    match status.nodes.iter().find(|n| n.name == name) {
+        Some(node) if node.leader => "leader",
+        Some(node) if node.role() == v1::NodeRole::Worker => "worker",
+        _ => "voter",
+    }
+}
+
+fn create(
+    stage: &Stage,
+    options: &QuickstartOptions,
+    node: &NodeName,
+) -> Result<v1::Container, LabError> {
+    let mut spec = ContainerSpec {
+        image: Some(stage.image.clone()),
+        disk: stage.disk,
+        ..ContainerSpec::default()
+    };
+    if options.noise_bytes_per_s > 0 {
+        let rate = options.noise_bytes_per_s.to_string();
+        spec.env.insert("NOISE_BYTES_PER_S".into(), rate);
+    }
+    let name = &stage.container;
+    stage.cluster.ask(async |s| {
+        let (container, operation) = s.create(name, &spec, false, Some(node)).await?;
+        if let Some(operation) = operation {
+            s.follow(operation, CREATE_LIMIT, |_| {}).await?;
+        }
+        Ok(container)
+    })
+}
+
+/// A number from `low` up to, but not including, `high` (`low` if there is none).
+fn random(low: u64, high: u64) -> u64 {
+    let bytes = RequestId::generate().to_bytes();
+    // The last eight bytes of a UUIDv7 are random but for two bits at the top.
+    let number = bytes[10..].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    low + number.checked_rem(high.saturating_sub(low)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn randomness_stays_in_range() {
+        assert!((0..200).all(|_| (5..8).contains(&random(5, 8))));
+        assert_eq!(random(5, 5), 5);
+    }
+}

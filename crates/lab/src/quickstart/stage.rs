@@ -1,0 +1,152 @@
+//! The lab, the cluster on it and the image: what all rounds share.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::time::Duration;
+
+use holdfast_cli::client::import_start;
+use holdfast_proto::v1;
+use holdfast_proto::v1::import_request::Part as ImportPart;
+use holdfast_types::{ByteSize, ContainerName, ImageName, NameError};
+
+use super::Narrator;
+use super::options::{ImageKind, QuickstartOptions, Target};
+use crate::LabError;
+use crate::cluster::Cluster;
+use crate::lab::{Lab, ScopedLab, UpOptions};
+use crate::observe::Observer;
+use crate::plan::Part;
+use crate::record::Purpose;
+use crate::workload::{busybox_rootfs, debian_rootfs};
+
+/// The rehearsed container's name.
+const CONTAINER: &str = "web";
+/// An image travels in messages of this size.
+const IMPORT_CHUNK: usize = 1 << 20;
+const CLEAR_LIMIT: Duration = Duration::from_secs(60);
+
+pub(super) struct Stage {
+    lab: ScopedLab,
+    pub(super) cluster: Cluster,
+    pub(super) observer: Observer,
+    pub(super) image: ImageName,
+    pub(super) disk: ByteSize,
+    pub(super) container: ContainerName,
+}
+
+impl Stage {
+    pub(super) fn set(options: &QuickstartOptions, narrator: &Narrator) -> Result<Self, LabError> {
+        let replace = replaceable(&options.name)?;
+        let up = UpOptions {
+            dir: options.dir.clone(),
+            workers: usize::from(options.kill == Some(Target::Worker)),
+            replace,
+            purpose: Purpose::Rehearsal,
+            ..UpOptions::new(&options.name, options.programs.clone())
+        };
+        narrator.say(format_args!("bringing up a lab of {} nodes", up.voters + up.workers));
+        let lab = ScopedLab::up(&up)?;
+        let formed = lab.form_cluster();
+        if let Err(error) = formed {
+            show_logs(&lab);
+            return Err(error);
+        }
+        let cluster = Cluster::of(&lab)?;
+        let status = cluster.ask(async |s| s.status().await)?;
+        narrator.say(format_args!("the cluster is formed; {} leads", status.leader));
+        let observer = Observer::start(lab.layout())?;
+        let image = import(&cluster, options.image, narrator)?;
+        let least = match options.image {
+            ImageKind::Busybox => ByteSize::mib(128),
+            ImageKind::Debian12 => ByteSize::gib(1),
+        };
+        Ok(Self {
+            lab,
+            cluster,
+            observer,
+            image: name(&image.name)?,
+            disk: least.max(ByteSize(image.size_bytes)),
+            container: name(CONTAINER)?,
+        })
+    }
+
+    pub(super) fn lab(&self) -> &Lab {
+        &self.lab
+    }
+
+    pub(super) fn keep(self) {
+        self.lab.keep();
+    }
+
+    /// Removes the round's container, and waits until it is gone everywhere.
+    pub(super) fn clear(&self, narrator: &Narrator) -> Result<(), LabError> {
+        let container = &self.container;
+        self.cluster.ask(async |s| s.delete(container, true).await)?;
+        self.cluster.wait_for("the removal of the container", CLEAR_LIMIT, async |s| {
+            Ok(s.containers().await?.is_empty().then_some(()))
+        })?;
+        narrator.say("the container is removed");
+        Ok(())
+    }
+
+    pub(super) fn show_logs(&self) {
+        show_logs(&self.lab);
+    }
+}
+
+/// A rehearsal's lab may be replaced by the next one's; a lab that somebody made may not.
+fn replaceable(name: &str) -> Result<bool, LabError> {
+    match Lab::open(name).and_then(|lab| lab.record()) {
+        Ok(record) if record.purpose == Purpose::Rehearsal => Ok(true),
+        Ok(_) => Err(LabError::AlreadyUp(name.to_owned())),
+        Err(LabError::NoLab(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads a name of ours.
+pub(super) fn name<T: std::str::FromStr<Err = NameError>>(text: &str) -> Result<T, LabError> {
+    text.parse()
+        .map_err(|e: NameError| LabError::Cluster { code: e.code(), message: e.to_string() })
+}
+
+fn import(cluster: &Cluster, kind: ImageKind, narrator: &Narrator) -> Result<v1::Image, LabError> {
+    let (title, bytes) = match kind {
+        ImageKind::Busybox => ("busybox", busybox_rootfs()?),
+        ImageKind::Debian12 => {
+            narrator.say("building a Debian 12 root filesystem (about 20 s)");
+            let dir =
+                tempfile::tempdir().map_err(LabError::io("cannot make", &std::env::temp_dir()))?;
+            let archive = debian_rootfs(dir.path())?;
+            ("debian12", fs::read(&archive).map_err(LabError::io("cannot read", &archive))?)
+        }
+    };
+    let start = import_start(&name(title)?, 0);
+    let data: Vec<_> = bytes.chunks(IMPORT_CHUNK).map(<[u8]>::to_vec).collect();
+    let data =
+        data.into_iter().map(|d| v1::ImportRequest { part: Some(ImportPart::Data(d.into())) });
+    let parts = std::iter::once(start).chain(data);
+    let image = cluster.ask(async |s| s.import(tokio_stream::iter(parts)).await)?;
+    narrator.say(format_args!("image {title}: {} entries", image.entries));
+    Ok(image)
+}
+
+/// The end of every node's logs, when something went wrong.
+fn show_logs(lab: &Lab) {
+    const TAIL: u64 = 6000;
+    let nodes = lab.record().map(|r| r.nodes).unwrap_or_default();
+    for node in &nodes {
+        for part in [Part::Guardian, Part::Daemon] {
+            let path = lab.layout().node_dir(&node.name).join(format!("{}.log", part.unit()));
+            let Ok(mut file) = File::open(&path) else { continue };
+            let length = file.metadata().map_or(0, |m| m.len());
+            let _ = std::io::Seek::seek(
+                &mut file,
+                std::io::SeekFrom::Start(length.saturating_sub(TAIL)),
+            );
+            let mut text = Vec::new();
+            let _ = file.read_to_end(&mut text);
+            eprintln!("--- the end of {}\n{}", path.display(), String::from_utf8_lossy(&text));
+        }
+    }
+}
