@@ -24,6 +24,15 @@ pub(crate) fn until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
 
 /// Runs a program to its end without input; killed at the deadline. Returns what it printed.
 pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<String> {
+    run_accepting(command, limit, &[0])
+}
+
+/// The same, for a program whose success has more than one exit status.
+pub(crate) fn run_accepting(
+    command: &mut Command,
+    limit: Duration,
+    good: &[i32],
+) -> Result<String> {
     let tool = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| match source.kind() {
@@ -47,7 +56,7 @@ pub(crate) fn run(command: &mut Command, limit: Duration) -> Result<String> {
     let status = status.map_err(Error::io("waiting for", &tool))?;
     let out = out.join().unwrap_or_default();
     let stderr = err.join().unwrap_or_default();
-    match status.success() {
+    match status.code().is_some_and(|code| good.contains(&code)) {
         true => Ok(out),
         false => Err(Error::Tool { tool, stderr: format!("{status}: {}", stderr.trim()) }),
     }

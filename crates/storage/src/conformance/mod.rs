@@ -2,6 +2,7 @@
 //!
 //! A driver's tests make two [`Rig`]s (they may be of different drivers: a volume replicates
 //! between any two) and call [`run`]. A case panics with what went wrong.
+#![allow(clippy::unwrap_used)] // It is test code, compiled for tests of other crates too.
 
 mod epochs;
 mod lives;

@@ -39,14 +39,24 @@ pub fn new_uuid(device: &Path) -> Result<()> {
     wait::run(tool.args(["-U", "random"]).arg(device), TOOL_TIME).map(drop)
 }
 
-/// Grows the filesystem mounted at `mountpoint` to its device's size, online
-/// (`EXT4_IOC_RESIZE_FS`).
-pub fn grow(device: &Path, mountpoint: &Path) -> Result<Outcome> {
+/// Grows the unmounted filesystem on `device` to its device's size, after a check.
+pub fn grow(device: &Path) -> Result<()> {
+    /// `e2fsck(8)`: errors were corrected (a journal was replayed, for one).
+    const CORRECTED: i32 = 1;
+    let mut check = Command::new("e2fsck");
+    wait::run_accepting(check.args(["-f", "-p"]).arg(device), TOOL_TIME, &[0, CORRECTED])?;
+    wait::run(Command::new("resize2fs").arg(device), TOOL_TIME).map(drop)
+}
+
+/// Grows the filesystem mounted at `mountpoint` to its device's size (`EXT4_IOC_RESIZE_FS`, for
+/// which the kernel asks for CAP_SYS_RESOURCE).
+pub fn grow_mounted(device: &Path, mountpoint: &Path) -> Result<Outcome> {
     let size = File::open(device).and_then(|mut d| d.seek(SeekFrom::End(0)));
     let blocks = size.map_err(Error::io("measuring", device))? / BLOCK;
     let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
     let before = total(&root, mountpoint)?;
-    sys::resize_ext4(&root, blocks).map_err(Error::io("growing the filesystem at", mountpoint))?;
+    let grown = sys::resize_ext4(&root, blocks);
+    grown.map_err(Error::io("growing the filesystem at", mountpoint))?;
     match total(&root, mountpoint)? == before {
         true => Ok(Outcome::AlreadyThere),
         false => Ok(Outcome::Changed),
@@ -66,8 +76,8 @@ pub fn trim(mountpoint: &Path) -> Result<u64> {
     sys::trim(&root).map_err(Error::io("trimming", mountpoint))
 }
 
-/// How many writes and discards `device` has completed since it was attached. Equal counts mean
-/// equal content (`Documentation/block/stat`).
+/// How many sectors `device` has written and discarded since it was attached. Equal counts mean
+/// equal content. (Not the number of requests: a cache flush counts as one of those.)
 pub fn write_counter(device: &Path) -> Result<u64> {
     let meta = std::fs::metadata(device).map_err(Error::io("reading", device))?;
     if !meta.file_type().is_block_device() {
@@ -80,10 +90,10 @@ pub fn write_counter(device: &Path) -> Result<u64> {
     parse_counter(&text).ok_or_else(|| Error::Corrupt { path: path.into(), reason: text })
 }
 
-/// Writes completed are the 5th number, discards completed the 12th.
+/// `Documentation/block/stat`: the 7th number is sectors written, the 14th sectors discarded.
 fn parse_counter(stat: &str) -> Option<u64> {
     let number = |n: usize| stat.split_whitespace().nth(n)?.parse::<u64>().ok();
-    Some(number(4)? + number(11)?)
+    Some(number(6)? + number(13)?)
 }
 
 fn total(root: &File, path: &Path) -> Result<u64> {
@@ -98,7 +108,7 @@ mod tests {
     #[test]
     fn the_counter_adds_writes_and_discards() {
         let stat = "  10  0 80 1  7 2 56 3  0 4 5  3 0 24 1  0 0\n";
-        assert_eq!(parse_counter(stat), Some(10));
+        assert_eq!(parse_counter(stat), Some(80));
         assert_eq!(parse_counter("1 2 3"), None);
     }
 }

@@ -22,3 +22,6 @@ pub use apply::{Applier, Sink};
 pub use decode::Decoder;
 pub use encode::{Encoder, send};
 pub use wire::{CHUNK, FRAME, Header, Record, StreamError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! The stream against what a network, a disk or an enemy makes of it (I27).
+
+use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use proptest::prelude::*;
+
+use super::wire::{CHUNK, FRAME};
+use super::{Decoder, Encoder, Record, StreamError};
+use crate::Result;
+use crate::pool::{Extent, ExtentKind, Offer, SnapshotReader};
+
+const SIZE: u64 = 4 << 20;
+
+struct Memory(Vec<u8>);
+
+impl SnapshotReader for Memory {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        buf.copy_from_slice(&self.0[offset as usize..][..buf.len()]);
+        Ok(())
+    }
+}
+
+fn offer() -> Offer {
+    let snapshot = SnapshotId {
+        volume: VolumeUid::generate(),
+        epoch: Epoch(1),
+        seq: Seq(1),
+        uuid: SnapshotUuid::generate(),
+        parent: None,
+    };
+    Offer { snapshot, base: None, size: ByteSize(SIZE), taken: TimestampMs(1) }
+}
+
+fn encode(content: &[u8], extents: Vec<Extent>, from: u64) -> Vec<Vec<u8>> {
+    let reader = Box::new(Memory(content.to_vec()));
+    let encoder = Encoder::new(offer(), from, extents, reader, Vec::new()).unwrap();
+    encoder.map(|frame| frame.unwrap().to_vec()).collect()
+}
+
+/// Applies a stream, cut into pieces of `cut` bytes, to zeros.
+fn decode(stream: &[u8], cut: usize) -> Result<(Vec<u8>, bool), StreamError> {
+    let mut out = vec![0; SIZE as usize];
+    let mut decoder = Decoder::default();
+    for piece in stream.chunks(cut) {
+        decoder.feed(piece, |record| -> Result<(), StreamError> {
+            match record {
+                Record::Data { offset, data } => {
+                    out[offset as usize..][..data.len()].copy_from_slice(data);
+                }
+                Record::Hole { offset, len } => out[offset as usize..][..len as usize].fill(0),
+                Record::Header(_) | Record::End => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok((out, decoder.ended()))
+}
+
+/// Ordered extents and a content that has noise, text and zeros in it.
+fn delta() -> impl Strategy<Value = (Vec<u8>, Vec<Extent>)> {
+    let piece = (1u64..200_000, 1u64..600_000, 0u8..4);
+    proptest::collection::vec(piece, 0..8).prop_map(|pieces| {
+        let mut content = vec![0u8; SIZE as usize];
+        let mut extents = Vec::new();
+        let mut at = 0;
+        for (gap, len, what) in pieces {
+            let offset = at + gap;
+            let len = len.min(SIZE.saturating_sub(offset));
+            if len == 0 {
+                break;
+            }
+            at = offset + len;
+            let range = &mut content[offset as usize..at as usize];
+            match what {
+                0 => {
+                    blake3::Hasher::new().update(&offset.to_le_bytes()).finalize_xof().fill(range);
+                }
+                1 => range.iter_mut().zip(b"holdfast ".iter().cycle()).for_each(|(o, b)| *o = *b),
+                _ => {}
+            }
+            let kind = if what == 3 { ExtentKind::Hole } else { ExtentKind::Data };
+            extents.push(Extent { offset, len, kind });
+        }
+        (content, extents)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn what_is_sent_arrives_however_it_is_cut((content, extents) in delta(), cut in 1usize..70_000) {
+        let frames = encode(&content, extents, 0);
+        prop_assert!(frames.iter().all(|f| f.len() <= FRAME));
+        let cut = cut.max(frames.concat().len() / 5_000);
+        let (out, ended) = decode(&frames.concat(), cut).unwrap();
+        prop_assert!(ended);
+        prop_assert!(out == content);
+    }
+
+    /// A resumed stream is the rest of the whole one.
+    #[test]
+    fn a_stream_may_begin_in_the_middle((content, extents) in delta(), from in 0..SIZE) {
+        let (out, ended) = decode(&encode(&content, extents, from).concat(), CHUNK).unwrap();
+        prop_assert!(ended);
+        prop_assert!(out[from as usize..] == content[from as usize..]);
+        prop_assert!(out[..from as usize].iter().all(|b| *b == 0));
+    }
+
+    #[test]
+    fn one_changed_bit_is_noticed((content, extents) in delta(), at: prop::sample::Index, bit in 0u8..8) {
+        let mut stream = encode(&content, extents, 0).concat();
+        let at = at.index(stream.len());
+        stream[at] ^= 1 << bit;
+        // Either refused, or (a length that now asks for more) never complete.
+        if let Ok((_, ended)) = decode(&stream, CHUNK) {
+            prop_assert!(!ended, "byte {}", at);
+        }
+    }
+
+    #[test]
+    fn a_stream_cut_short_never_ends((content, extents) in delta(), at: prop::sample::Index) {
+        let stream = encode(&content, extents, 0).concat();
+        let (_, ended) = decode(&stream[..at.index(stream.len())], CHUNK).unwrap();
+        prop_assert!(!ended);
+    }
+
+    #[test]
+    fn garbage_is_refused(bytes in proptest::collection::vec(any::<u8>(), 8..4_000)) {
+        prop_assert!(decode(&bytes, 97).is_err());
+    }
+
+    /// Also garbage that begins well, whose lengths are all it has to lie with.
+    #[test]
+    fn garbage_after_a_good_header_is_refused(
+        tag in prop::sample::select(b"DZ0TX".to_vec()),
+        bytes in proptest::collection::vec(any::<u8>(), 80..600),
+    ) {
+        let whole = encode(&[], Vec::new(), 0).concat();
+        let mut stream = whole[..whole.len() - super::wire::TRAILER].to_vec();
+        stream.push(tag);
+        stream.extend_from_slice(&bytes);
+        if let Ok((_, ended)) = decode(&stream, 97) {
+            prop_assert!(!ended);
+        }
+    }
+}
+
+#[test]
+fn something_after_the_end_is_refused() {
+    let mut stream = encode(&[], Vec::new(), 0).concat();
+    assert!(decode(&stream, CHUNK).unwrap().1);
+    stream.push(0);
+    assert_eq!(decode(&stream, CHUNK).unwrap_err(), StreamError::AfterEnd);
+}
+
+/// Frames of one valid stream, left out or swapped, are no valid stream.
+#[test]
+fn frames_out_of_place_are_noticed() {
+    let mut content = vec![0; SIZE as usize];
+    blake3::Hasher::new().finalize_xof().fill(&mut content);
+    let whole = Extent { offset: 0, len: SIZE, kind: ExtentKind::Data };
+    let frames = encode(&content, vec![whole], 0);
+    assert!(frames.len() > 3);
+    let mut swapped = frames.clone();
+    swapped.swap(1, 2);
+    assert!(decode(&swapped.concat(), CHUNK).is_err());
+    let mut short = frames;
+    short.remove(1);
+    assert!(decode(&short.concat(), CHUNK).is_err());
+}
