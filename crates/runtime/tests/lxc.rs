@@ -355,3 +355,33 @@ fn assert_nothing_left(node: &Node, uid: ContainerUid) {
         }
     }
 }
+
+/// A whole Debian with systemd, unprivileged. `HF_DEBIAN_TAR` names the archive, made with
+/// `mmdebstrap --variant=minbase --include=systemd,systemd-sysv,dbus bookworm debian.tar`.
+#[test]
+#[ignore = "needs a Debian root filesystem, named by HF_DEBIAN_TAR"]
+fn debian_boots_until_systemd_says_running_and_stops_when_asked() {
+    let node = Node::new();
+    let mut request = node.request("");
+    request.command = Vec::new();
+    request.rootfs = request.rootfs.with_file_name("debian");
+    fs::create_dir(&request.rootfs).unwrap();
+    let archive = fs::File::open(std::env::var_os("HF_DEBIAN_TAR").unwrap()).unwrap();
+    let stats =
+        holdfast_runtime::image::unpack(archive, &request.rootfs, Default::default()).unwrap();
+    assert!(stats.has_init);
+    node.runtime.start(&request).unwrap();
+    let state = || {
+        let out = node.exec(request.uid, &["systemctl", "is-system-running"]);
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    };
+    wait_for("the boot", || {
+        !matches!(state().as_str(), "" | "offline" | "starting" | "initializing")
+    });
+    let failed = node.exec(request.uid, &["systemctl", "--failed", "--plain", "--no-legend"]);
+    assert_eq!(state(), "running", "{}", String::from_utf8_lossy(&failed.stdout));
+    let begun = Instant::now();
+    assert_eq!(node.runtime.stop(request.uid, SOON).unwrap(), Stopped::Clean);
+    println!("stopped in {:?}", begun.elapsed());
+    assert_nothing_left(&node, request.uid);
+}
