@@ -10,7 +10,7 @@
 //! ```
 //!
 //! What is promised here: I1 to I6. One leader a term comes from openraft's standard leader ids;
-//! I5 from [`store`], which acknowledges only what an `fdatasync` has covered; I6 from [`read`],
+//! I5 from `store`, which acknowledges only what an `fdatasync` has covered; I6 from `read`,
 //! whose rounds begin after the callers that they serve asked.
 
 mod codec;

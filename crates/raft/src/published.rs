@@ -158,3 +158,45 @@ impl Publisher {
         old
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::{Command, RemoveImage};
+    use holdfast_types::{RequestId, TimestampMs};
+
+    use super::*;
+
+    fn item(index: u64) -> Item {
+        let command = Command::RemoveImage(RemoveImage { name: "none".parse().unwrap() });
+        let entry = Entry { request: RequestId::generate(), at: TimestampMs(index), command };
+        Item { index, entry: (!index.is_multiple_of(5)).then_some(entry) }
+    }
+
+    /// I4: taking turns gives what one state gives, and what a reader holds never changes.
+    #[test]
+    fn two_states_in_turn_are_one_state() {
+        let hashes = Hashes::new(1);
+        let mut publisher = Publisher::new(0, 0, State::default(), hashes.clone());
+        let applied = publisher.subscribe();
+        let mut plain = State::default();
+        let mut held = Vec::new();
+        let mut index = 0;
+        for round in 0..40u64 {
+            let batch: Vec<_> = (0..=round % 4).map(|i| item(index + 1 + i)).collect();
+            index += batch.len() as u64;
+            let mut expected = Vec::new();
+            for item in &batch {
+                let answer = item.entry.clone().map(|e| apply(&mut plain, item.index, e));
+                expected.push(answer);
+            }
+            assert_eq!(publisher.apply(batch, 1), expected);
+            let now = applied.borrow().clone();
+            assert_eq!((now.index, &*now.state), (index, &plain));
+            assert_eq!(hashes.at(index), Some(now.hash()));
+            if round % 3 == 0 {
+                held.push((now.hash(), now));
+            }
+        }
+        assert!(held.iter().all(|(hash, state)| state.hash() == *hash));
+    }
+}

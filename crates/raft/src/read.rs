@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError as OpenraftError};
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +24,7 @@ use crate::types::Raft;
 /// Callers waiting; beyond it they wait to wait.
 const QUEUE: usize = 4_096;
 
+type Round = BoxFuture<'static, Result<u64, RaftError>>;
 type Waiter = oneshot::Sender<Result<u64, RaftError>>;
 
 /// The way to ask for a round. Cheap to clone.
@@ -38,8 +40,12 @@ impl Rounds {
         health: Health,
         limit: Duration,
     ) -> (Self, impl Future<Output = ()> + Send) {
+        Self::of(move || Box::pin(round(raft.clone(), health.clone(), limit)))
+    }
+
+    fn of(begin: impl Fn() -> Round + Send) -> (Self, impl Future<Output = ()> + Send) {
         let (waiters, queue) = mpsc::channel(QUEUE);
-        (Self { waiters }, run(raft, health, limit, queue))
+        (Self { waiters }, run(begin, queue))
     }
 
     /// An index such that everything acknowledged before the call is at or below it. It has been
@@ -51,11 +57,11 @@ impl Rounds {
     }
 }
 
-async fn run(raft: Raft, health: Health, limit: Duration, mut queue: mpsc::Receiver<Waiter>) {
+async fn run(begin: impl Fn() -> Round, mut queue: mpsc::Receiver<Waiter>) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, QUEUE).await > 0 {
         // Everyone in `waiting` called before this line, where the round begins.
-        let result = round(&raft, &health, limit).await;
+        let result = begin().await;
         for waiter in waiting.drain(..) {
             // A caller that gave up does not mind.
             drop(waiter.send(result.clone()));
@@ -63,7 +69,7 @@ async fn run(raft: Raft, health: Health, limit: Duration, mut queue: mpsc::Recei
     }
 }
 
-async fn round(raft: &Raft, health: &Health, limit: Duration) -> Result<u64, RaftError> {
+async fn round(raft: Raft, health: Health, limit: Duration) -> Result<u64, RaftError> {
     health.check()?;
     match timeout(limit, raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
         Err(_) => Err(RaftError::NoQuorum),
@@ -75,5 +81,52 @@ async fn round(raft: &Raft, health: &Health, limit: Duration) -> Result<u64, Raf
             Err(RaftError::NoQuorum)
         }
         Ok(Err(OpenraftError::Fatal(_))) => Err(health.check().err().unwrap_or(RaftError::Stopped)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    /// I6: who calls while a round runs is answered by the next, and the next serves all of them.
+    #[tokio::test]
+    async fn nobody_joins_a_round_that_has_begun() {
+        let (begun_tx, mut begun) = mpsc::unbounded_channel();
+        let finish = Arc::new(Semaphore::new(0));
+        let gate = finish.clone();
+        let number = std::sync::atomic::AtomicU64::new(0);
+        let (rounds, serve) = Rounds::of(move || {
+            let n = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+            begun_tx.send(n).unwrap();
+            let gate = gate.clone();
+            Box::pin(async move {
+                gate.acquire().await.unwrap().forget();
+                Ok(n)
+            })
+        });
+        tokio::spawn(serve);
+        let call = || {
+            let rounds = rounds.clone();
+            tokio::spawn(async move { rounds.read_index().await })
+        };
+        let early = call();
+        assert_eq!(begun.recv().await, Some(1));
+        let late: Vec<_> = (0..10).map(|_| call()).collect();
+        // All of them are in the queue before the first round ends.
+        while rounds.waiters.capacity() > QUEUE - 10 {
+            tokio::task::yield_now().await;
+        }
+        finish.add_permits(1);
+        assert_eq!(early.await.unwrap(), Ok(1));
+        assert_eq!(begun.recv().await, Some(2));
+        finish.add_permits(1);
+        for call in late {
+            assert_eq!(call.await.unwrap(), Ok(2));
+        }
+        assert!(begun.try_recv().is_err(), "a third round for ten callers");
     }
 }

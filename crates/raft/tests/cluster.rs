@@ -4,8 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use holdfast_proto::RemoteError;
+use holdfast_proto::internal::raft_service_client::RaftServiceClient;
+use holdfast_proto::internal::{RaftRequest, SnapshotPart, SnapshotStart, snapshot_part};
 use holdfast_raft::{RaftConfig, RaftNode};
-use holdfast_types::{Code, NodeId, RequestId};
+use holdfast_types::{ClusterId, Code, NodeId, RequestId};
 use support::{Cluster, entry, wait};
 
 fn plain(_: &mut RaftConfig) {}
@@ -260,6 +263,53 @@ async fn a_foreign_directory_is_refused() {
     let dir = cluster.machines[0].dir.path().join("raft");
     let found = RaftNode::identity(&dir).unwrap().unwrap();
     assert_eq!(found, cluster.machines[0].identity);
-    cluster.machines[0].identity.cluster = holdfast_types::ClusterId::generate();
+    cluster.machines[0].identity.cluster = ClusterId::generate();
     assert_eq!(cluster.boot(0).await.unwrap_err().code(), Code::WrongCluster);
+}
+
+/// I26, I27: what is for another cluster or node, or is no message at all, changes nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_and_garbage_are_refused_at_the_door() {
+    let cluster = Cluster::of(1, plain).await;
+    let machine = &cluster.machines[0];
+    let before = machine.node().metrics();
+    let address = machine.addr.parse().unwrap();
+    let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+    let mut client = RaftServiceClient::new(channel);
+    let right = RaftRequest {
+        cluster_id: cluster.cluster.to_bytes().into(),
+        from: 2,
+        to: 1,
+        body: vec![0xc1; 100].into(),
+    };
+    let foreign = ClusterId::generate().to_bytes().into();
+    let cases = [
+        (RaftRequest { cluster_id: foreign, ..right.clone() }, Code::WrongCluster),
+        (RaftRequest { to: 2, ..right.clone() }, Code::WrongCluster),
+        (RaftRequest { cluster_id: vec![1].into(), ..right.clone() }, Code::InvalidArgument),
+        (RaftRequest { body: Vec::new().into(), ..right.clone() }, Code::InvalidArgument),
+        (right, Code::InvalidArgument),
+    ];
+    for (request, code) in cases {
+        let answers = [
+            client.append(request.clone()).await,
+            client.vote(request.clone()).await,
+            client.pre_vote(request.clone()).await,
+            client.transfer_leader(request.clone()).await,
+            client.install_snapshot(tokio_stream::once(start(request))).await,
+        ];
+        for answer in answers {
+            assert_eq!(RemoteError::from(answer.unwrap_err()).code, code);
+        }
+    }
+    let empty = tokio_stream::empty::<SnapshotPart>();
+    assert!(client.install_snapshot(empty).await.is_err());
+    let after = machine.node().metrics();
+    assert_eq!((after.term, after.last_log), (before.term, before.last_log));
+    assert!(machine.node().leadership_now().reign.is_some());
+}
+
+fn start(request: RaftRequest) -> SnapshotPart {
+    let start = SnapshotStart { request: Some(request), size_bytes: 0, hash: Vec::new().into() };
+    SnapshotPart { part: Some(snapshot_part::Part::Start(start)) }
 }

@@ -247,6 +247,18 @@ async fn a_half_made_sled_snapshot_is_removed() {
     assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(id(1, 19)));
 }
 
+/// sled's snapshot is a cache of its log; without it all is still there.
+#[tokio::test]
+async fn a_damaged_sled_snapshot_is_set_aside() {
+    let dir = filled().await;
+    let bad = dir.path().join("log/snap.0000000000ABCDEF");
+    std::fs::write(&bad, b"no snapshot at all, but long enough to be read as one").unwrap();
+    let mut store = open(&dir).unwrap();
+    assert_eq!(store.get_log_state().await.unwrap().last_log_id, Some(id(1, 19)));
+    assert!(!bad.exists());
+    assert!(dir.path().join("log.aside-1/snap.0000000000ABCDEF").exists());
+}
+
 #[tokio::test]
 async fn a_directory_in_use_is_refused() {
     let dir = filled().await;
