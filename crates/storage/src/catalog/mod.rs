@@ -1,9 +1,11 @@
 //! What a pool knows of a volume, and the rules of changing it. Pure; every driver uses it.
 //!
 //! A driver keeps one [`VolumeState`] per volume durably, changes a copy of it by the verbs in
-//! `rules`, prepares the data, and commits by replacing the stored state in one step.
+//! the submodules, prepares the data, and commits by replacing the stored state in one step.
 
-mod rules;
+mod primary;
+mod promises;
+mod replica;
 
 use std::collections::BTreeMap;
 

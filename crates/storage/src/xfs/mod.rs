@@ -18,6 +18,7 @@ mod open;
 mod receive;
 mod scratch;
 mod space;
+mod verbs;
 mod volume;
 
 use std::collections::{BTreeMap, HashMap};
@@ -232,7 +233,7 @@ impl Pool for XfsPool {
     }
 
     fn promote(&self, uid: VolumeUid, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
-        self.get(uid)?.promote(from, epoch)
+        self.get(uid)?.promote(from, epoch, &self.holds)
     }
 
     fn continue_live(&self, uid: VolumeUid, epoch: Epoch) -> Result<Outcome> {

@@ -112,7 +112,13 @@ impl Sink for FileSink {
         let mut slot = self.volume.slot()?;
         let mut next = slot.state.clone();
         // The epoch is checked again: a seal may have come meanwhile (I11).
-        let info = next.add_received(&self.offer)?;
+        let info = match next.add_received(&self.offer) {
+            Ok(info) => info,
+            Err(error) => {
+                self.volume.drop_partial(&mut slot)?;
+                return Err(error);
+            }
+        };
         let path = self.volume.snapshot_path(info.id.uuid);
         fs::rename(&self.path, &path).map_err(Error::io("naming", &path))?;
         self.volume.commit(&mut slot, next)?;

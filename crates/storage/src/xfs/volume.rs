@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use holdfast_types::{SnapshotUuid, VolumeUid};
 use rustix::fs::ioctl_ficlone;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::catalog::VolumeState;
 use crate::durable;
 use crate::holds::Holds;
 use crate::loopdev::{Backing, LoopDevice};
-use crate::pool::{Offer, Outcome, Partial, Quiesce, Tail, VolumeInfo};
+use crate::pool::{Offer, Outcome, Partial, VolumeInfo};
 use crate::{Error, Result};
 
 const KIND: &str = "volume";
@@ -127,7 +127,7 @@ impl Volume {
         self.dir.join(format!("part-{uuid}"))
     }
 
-    fn live_path(&self, generation: u64) -> PathBuf {
+    pub(super) fn live_path(&self, generation: u64) -> PathBuf {
         self.dir.join(live_name(generation))
     }
 
@@ -160,7 +160,7 @@ impl Volume {
         self.change_slot(&mut slot, verb)
     }
 
-    fn change_slot(
+    pub(super) fn change_slot(
         &self,
         slot: &mut Slot,
         verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
@@ -173,124 +173,7 @@ impl Volume {
         Ok(outcome)
     }
 
-    pub(super) fn release(&self, epoch: Epoch) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        slot.refuse_active()?;
-        self.change_slot(&mut slot, |state| Ok(state.release(epoch)))
-    }
-
-    pub(super) fn snapshot(
-        &self,
-        id: &SnapshotId,
-        taken: TimestampMs,
-        quiesce: &mut dyn Quiesce,
-    ) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        let mut next = slot.state.clone();
-        if next.add_snapshot(id, taken)? == Outcome::AlreadyThere {
-            return Ok(Outcome::AlreadyThere);
-        }
-        let live = self.live_path(slot.state.live()?.generation);
-        let live = File::open(&live).map_err(Error::io("opening", &live))?;
-        let path = self.snapshot_path(id.uuid);
-        let file = create(&path)?;
-        let cloned = quiesce
-            .freeze()
-            .and_then(|()| ioctl_ficlone(&file, &live).map_err(Error::io("cloning into", &path)));
-        // A window that closed early was no window: the clone is not used.
-        let result = cloned.and(quiesce.thaw()).and_then(|()| {
-            file.sync_all().map_err(Error::io("syncing", &path))?;
-            self.commit(&mut slot, next)
-        });
-        if result.is_err() {
-            durable::remove_file(&path)?;
-        }
-        result.map(|()| Outcome::Changed)
-    }
-
-    /// Nothing is copied: the live part is a new reflink of the snapshot.
-    pub(super) fn promote(&self, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        let mut next = slot.state.clone();
-        if next.promote(from, epoch)? == Outcome::AlreadyThere {
-            return Ok(Outcome::AlreadyThere);
-        }
-        let source = self.snapshot_path(from);
-        let source = File::open(&source).map_err(Error::io("opening", &source))?;
-        let path = self.live_path(next.live()?.generation);
-        let file = create(&path)?;
-        ioctl_ficlone(&file, &source).map_err(Error::io("cloning into", &path))?;
-        file.sync_all().map_err(Error::io("syncing", &path))?;
-        self.commit(&mut slot, next)?;
-        Ok(Outcome::Changed)
-    }
-
-    /// The tail is linked before the commit and the live name removed after it, so that at every
-    /// moment the committed state's files are there.
-    pub(super) fn demote(&self, to: Option<SnapshotUuid>, tail: Option<&Tail>) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        slot.refuse_active()?;
-        let mut next = slot.state.clone();
-        let outcome = next.demote(to, tail)?;
-        if outcome == Outcome::AlreadyThere {
-            return Ok(outcome);
-        }
-        let live = slot.state.live.as_ref().map(|live| self.live_path(live.generation));
-        if let (Some(live), Some(tail)) = (&live, tail) {
-            let file = File::open(live).map_err(Error::io("opening", live))?;
-            file.sync_all().map_err(Error::io("syncing", live))?;
-            let path = self.snapshot_path(tail.uuid);
-            durable::remove_file(&path)?;
-            fs::hard_link(live, &path).map_err(Error::io("linking", &path))?;
-        }
-        self.commit(&mut slot, next)?;
-        live.map_or(Ok(()), |live| durable::remove_file(&live))?;
-        Ok(outcome)
-    }
-
-    pub(super) fn resize(&self, size: ByteSize) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        let mut next = slot.state.clone();
-        if next.resize(size)? == Outcome::AlreadyThere {
-            return Ok(Outcome::AlreadyThere);
-        }
-        let path = self.live_path(next.live()?.generation);
-        let file = OpenOptions::new().write(true).open(&path);
-        let file = file.map_err(Error::io("opening", &path))?;
-        file.set_len(size.bytes()).map_err(Error::io("sizing", &path))?;
-        file.sync_all().map_err(Error::io("syncing", &path))?;
-        self.commit(&mut slot, next)?;
-        slot.active.as_ref().map_or(Ok(()), LoopDevice::grown)?;
-        Ok(Outcome::Changed)
-    }
-
-    pub(super) fn remove_snapshot(&self, slot: &mut Slot, uuid: SnapshotUuid) -> Result<Outcome> {
-        let outcome = self.change_slot(slot, |state| Ok(state.forget(uuid)))?;
-        durable::remove_file(&self.snapshot_path(uuid))?;
-        Ok(outcome)
-    }
-
-    pub(super) fn activate(&self, epoch: Epoch) -> Result<PathBuf> {
-        let mut slot = self.slot()?;
-        slot.state.may_activate(epoch)?;
-        if slot.active.is_none() {
-            let path = self.live_path(slot.state.live()?.generation);
-            slot.active = Some(LoopDevice::attach(&path)?);
-        }
-        let device = slot.active.as_ref().map(|d| d.path().to_owned());
-        device.ok_or_else(|| slot.state.wrong("its device went away"))
-    }
-
-    pub(super) fn deactivate(&self) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        let Some(device) = slot.active.take() else { return Ok(Outcome::AlreadyThere) };
-        device.detach().map(|()| Outcome::Changed).map_err(|(device, error)| {
-            slot.active = device;
-            error
-        })
-    }
-
-    /// Forgets an interrupted receive.
+    /// Forgets an interrupted receive; nothing else may be writing it.
     pub(super) fn drop_partial(&self, slot: &mut Slot) -> Result<Outcome> {
         let Some(partial) = slot.partial.take() else { return Ok(Outcome::AlreadyThere) };
         durable::remove_file(&self.dir.join("part.json"))?;

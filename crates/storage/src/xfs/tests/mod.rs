@@ -206,6 +206,30 @@ fn leftovers_of_a_crash_are_removed() {
     rig.pool().deactivate(uid).unwrap();
 }
 
+/// I20: past the threshold nothing new is admitted; what is there goes on.
+#[test]
+fn a_filling_pool_admits_nothing_new() {
+    let mut rig = XfsRig::new();
+    let (uid, other) = (VolumeUid::generate(), VolumeUid::generate());
+    rig.pool().create(uid, ByteSize::mib(64), Epoch(1)).unwrap();
+    rig.options.threshold_percent = 0;
+    rig.reopen();
+    let create = rig.pool().create(other, ByteSize::mib(8), Epoch(1));
+    assert!(matches!(create, Err(Error::Full { .. })));
+    let state = rig.pool().volume(uid).unwrap().state;
+    let id = state.next_snapshot(holdfast_types::SnapshotUuid::generate()).unwrap();
+    let taken = holdfast_types::TimestampMs(1);
+    rig.pool().snapshot(&id, taken, &mut crate::AlreadyQuiet).unwrap();
+    let snapshot = holdfast_types::SnapshotId {
+        volume: other,
+        uuid: holdfast_types::SnapshotUuid::generate(),
+        ..id
+    };
+    let offer = crate::Offer { snapshot, base: None, size: ByteSize::mib(64), taken };
+    assert!(matches!(rig.pool().begin_receive(&offer), Err(Error::Full { .. })));
+    assert_eq!(rig.pool().volumes().len(), 1);
+}
+
 #[test]
 fn what_cannot_carry_a_pool_is_refused() {
     let dir = tempfile::tempdir().unwrap();

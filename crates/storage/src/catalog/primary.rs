@@ -1,15 +1,11 @@
-//! The verbs on a [`VolumeState`]: each checks, changes, and says whether it changed anything.
+//! What happens to a live part: it begins, goes on, grows, is snapshotted, and ends.
 
 use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs};
 
+use super::promises::label_text;
 use super::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeState, outcome};
-use crate::pool::{Offer, Outcome, Tail};
+use crate::pool::{Outcome, Tail};
 use crate::{Error, Result};
-
-/// Longest label of a snapshot, in bytes.
-const MAX_LABEL: usize = 256;
-/// Longest role text, in bytes.
-const MAX_ROLE: usize = 64 << 10;
 
 impl VolumeState {
     /// Gives the volume a live part that began as `branch`.
@@ -84,6 +80,17 @@ impl VolumeState {
         }
     }
 
+    /// Grows the live part.
+    pub(crate) fn resize(&mut self, size: ByteSize) -> Result<Outcome> {
+        self.live()?;
+        if size < self.size {
+            return Err(Error::BadSize { size, reason: "volumes only grow" });
+        }
+        let changed = size != self.size;
+        self.size = size;
+        Ok(outcome(changed))
+    }
+
     /// Adds a snapshot of the live part. `Err` also for an identity that does not follow.
     pub(crate) fn add_snapshot(&mut self, id: &SnapshotId, taken: TimestampMs) -> Result<Outcome> {
         if let Some(known) = self.find(id.uuid) {
@@ -110,40 +117,6 @@ impl VolumeState {
         Ok(Outcome::Changed)
     }
 
-    /// Whether the offer may be received (I11); its base is the driver's to find (I19).
-    pub(crate) fn admit_receive(&self, offer: &Offer) -> Result<()> {
-        let id = &offer.snapshot;
-        self.refuse_up_to(id.epoch, self.record.sealed)?;
-        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
-        let newest = self.newest().map_or(Epoch(0), |s| s.id.epoch);
-        let known = promoted.max(newest);
-        if id.epoch < known {
-            return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
-        }
-        if self.live.is_some() {
-            return Err(self.wrong("it is the primary copy: demote it before it can receive"));
-        }
-        if self.snapshots.iter().any(|s| s.kind.on_chain() && s.id.order() == id.order()) {
-            return Err(self.wrong("another snapshot has that epoch and number"));
-        }
-        Ok(())
-    }
-
-    /// Adds a received and verified snapshot.
-    pub(crate) fn add_received(&mut self, offer: &Offer) -> Result<SnapshotInfo> {
-        self.admit_receive(offer)?;
-        let info = SnapshotInfo {
-            id: offer.snapshot,
-            size: offer.size,
-            taken: offer.taken,
-            kind: SnapshotKind::Chain,
-        };
-        self.snapshots.push(info.clone());
-        self.sort();
-        self.size = self.newest().map_or(offer.size, |s| s.size);
-        Ok(info)
-    }
-
     /// Makes the volume a replica at `to`. With a tail, the live part becomes that snapshot.
     pub(crate) fn demote(
         &mut self,
@@ -158,7 +131,7 @@ impl VolumeState {
             return Err(self.wrong("it cannot be rolled back to a diverged snapshot"));
         }
         let label = match tail {
-            Some(tail) => text("label", &tail.label, MAX_LABEL)?.to_owned(),
+            Some(tail) => label_text(&tail.label)?.to_owned(),
             None => "after the point that the cluster went on from".to_owned(),
         };
         let after = point.as_ref().map(|p| p.id.order());
@@ -188,90 +161,8 @@ impl VolumeState {
         Ok(outcome(changed))
     }
 
-    /// Says what a snapshot is kept for.
-    pub(crate) fn label(&mut self, uuid: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome> {
-        if let SnapshotKind::Kept { label } | SnapshotKind::Diverged { label } = &kind {
-            text("label", label, MAX_LABEL)?;
-        }
-        let found = self.snapshots.iter_mut().find(|s| s.id.uuid == uuid);
-        let snapshot = found.ok_or(Error::NoSnapshot(uuid))?;
-        if !snapshot.kind.on_chain() && kind.on_chain() {
-            return Err(self.wrong("a diverged snapshot does not return to the chain"));
-        }
-        let changed = snapshot.kind != kind;
-        snapshot.kind = kind;
-        Ok(outcome(changed))
-    }
-
-    /// Forgets a snapshot.
-    pub(crate) fn forget(&mut self, uuid: SnapshotUuid) -> Outcome {
-        let before = self.snapshots.len();
-        self.snapshots.retain(|s| s.id.uuid != uuid);
-        outcome(self.snapshots.len() != before)
-    }
-
-    /// Raises the sealed floor.
-    pub(crate) fn seal(&mut self, up_to: Epoch) -> Outcome {
-        let changed = up_to > self.record.sealed;
-        self.record.sealed = up_to.max(self.record.sealed);
-        outcome(changed)
-    }
-
-    /// Raises the released epoch.
-    pub(crate) fn release(&mut self, epoch: Epoch) -> Outcome {
-        let changed = epoch > self.record.released;
-        self.record.released = epoch.max(self.record.released);
-        outcome(changed)
-    }
-
-    /// Stores the caller's text.
-    pub(crate) fn set_role(&mut self, role: &str) -> Result<Outcome> {
-        if role.len() > MAX_ROLE {
-            return Err(Error::BadText("role"));
-        }
-        let changed = self.record.role != role;
-        role.clone_into(&mut self.record.role);
-        Ok(outcome(changed))
-    }
-
-    /// Grows the live part.
-    pub(crate) fn resize(&mut self, size: ByteSize) -> Result<Outcome> {
-        self.live()?;
-        if size < self.size {
-            return Err(Error::BadSize { size, reason: "volumes only grow" });
-        }
-        let changed = size != self.size;
-        self.size = size;
-        Ok(outcome(changed))
-    }
-
     /// The live part, which must be there.
     pub(crate) fn live(&self) -> Result<&Live> {
         self.live.as_ref().ok_or_else(|| self.wrong("it has no live part here"))
-    }
-
-    pub(crate) fn wrong(&self, reason: &'static str) -> Error {
-        Error::WrongState { volume: self.uid, reason }
-    }
-
-    /// The highest epoch that may never start here again.
-    fn start_floor(&self) -> Epoch {
-        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
-        promoted.max(self.record.sealed).max(self.record.released)
-    }
-
-    fn refuse_up_to(&self, offered: Epoch, floor: Epoch) -> Result<()> {
-        if offered <= floor { Err(self.stale(offered, floor)) } else { Ok(()) }
-    }
-
-    fn stale(&self, offered: Epoch, floor: Epoch) -> Error {
-        Error::StaleEpoch { volume: self.uid, offered, floor }
-    }
-}
-
-fn text<'a>(what: &'static str, text: &'a str, max: usize) -> Result<&'a str> {
-    match text.len() <= max && !text.contains(char::is_control) {
-        true => Ok(text),
-        false => Err(Error::BadText(what)),
     }
 }

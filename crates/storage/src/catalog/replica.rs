@@ -1,0 +1,66 @@
+//! What happens to snapshots as such: they are received, labelled, forgotten.
+
+use holdfast_types::{Epoch, SnapshotUuid};
+
+use super::promises::label_text;
+use super::{SnapshotInfo, SnapshotKind, VolumeState, outcome};
+use crate::pool::{Offer, Outcome};
+use crate::{Error, Result};
+
+impl VolumeState {
+    /// Whether the offer may be received (I11); its base is the driver's to find (I19).
+    pub(crate) fn admit_receive(&self, offer: &Offer) -> Result<()> {
+        let id = &offer.snapshot;
+        self.refuse_up_to(id.epoch, self.record.sealed)?;
+        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
+        let newest = self.newest().map_or(Epoch(0), |s| s.id.epoch);
+        let known = promoted.max(newest);
+        if id.epoch < known {
+            return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
+        }
+        if self.live.is_some() {
+            return Err(self.wrong("it is the primary copy: demote it before it can receive"));
+        }
+        if self.snapshots.iter().any(|s| s.kind.on_chain() && s.id.order() == id.order()) {
+            return Err(self.wrong("another snapshot has that epoch and number"));
+        }
+        Ok(())
+    }
+
+    /// Adds a received and verified snapshot.
+    pub(crate) fn add_received(&mut self, offer: &Offer) -> Result<SnapshotInfo> {
+        self.admit_receive(offer)?;
+        let info = SnapshotInfo {
+            id: offer.snapshot,
+            size: offer.size,
+            taken: offer.taken,
+            kind: SnapshotKind::Chain,
+        };
+        self.snapshots.push(info.clone());
+        self.sort();
+        self.size = self.newest().map_or(offer.size, |s| s.size);
+        Ok(info)
+    }
+
+    /// Says what a snapshot is kept for.
+    pub(crate) fn label(&mut self, uuid: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome> {
+        if let SnapshotKind::Kept { label } | SnapshotKind::Diverged { label } = &kind {
+            label_text(label)?;
+        }
+        let found = self.snapshots.iter_mut().find(|s| s.id.uuid == uuid);
+        let snapshot = found.ok_or(Error::NoSnapshot(uuid))?;
+        if !snapshot.kind.on_chain() && kind.on_chain() {
+            return Err(self.wrong("a diverged snapshot does not return to the chain"));
+        }
+        let changed = snapshot.kind != kind;
+        snapshot.kind = kind;
+        Ok(outcome(changed))
+    }
+
+    /// Forgets a snapshot.
+    pub(crate) fn forget(&mut self, uuid: SnapshotUuid) -> Outcome {
+        let before = self.snapshots.len();
+        self.snapshots.retain(|s| s.id.uuid != uuid);
+        outcome(self.snapshots.len() != before)
+    }
+}
