@@ -1,1 +1,45 @@
-//! agent
+//! One node's hands: it keeps the lease, does what `reconcile` says over storage, runtime and
+//! network, and ships and receives snapshots.
+//!
+//! ```text
+//!            leader ◀── heartbeat ── lease ──▶ guardian        (starts first, needs no storage)
+//!              │ view                  │ gate
+//!              ▼                       ▼
+//!            views ──▶ workers: one task per container ──▶ Pool · Runtime · Network
+//!                         │ replicate: one task per primary ──▶ peers' PeerService
+//!            reports ◀────┘
+//! ```
+//!
+//! The agent is told by the replicated state alone: a view of it arrives from the leader, and facts
+//! go back as reports. It has no memory that a restart could lose: what runs and what is stored is
+//! found again from the runtime and the pool.
+
+mod act;
+mod agent;
+mod clock;
+mod config;
+mod context;
+mod enter;
+mod error;
+mod gate;
+mod guardian;
+mod holdings;
+mod images;
+mod leader;
+mod lease;
+mod overlay;
+mod peers;
+mod pool_watch;
+mod reconciler;
+mod replicate;
+mod report;
+mod serve;
+mod view;
+mod worker;
+
+pub use agent::{Agent, AgentHandle, Parts};
+pub use config::{AgentConfig, AgentIdentity};
+pub use enter::GuardedEnter;
+pub use error::AgentError;
+pub use images::ImportedImage;
+pub use serve::PeerApi;

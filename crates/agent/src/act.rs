@@ -1,0 +1,222 @@
+//! What an action does to storage, runtime and network. Everything here may be repeated.
+
+use std::path::Path;
+use std::time::Duration;
+
+use holdfast_reconcile::{Observed, ObservedVolume};
+use holdfast_runtime::Status;
+use holdfast_runtime::image::ROOTFS_DIR;
+use holdfast_runtime::{ContainerNet, StartRequest};
+use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, fsys};
+use holdfast_types::{
+    AssignedView, CidrV4, ContainerUid, Epoch, NodeView, Protection, SnapshotId, SnapshotUuid,
+    VolumeUid,
+};
+use tracing::{info, warn};
+
+use crate::agent::Parts;
+use crate::clock::wall;
+use crate::error::AgentError;
+
+/// How long the last user of a mount may take to go.
+const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
+
+/// The role text of a volume whose filesystem has been given its own identity and size.
+const ROLE_READY: &str = "ready";
+
+/// The label of what was written and never shipped.
+const TAIL_LABEL: &str = "tail: written and never shipped";
+
+/// What is here of a container.
+pub(crate) fn observe(
+    parts: &Parts,
+    uid: ContainerUid,
+    mountpoint: &Path,
+    image: Option<SnapshotId>,
+) -> Result<Observed, AgentError> {
+    let volume = match parts.pool.volume(uid.into()) {
+        Ok(volume) => Some(volume),
+        Err(holdfast_storage::Error::NoVolume(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let device = volume.as_ref().is_some_and(|v| v.device.is_some());
+    Ok(Observed {
+        running: parts.runtime.status(uid)?.is_running(),
+        active: device || fsys::is_mounted(mountpoint)?,
+        volume: volume.map(|v| ObservedVolume {
+            live: v.state.live.as_ref().map(|live| live.epoch),
+            snapshots: v
+                .state
+                .snapshots
+                .iter()
+                .filter(|s| s.kind.on_chain())
+                .map(|s| s.id)
+                .collect(),
+        }),
+        image_held: image.is_some_and(|id| holds(&*parts.pool, id)),
+        reported: None,
+        failed: None,
+    })
+}
+
+/// Whether the pool holds that snapshot.
+pub(crate) fn holds(pool: &dyn Pool, id: SnapshotId) -> bool {
+    pool.volume(id.volume).is_ok_and(|volume| volume.state.find(id.uuid).is_some())
+}
+
+/// Kills every protected container that runs and is not this node's by the view (DESIGN section 5
+/// rule 5): it was not assigned here, or what runs is of another epoch.
+pub(crate) fn kill_strangers(parts: &Parts, view: &NodeView) -> Result<(), AgentError> {
+    for (uid, status) in parts.runtime.list()? {
+        let Status::Running { protection: Protection::Protected, .. } = status else { continue };
+        let live = parts.pool.volume(uid.into()).ok().and_then(|v| v.state.live);
+        let epoch = live.map(|live| live.epoch);
+        let owned = view.assigned.iter().any(|a| a.uid == uid && Some(a.chain.epoch) == epoch);
+        if !owned {
+            info!(container = %uid, ?epoch, "killed before the thaw: it is not ours any more");
+            parts.runtime.kill(uid)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts the volume; the first time, after its filesystem got its own identity and size.
+pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(), AgentError> {
+    let volume = VolumeUid::from(view.uid);
+    let device = parts.pool.activate(volume, view.chain.epoch)?;
+    if fsys::is_mounted(at)? {
+        return Ok(());
+    }
+    let ready = parts.pool.volume(volume)?.state.record.role == ROLE_READY;
+    let fresh = !ready && view.chain.branch().is_none();
+    if fresh {
+        fsys::new_uuid(&device)?;
+    }
+    fsys::mount(&device, at)?;
+    if fresh {
+        fsys::grow(at)?;
+    }
+    if !ready {
+        parts.pool.set_role(volume, ROLE_READY)?;
+    }
+    Ok(())
+}
+
+/// What the runtime is to start.
+pub(crate) fn start_request(
+    view: &AssignedView,
+    overlay: CidrV4,
+    mountpoint: &Path,
+    link: &str,
+) -> StartRequest {
+    StartRequest {
+        uid: view.uid,
+        hostname: view.name.clone(),
+        protection: view.spec.protection,
+        rootfs: mountpoint.join(ROOTFS_DIR),
+        limits: view.spec.limits,
+        command: view.spec.command.clone(),
+        env: view.spec.env.clone(),
+        network: Some(ContainerNet {
+            link: link.to_owned(),
+            mac: view.mac,
+            address: view.address,
+            prefix: overlay.prefix(),
+            gateway: None,
+        }),
+    }
+}
+
+/// Unmounts and takes the device away.
+pub(crate) fn deactivate(parts: &Parts, uid: ContainerUid, at: &Path) -> Result<(), AgentError> {
+    fsys::unmount(at, UNMOUNT_LIMIT)?;
+    match parts.pool.deactivate(uid.into()) {
+        Ok(_) | Err(holdfast_storage::Error::NoVolume(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes the volume a replica at `to`; what was written beyond is kept as one labelled snapshot.
+pub(crate) fn demote(
+    parts: &Parts,
+    uid: ContainerUid,
+    to: Option<SnapshotId>,
+    chain: &holdfast_types::Chain,
+) -> Result<(), AgentError> {
+    let volume = VolumeUid::from(uid);
+    let live = parts.pool.volume(volume)?.state.live.is_some();
+    let tail = Tail { uuid: SnapshotUuid::generate(), taken: wall(), label: TAIL_LABEL.to_owned() };
+    parts.pool.demote(volume, to.map(|id| id.uuid), live.then_some(&tail))?;
+    for snapshot in parts.pool.volume(volume)?.state.snapshots {
+        let off_chain = !chain.contains(volume, &snapshot.id);
+        if snapshot.kind.on_chain() && off_chain {
+            let kind = SnapshotKind::Diverged { label: TAIL_LABEL.to_owned() };
+            parts.pool.label_snapshot(snapshot.id.uuid, kind)?;
+        }
+    }
+    drop_superseded(&*parts.pool, volume, live.then_some(tail.uuid))
+}
+
+/// Snapshots on the way to the tail say nothing that the tail does not.
+fn drop_superseded(
+    pool: &dyn Pool,
+    volume: VolumeUid,
+    tail: Option<SnapshotUuid>,
+) -> Result<(), AgentError> {
+    let Some(tail) = tail else { return Ok(()) };
+    let state = pool.volume(volume)?.state;
+    let Some(kept) = state.find(tail).map(|s| s.id) else { return Ok(()) };
+    for snapshot in &state.snapshots {
+        let before = snapshot.id.epoch == kept.epoch && snapshot.id.seq < kept.seq;
+        if !snapshot.kind.on_chain() && before {
+            pool.remove_snapshot(snapshot.id.uuid)?;
+        }
+    }
+    Ok(())
+}
+
+/// Each diverged snapshot here, with the number of bytes by which it differs from the newest
+/// common snapshot (or from nothing, if there is none).
+pub(crate) fn diverged(
+    pool: &dyn Pool,
+    uid: ContainerUid,
+) -> Result<Vec<(SnapshotInfo, u64)>, AgentError> {
+    let state = match pool.volume(uid.into()) {
+        Ok(volume) => volume.state,
+        Err(_) => return Ok(Vec::new()),
+    };
+    let mut found = Vec::new();
+    for snapshot in state.snapshots.iter().filter(|s| !s.kind.on_chain()) {
+        let before = |s: &&SnapshotInfo| s.kind.on_chain() && s.id.order() < snapshot.id.order();
+        let base = state.snapshots.iter().filter(before).max_by_key(|s| s.id.order());
+        let extents = pool.diff(base.map(|s| s.id.uuid), snapshot.id.uuid)?;
+        let data = extents.iter().filter(|e| e.kind == ExtentKind::Data);
+        found.push((snapshot.clone(), data.map(|e| e.len).sum()));
+    }
+    Ok(found)
+}
+
+/// Removes a deleted container's volume with everything that it has.
+pub(crate) fn remove(parts: &Parts, uid: ContainerUid, at: &Path) -> Result<(), AgentError> {
+    parts.runtime.forget(uid)?;
+    parts.pool.drop_partial(uid.into())?;
+    parts.pool.remove_volume(uid.into())?;
+    if let Err(error) = std::fs::remove_dir(at)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(container = %uid, %error, "its mount point stays behind");
+    }
+    Ok(())
+}
+
+/// Makes a container's volume from its image.
+pub(crate) fn clone_image(
+    pool: &dyn Pool,
+    view: &AssignedView,
+    image: SnapshotId,
+    epoch: Epoch,
+) -> Result<(), AgentError> {
+    let size = holdfast_storage::round_size(view.spec.disk)?;
+    pool.clone_volume(image.uuid, view.uid.into(), size, epoch)?;
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The agent's handle.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_network::Network;
+use holdfast_runtime::{ExecRequest, ExecSession, Runtime};
+use holdfast_storage::Pool;
+use holdfast_types::{ByteSize, ContainerUid, ImageUid, Incarnation};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::config::AgentConfig;
+use crate::context::Context;
+use crate::error::{AgentError, blocking};
+use crate::images::{self, ImportedImage};
+use crate::serve::PeerApi;
+use crate::{lease, overlay, pool_watch, reconciler, view};
+
+/// What the agent works with.
+pub struct Parts {
+    /// The node's storage.
+    pub pool: Arc<dyn Pool>,
+    /// The storage driver's name, for people.
+    pub driver: String,
+    /// Runs containers.
+    pub runtime: Arc<dyn Runtime>,
+    /// Links and the overlay.
+    pub network: Arc<dyn Network>,
+}
+
+/// One node's agent. Dropping it ends its tasks; what it runs goes on until the lease ends.
+pub struct Agent {
+    context: Arc<Context>,
+    tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Starts asking for the lease at once. Storage may follow later, by [`Agent::run`].
+    pub fn start(config: AgentConfig, leader: watch::Receiver<Option<String>>) -> Self {
+        let context = Arc::new(Context::new(config, leader));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(lease::run(context.clone()));
+        tasks.spawn(view::run(context.clone()));
+        Self { context, tasks }
+    }
+
+    /// Begins to do what the view says.
+    pub fn run(&mut self, parts: Parts) {
+        if self.context.set_parts(parts) {
+            self.tasks.spawn(reconciler::run(self.context.clone()));
+            self.tasks.spawn(overlay::run(self.context.clone()));
+            self.tasks.spawn(pool_watch::run(self.context.clone()));
+            self.tasks.spawn(images::run(self.context.clone()));
+        }
+    }
+
+    /// The service that the leader and other nodes call.
+    pub fn peer_api(&self) -> PeerApi {
+        PeerApi::new(self.context.clone())
+    }
+
+    /// A handle for the daemon's API.
+    pub fn handle(&self) -> AgentHandle {
+        AgentHandle { context: self.context.clone() }
+    }
+}
+
+/// What the daemon's API asks of the agent. Cheap to clone.
+#[derive(Clone)]
+pub struct AgentHandle {
+    context: Arc<Context>,
+}
+
+impl AgentHandle {
+    /// The node's present life; none between two.
+    pub fn incarnation(&self) -> Option<Incarnation> {
+        Some(self.context.incarnation()).filter(|i| *i != Incarnation(0))
+    }
+
+    /// Whether the guardian holds a live lease.
+    pub fn is_leased(&self) -> bool {
+        self.context.watch_lease().borrow().deadline_ns > holdfast_fence::boottime_ns()
+    }
+
+    /// Unpacks an archive into a new image volume on this node.
+    pub async fn import_image(
+        &self,
+        uid: ImageUid,
+        size: ByteSize,
+        archive: Box<dyn std::io::Read + Send>,
+    ) -> Result<ImportedImage, AgentError> {
+        images::import(self.context.clone(), uid, size, archive).await
+    }
+
+    /// Removes an image volume that never became an image.
+    pub async fn discard_image(&self, uid: ImageUid) -> Result<(), AgentError> {
+        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        blocking(move || images::remove(&*parts.pool, uid)).await
+    }
+
+    /// Runs a program in a container of this node.
+    pub async fn exec(
+        &self,
+        uid: ContainerUid,
+        request: ExecRequest,
+    ) -> Result<ExecSession, AgentError> {
+        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        blocking(move || parts.runtime.exec_piped(uid, &request)).await
+    }
+
+    /// The end of what a container of this node wrote to its console.
+    pub async fn console_tail(
+        &self,
+        uid: ContainerUid,
+        max_bytes: u64,
+    ) -> Result<Vec<u8>, AgentError> {
+        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        blocking(move || parts.runtime.console_tail(uid, max_bytes)).await
+    }
+
+    /// Gives up the lease before a planned end: returns once everything protected has stopped.
+    pub async fn relinquish(&self) -> Result<(), AgentError> {
+        self.context.guardian.relinquish().await.map(drop)
+    }
+
+    /// Where the volumes are mounted.
+    pub fn mounts_dir(&self) -> PathBuf {
+        self.context.config.data_dir.join("mounts")
+    }
+
+    /// Ships what was written before the call, and returns when a replica has it.
+    pub async fn sync_now(&self, uid: ContainerUid, limit: Duration) -> Result<(), AgentError> {
+        crate::replicate::sync_now(&self.context, uid, limit).await.map(drop)
+    }
+}

@@ -1,0 +1,52 @@
+//! What an agent is told at its start.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use holdfast_types::{ClusterId, NodeId};
+
+/// The link group of every protected container's host-side veth: what the guardian sets down.
+pub(crate) const LINK_GROUP: u32 = 0x48_46;
+
+/// Who this node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AgentIdentity {
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// Itself.
+    pub node: NodeId,
+}
+
+/// How an agent starts.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Who this node is.
+    pub identity: AgentIdentity,
+    /// Volumes are mounted below `mounts/` in it.
+    pub data_dir: PathBuf,
+    /// Where the guardian listens.
+    pub guardian_socket: PathBuf,
+    /// The guardian's program, for entering its namespaces.
+    pub guardian_binary: PathBuf,
+    /// Path of this node's cgroups below every hierarchy's mount point.
+    pub cgroup_root: String,
+    /// The helper that freezes and thaws filesystems (`holdfast-freeze`).
+    pub freeze_binary: PathBuf,
+    /// This node's address below the overlay.
+    pub underlay: Ipv4Addr,
+    /// VXLAN endpoints of the overlay that are no nodes.
+    pub overlay_gateways: Vec<Ipv4Addr>,
+    /// VXLAN network identifier.
+    pub vxlan_id: u32,
+    /// UDP port of the overlay.
+    pub vxlan_port: u16,
+    /// Addresses at which a leader may be asked for, `host:port`.
+    pub seeds: Vec<String>,
+}
+
+impl AgentConfig {
+    /// The link group that the guardian must be told.
+    pub const fn link_group() -> u32 {
+        LINK_GROUP
+    }
+}

@@ -1,0 +1,154 @@
+//! What all parts of one agent share.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use holdfast_proto::internal;
+use holdfast_reconcile::Gate;
+use holdfast_storage::fsys::FreezeHelper;
+use holdfast_types::{ContainerUid, Incarnation, NodeId, NodeView, PeerView};
+use tokio::sync::watch;
+
+use crate::agent::Parts;
+use crate::config::AgentConfig;
+use crate::gate::LeaseState;
+use crate::guardian::Guardian;
+use crate::holdings::Holdings;
+use crate::leader::LeaderClient;
+use crate::peers::Peers;
+use crate::replicate::Shipments;
+use crate::report::Reporter;
+
+/// Shared by every task of an agent.
+pub(crate) struct Context {
+    pub(crate) config: AgentConfig,
+    pub(crate) leader: LeaderClient,
+    pub(crate) guardian: Guardian,
+    pub(crate) holdings: Holdings,
+    pub(crate) peers: Peers,
+    pub(crate) reporter: Reporter,
+    pub(crate) shipments: Shipments,
+    parts: OnceLock<Arc<Parts>>,
+    lease: watch::Sender<LeaseState>,
+    view: watch::Sender<Option<Arc<NodeView>>>,
+    capacity: watch::Sender<Option<internal::Capacity>>,
+}
+
+impl Context {
+    pub(crate) fn new(config: AgentConfig, hint: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            leader: LeaderClient::new(&config.seeds, hint),
+            guardian: Guardian::new(config.guardian_socket.clone()),
+            holdings: Holdings::default(),
+            peers: Peers::default(),
+            reporter: Reporter::default(),
+            shipments: Shipments::default(),
+            parts: OnceLock::new(),
+            lease: watch::Sender::new(LeaseState::default()),
+            view: watch::Sender::new(None),
+            capacity: watch::Sender::new(None),
+            config,
+        }
+    }
+
+    /// Storage, runtime and network, once they are open.
+    pub(crate) fn parts(&self) -> Option<Arc<Parts>> {
+        self.parts.get().cloned()
+    }
+
+    /// Opens the door to storage, runtime and network. Returns false if it is open already.
+    pub(crate) fn set_parts(&self, parts: Parts) -> bool {
+        self.parts.set(Arc::new(parts)).is_ok()
+    }
+
+    /// The newest view, of whatever age.
+    pub(crate) fn view(&self) -> Option<Arc<NodeView>> {
+        self.view.borrow().clone()
+    }
+
+    pub(crate) fn watch_view(&self) -> watch::Receiver<Option<Arc<NodeView>>> {
+        self.view.subscribe()
+    }
+
+    /// Takes in a view. Views of one life come in order; one of an older life is dropped.
+    pub(crate) fn set_view(&self, view: NodeView) {
+        let addresses = view.peers.iter().map(|peer| peer.address.clone());
+        self.leader.learn(addresses);
+        if view.incarnation == self.incarnation() {
+            self.view.send_replace(Some(Arc::new(view)));
+        }
+    }
+
+    pub(crate) fn watch_lease(&self) -> watch::Receiver<LeaseState> {
+        self.lease.subscribe()
+    }
+
+    /// The present life; 0 between two.
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.lease.borrow().incarnation
+    }
+
+    pub(crate) fn begin_life(&self, incarnation: Incarnation) {
+        self.lease.send_replace(LeaseState { incarnation, ..LeaseState::default() });
+    }
+
+    pub(crate) fn end_life(&self) {
+        self.lease.send_replace(LeaseState::default());
+    }
+
+    /// A grant carried this assignment revision.
+    pub(crate) fn raise_revision(&self, granted: LeaseState) {
+        self.lease.send_if_modified(|lease| {
+            let higher = granted.assignment_revision > lease.assignment_revision;
+            if higher {
+                lease.assignment_revision = granted.assignment_revision;
+            }
+            higher
+        });
+    }
+
+    /// The guardian holds a lease until then. Only the step from fenced to leased wakes others.
+    pub(crate) fn leased(&self, deadline_ns: u64) {
+        self.lease.send_if_modified(|lease| {
+            let began = lease.deadline_ns == 0;
+            lease.deadline_ns = deadline_ns;
+            began
+        });
+    }
+
+    /// The guardian holds none.
+    pub(crate) fn fenced(&self) {
+        self.lease.send_if_modified(|lease| {
+            let ended = lease.deadline_ns != 0;
+            lease.deadline_ns = 0;
+            ended
+        });
+    }
+
+    /// Whether protected containers may start now.
+    pub(crate) fn gate(&self, view: &NodeView) -> Gate {
+        self.lease.borrow().gate(view)
+    }
+
+    pub(crate) fn capacity(&self) -> Option<internal::Capacity> {
+        self.capacity.borrow().clone()
+    }
+
+    pub(crate) fn set_capacity(&self, capacity: internal::Capacity) {
+        self.capacity.send_replace(Some(capacity));
+    }
+
+    /// Where a container's volume is mounted.
+    pub(crate) fn mountpoint(&self, uid: ContainerUid) -> PathBuf {
+        self.config.data_dir.join("mounts").join(uid.to_string())
+    }
+
+    pub(crate) fn freezer(&self) -> FreezeHelper {
+        FreezeHelper::new(&self.config.freeze_binary, &[])
+    }
+
+    /// Another node, by the newest view.
+    pub(crate) fn peer(&self, node: NodeId) -> Option<PeerView> {
+        self.view()?.peers.iter().find(|peer| peer.node == node).cloned()
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong in an agent.
+
+use holdfast_fence::GuardianError;
+use holdfast_network::NetworkError;
+use holdfast_proto::{FieldError, RemoteError};
+use holdfast_runtime::RuntimeError;
+use holdfast_runtime::image::ImageError;
+use holdfast_types::{Code, ContainerUid};
+
+/// Why the agent did not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The pool refused or failed.
+    #[error(transparent)]
+    Storage(#[from] holdfast_storage::Error),
+    /// A container could not be run, stopped or asked.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// A link or the overlay could not be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The guardian did not do its part.
+    #[error(transparent)]
+    Guardian(#[from] GuardianError),
+    /// An image was refused.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// Another node refused, or did not answer.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// A message is malformed.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+    /// A peer speaks for another cluster.
+    #[error("the peer belongs to another cluster")]
+    WrongCluster,
+    /// The node's storage is not open yet.
+    #[error("this node is still starting")]
+    Starting,
+    /// The container is not this node's to do that with.
+    #[error("container {uid} {reason}")]
+    NotHere {
+        /// Which container.
+        uid: ContainerUid,
+        /// What about it.
+        reason: &'static str,
+    },
+    /// A sender is behind or ahead of what this node knows of the volume.
+    #[error("{0}")]
+    Epoch(String),
+    /// No replica became current in time.
+    #[error("no replica of the container became current in time")]
+    NotSynced,
+    /// A task of ours ended early.
+    #[error("a task of the agent ended early")]
+    Ended,
+}
+
+impl AgentError {
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Storage(e) => e.code(),
+            Self::Runtime(e) => e.code(),
+            Self::Network(e) => e.code(),
+            Self::Guardian(e) => e.code(),
+            Self::Image(e) => e.code(),
+            Self::Remote(e) => e.code(),
+            Self::Field(e) => e.code(),
+            Self::WrongCluster => Code::WrongCluster,
+            Self::Starting => Code::Unavailable,
+            Self::NotHere { .. } => Code::WrongState,
+            Self::Epoch(_) => Code::StaleEpoch,
+            Self::NotSynced => Code::Timeout,
+            Self::Ended => Code::Internal,
+        }
+    }
+
+    /// The error with all its causes, in one line.
+    pub fn line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            line.push_str(": ");
+            line.push_str(&next.to_string());
+            cause = next.source();
+        }
+        line.replace('\n', "; ")
+    }
+
+    /// As a gRPC status.
+    pub(crate) fn to_status(&self) -> tonic::Status {
+        holdfast_proto::status_from(self.code(), self.line(), None)
+    }
+}
+
+/// Runs what blocks on a thread that may.
+pub(crate) async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, AgentError>
+where
+    AgentError: From<E>,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(AgentError::from),
+        Err(_) => Err(AgentError::Ended),
+    }
+}

@@ -1,0 +1,175 @@
+//! The lease loop (DESIGN section 5 rules 1, 5 and 6). It runs from the first moment on, before
+//! any storage is open, and does as little as it can.
+//!
+//! ```text
+//!  unregistered ──register──▶ registered ──grant──▶ guardian renews ──▶ …
+//!       ▲                        │  ▲                   │ fenced
+//!       └── lost, stale life ────┘  └── thaw ◀── view fresh, strangers killed
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_fence::boottime_ns;
+use holdfast_proto::RemoteError;
+use holdfast_proto::internal::{self, HeartbeatRequest, RegisterRequest};
+use holdfast_types::{Code, Incarnation, LeaseSettings, RequestId, Revision};
+use tracing::{debug, info, warn};
+
+use crate::context::Context;
+use crate::error::AgentError;
+use crate::gate::LeaseState;
+
+/// Asks for grants for ever.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut keeper = Keeper {
+        period: Duration::from_millis(LeaseSettings::default().heartbeat_ms()),
+        incarnation: Incarnation(0),
+        full: true,
+        quiet: false,
+        context,
+    };
+    loop {
+        let begun = tokio::time::Instant::now();
+        match keeper.beat().await {
+            Ok(()) => keeper.quiet = false,
+            Err(error) if !keeper.quiet => {
+                warn!(error = %error.line(), "no lease could be had");
+                keeper.quiet = true;
+            }
+            Err(error) => debug!(error = %error.line(), "still no lease"),
+        }
+        tokio::time::sleep_until(begun + keeper.period).await;
+    }
+}
+
+struct Keeper {
+    context: Arc<Context>,
+    period: Duration,
+    /// 0 while unregistered.
+    incarnation: Incarnation,
+    full: bool,
+    quiet: bool,
+}
+
+impl Keeper {
+    async fn beat(&mut self) -> Result<(), AgentError> {
+        if self.incarnation == Incarnation(0) {
+            self.register().await?;
+        }
+        // Noted before the request leaves: the lease is counted from here.
+        let sent_ns = boottime_ns();
+        let (request, news) = self.request().await;
+        let ask = |mut leader: crate::peers::Leader| {
+            let request = request.clone();
+            async move { leader.heartbeat(request).await }
+        };
+        let answer = self.context.leader.ask(self.period, self.period * 2, ask).await;
+        let grant = match answer {
+            Ok(grant) => grant,
+            Err(error) => return Err(self.refused(error)),
+        };
+        if let Some(news) = news {
+            self.context.holdings.told(news);
+        }
+        self.full = grant.send_full;
+        self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
+        self.granted(sent_ns, &grant).await
+    }
+
+    async fn register(&mut self) -> Result<(), AgentError> {
+        let identity = self.context.config.identity;
+        let request = RegisterRequest {
+            node_id: identity.node.0,
+            previous: 0,
+            request_id: RequestId::generate().to_bytes().into(),
+            cluster_id: identity.cluster.to_bytes().into(),
+        };
+        let ask = |mut leader: crate::peers::Leader| {
+            let request = request.clone();
+            async move { leader.register(request).await }
+        };
+        let answer = self.context.leader.ask(self.period * 2, self.period * 6, ask).await?;
+        self.incarnation = Incarnation(answer.incarnation);
+        self.full = true;
+        self.context.begin_life(self.incarnation);
+        info!(incarnation = %self.incarnation, "registered");
+        Ok(())
+    }
+
+    async fn request(&self) -> (HeartbeatRequest, Option<crate::holdings::News>) {
+        let identity = self.context.config.identity;
+        let mut request = HeartbeatRequest {
+            node_id: identity.node.0,
+            incarnation: self.incarnation.0,
+            cluster_id: identity.cluster.to_bytes().into(),
+            ..Default::default()
+        };
+        let Some(parts) = self.context.parts() else { return (request, None) };
+        let (context, full) = (self.context.clone(), self.full);
+        let look = move || Ok::<_, AgentError>(context.holdings.news(&*parts.pool, full));
+        let Ok(news) = crate::error::blocking(look).await else { return (request, None) };
+        request.full = self.full;
+        request.holdings = news.held.iter().map(|held| (*held).into()).collect();
+        let removed = news.removed.iter().map(|volume| internal::Holding {
+            volume: volume.to_bytes().into(),
+            removed: true,
+            ..Default::default()
+        });
+        request.holdings.extend(removed);
+        request.pool = self.context.capacity();
+        (request, Some(news))
+    }
+
+    fn refused(&mut self, error: RemoteError) -> AgentError {
+        if matches!(error.code, Code::NodeLost | Code::StaleIncarnation) {
+            // This life is over. What it ran is fenced or about to be; the next one asks anew.
+            info!(incarnation = %self.incarnation, reason = %error, "this life is over");
+            self.incarnation = Incarnation(0);
+            self.context.end_life();
+        }
+        error.into()
+    }
+
+    async fn granted(
+        &mut self,
+        sent_ns: u64,
+        grant: &internal::HeartbeatResponse,
+    ) -> Result<(), AgentError> {
+        let deadline_ns = sent_ns + grant.lease_ms * 1_000_000;
+        let lease = LeaseState {
+            incarnation: self.incarnation,
+            deadline_ns: 0,
+            assignment_revision: Revision(grant.assignment_revision),
+        };
+        self.context.raise_revision(lease);
+        let held_ns = match self.context.guardian.renew(deadline_ns).await {
+            Ok(held_ns) => held_ns,
+            Err(AgentError::Guardian(error)) if error.is_fenced() => {
+                self.context.fenced();
+                match self.may_thaw(&lease).await? {
+                    true => self.context.guardian.thaw(deadline_ns).await?,
+                    false => return Ok(()),
+                }
+            }
+            Err(error) => {
+                self.context.fenced();
+                return Err(error);
+            }
+        };
+        self.context.leased(held_ns);
+        Ok(())
+    }
+
+    /// Kills what is not this node's any more, by a view that has reached the grant; only then may
+    /// the rest thaw (rule 5).
+    async fn may_thaw(&self, lease: &LeaseState) -> Result<bool, AgentError> {
+        let Some(parts) = self.context.parts() else { return Ok(false) };
+        let Some(view) = self.context.view() else { return Ok(false) };
+        if !lease.view_is_fresh(&view) {
+            return Ok(false);
+        }
+        crate::error::blocking(move || crate::act::kill_strangers(&parts, &view)).await?;
+        Ok(true)
+    }
+}

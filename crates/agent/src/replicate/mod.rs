@@ -1,0 +1,79 @@
+//! Ships a primary copy's snapshots, for as long as the copy is the primary one.
+//!
+//! ```text
+//!   every replicate_every:  sync ─▶ unchanged? ─▶ the newest snapshot is current as of now
+//!                                 └▶ changed:  freeze, snapshot, thaw
+//!                                        │ Latest
+//!              ┌─────────────────────────┼─────────────────┐
+//!           target n2                 target n3           …   one task each, at its own pace
+//!         restamp | offer, delta      …
+//!              └──── acknowledged ──▶ prune: what no copy needs as its base goes
+//! ```
+
+mod prune;
+mod ship;
+mod snapshot;
+mod source;
+mod target;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_types::ContainerUid;
+use tokio::sync::{Notify, watch};
+
+use crate::clock::boottime_ms;
+use crate::context::Context;
+use crate::error::AgentError;
+
+pub(crate) use ship::ship;
+pub(crate) use source::run;
+
+/// Every primary copy that is being shipped from here.
+#[derive(Default)]
+pub(crate) struct Shipments {
+    volumes: Mutex<BTreeMap<ContainerUid, Arc<Shipment>>>,
+}
+
+/// One of them.
+pub(crate) struct Shipment {
+    /// Look now, not when it is due.
+    pub(crate) now: Notify,
+    /// The newest moment, on this node's BOOTTIME, for which some replica has everything.
+    pub(crate) current_as_of_ms: watch::Sender<u64>,
+}
+
+impl Shipments {
+    pub(crate) fn of(&self, uid: ContainerUid) -> Arc<Shipment> {
+        let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh =
+            || Arc::new(Shipment { now: Notify::new(), current_as_of_ms: watch::Sender::new(0) });
+        volumes.entry(uid).or_insert_with(fresh).clone()
+    }
+
+    pub(crate) fn forget(&self, uid: ContainerUid) {
+        self.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+    }
+}
+
+/// Ships at once, and returns when some replica has everything that was written before the call.
+pub(crate) async fn sync_now(
+    context: &Context,
+    uid: ContainerUid,
+    limit: Duration,
+) -> Result<u64, AgentError> {
+    let assigned = context.view().is_some_and(|v| v.assigned.iter().any(|a| a.uid == uid));
+    if !assigned {
+        return Err(AgentError::NotHere { uid, reason: "is not assigned to this node" });
+    }
+    let asked_ms = boottime_ms();
+    let shipment = context.shipments.of(uid);
+    let mut current = shipment.current_as_of_ms.subscribe();
+    shipment.now.notify_one();
+    let reached = current.wait_for(|as_of_ms| *as_of_ms >= asked_ms);
+    match tokio::time::timeout(limit, reached).await {
+        Ok(Ok(as_of_ms)) => Ok(*as_of_ms),
+        Ok(Err(_)) | Err(_) => Err(AgentError::NotSynced),
+    }
+}

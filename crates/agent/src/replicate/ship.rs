@@ -1,0 +1,122 @@
+//! Sends one snapshot to one node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::RemoteError;
+use holdfast_proto::internal::{OfferRequest, ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_storage::{Offer, Pool, SnapshotInfo, stream};
+use holdfast_types::{SnapshotId, SnapshotUuid};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tracing::info;
+
+use crate::clock::boottime_ms;
+use crate::context::Context;
+use crate::error::{AgentError, blocking};
+
+/// How long a node may take to say what it has.
+const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
+/// Frames under way between disk and network; each is at most 1 MiB.
+const FRAMES_AHEAD: usize = 4;
+
+/// The snapshots that a delta can be made from, the likeliest first, the image's last.
+pub(crate) fn candidates(
+    pool: &dyn Pool,
+    snapshot: &SnapshotInfo,
+    first: [Option<SnapshotUuid>; 2],
+    image: Option<SnapshotId>,
+) -> Vec<SnapshotUuid> {
+    let Ok(volume) = pool.volume(snapshot.id.volume) else { return Vec::new() };
+    let mut chain: Vec<_> = volume
+        .state
+        .snapshots
+        .iter()
+        .filter(|s| s.kind.on_chain() && s.id.order() < snapshot.id.order())
+        .collect();
+    chain.sort_by_key(|s| std::cmp::Reverse(s.id.order()));
+    let mut bases: Vec<SnapshotUuid> = first
+        .into_iter()
+        .flatten()
+        .filter(|uuid| chain.iter().any(|s| s.id.uuid == *uuid))
+        .collect();
+    bases.extend(chain.iter().map(|s| s.id.uuid));
+    bases.extend(image.filter(|id| crate::act::holds(pool, *id)).map(|id| id.uuid));
+    bases
+}
+
+/// Offers the snapshot, and streams what the node lacks of it.
+pub(crate) async fn ship(
+    context: &Context,
+    address: &str,
+    snapshot: &SnapshotInfo,
+    as_of_ms: u64,
+    bases: Vec<SnapshotUuid>,
+) -> Result<(), AgentError> {
+    let parts = context.parts().ok_or(AgentError::Starting)?;
+    let mut peer = context.peers.at(address)?;
+    let cluster_id: bytes::Bytes = context.config.identity.cluster.to_bytes().into();
+    let request = OfferRequest {
+        cluster_id: cluster_id.clone(),
+        snapshot: Some(snapshot.id.into()),
+        candidates: bases.iter().map(|uuid| uuid.to_bytes().into()).collect(),
+    };
+    let answer = tokio::time::timeout(OFFER_LIMIT, peer.offer(request))
+        .await
+        .map_err(|_| AgentError::NotSynced)?
+        .map_err(RemoteError::from)?
+        .into_inner();
+    let base = match answer.base.is_empty() {
+        true => None,
+        false => Some(
+            SnapshotUuid::try_from(&answer.base[..]).map_err(holdfast_proto::FieldError::from)?,
+        ),
+    };
+    let offer = Offer { snapshot: snapshot.id, base, size: snapshot.size, taken: snapshot.taken };
+    let start = ReceiveStart {
+        cluster_id,
+        snapshot: Some(snapshot.id.into()),
+        base: answer.base,
+        resume_at: answer.resume_at,
+        age_ms: boottime_ms().saturating_sub(as_of_ms),
+        size_bytes: snapshot.size.bytes(),
+        taken_ms: snapshot.taken.0,
+    };
+    let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
+    let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };
+    frames.send(first).await.map_err(|_| AgentError::Ended)?;
+    let done_already = answer.already_there;
+    let pool: Arc<dyn Pool> = parts.pool.clone();
+    let reading = async move {
+        if done_already {
+            return Ok(0);
+        }
+        blocking(move || read(&*pool, &offer, answer.resume_at, &frames)).await
+    };
+    let sending = peer.receive(ReceiverStream::new(requests));
+    // The receiver's word counts: its refusal explains why the reader could not go on.
+    let (read, sent) = tokio::join!(reading, sending);
+    sent.map_err(RemoteError::from)?;
+    let bytes = read?;
+    info!(volume = %snapshot.id.volume, seq = %snapshot.id.seq, %address, bytes, delta = base.is_some(), "shipped");
+    Ok(())
+}
+
+/// Reads, encodes, and hands over frame by frame. Returns the plain bytes sent.
+fn read(
+    pool: &dyn Pool,
+    offer: &Offer,
+    from: u64,
+    frames: &mpsc::Sender<ReceiveRequest>,
+) -> Result<u64, AgentError> {
+    let mut encoder = stream::send(pool, offer, from)?;
+    for frame in encoder.by_ref() {
+        let part = receive_request::Part::Frame(frame?);
+        let request = ReceiveRequest { part: Some(part) };
+        if frames.blocking_send(request).is_err() {
+            return Err(AgentError::Ended);
+        }
+    }
+    Ok(encoder.sent())
+}
