@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +27,41 @@ impl Lab {
     /// SIGKILL to the part's main process; the node's init starts it again.
     pub fn crash(&self, node: &str, part: Part) -> Result<(), LabError> {
         self.signal(node, part, Signal::SIGKILL)
+    }
+
+    /// SIGKILL to the part and whatever it has started, all at once.
+    pub fn crash_whole(&self, node: &str, part: Part) -> Result<(), LabError> {
+        let kill = self.unit_path(node, part)?.join("cgroup.kill");
+        fs::write(&kill, "1").map_err(LabError::io("cannot write", &kill))
+    }
+
+    /// Waits until the part has started a program of this name (15 characters at most, as the
+    /// kernel keeps it), looking without a pause: to strike while it runs.
+    pub fn catch(
+        &self,
+        node: &str,
+        part: Part,
+        program: &str,
+        limit: Duration,
+    ) -> Result<i32, LabError> {
+        let procs = self.unit_path(node, part)?.join("cgroup.procs");
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            let text = fs::read_to_string(&procs).unwrap_or_default();
+            let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm"));
+            let found = text.lines().find(|pid| name(pid).is_ok_and(|n| n.trim() == program));
+            if let Some(pid) = found.and_then(|pid| pid.parse().ok()) {
+                return Ok(pid);
+            }
+        }
+        let what = format!("{program} on {node}");
+        Err(LabError::Deadline { what, seconds: limit.as_secs() })
+    }
+
+    fn unit_path(&self, node: &str, part: Part) -> Result<PathBuf, LabError> {
+        self.record()?.node(node)?;
+        let unit = NodePlan::unit_cgroup(&self.layout().node_cgroup(node), part);
+        Ok(Hierarchies::discover()?.path(&unit))
     }
 
     /// The part's main process, as the host counts.

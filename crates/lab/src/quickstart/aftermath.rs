@@ -17,12 +17,7 @@ const EVENTS_LIMIT: Duration = Duration::from_secs(15);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(90);
 
 /// The cluster's own account of the takeover, once it is complete (or as far as it got).
-pub(super) fn account(
-    stage: &Stage,
-    victim: &str,
-    uid: &str,
-    after: u64,
-) -> Result<Account, LabError> {
+pub fn account(stage: &Stage, victim: &str, uid: &str, after: u64) -> Result<Account, LabError> {
     let mut latest = Account::default();
     let complete = stage.cluster.wait_for("the takeover's events", EVENTS_LIMIT, async |s| {
         let events = events(s, after).await?;

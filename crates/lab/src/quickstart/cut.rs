@@ -4,18 +4,26 @@
 use holdfast_proto::v1;
 
 use super::story::Account;
-use crate::clock::BootInstant;
+use crate::clock::{BootInstant, wall_ms};
 
 /// The cut, on both clocks.
-#[derive(Clone, Copy)]
-pub(super) struct Cut {
-    pub(super) boot: BootInstant,
-    pub(super) wall_ms: u64,
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// On the boot clock.
+    pub boot: BootInstant,
+    /// On the wall clock.
+    pub wall_ms: u64,
     /// The cluster's log had come this far before.
-    pub(super) revision: u64,
+    pub revision: u64,
 }
 
 impl Cut {
+    /// The cut at this instant of the recent past, when the cluster's log had come to `revision`.
+    pub fn at(boot: BootInstant, revision: u64) -> Self {
+        let ago = BootInstant::now().since(boot).as_millis() as u64;
+        Self { boot, wall_ms: wall_ms() - ago, revision }
+    }
+
     /// An instant of the boot clock on the wall clock.
     pub(super) fn wall_of(self, instant: BootInstant) -> u64 {
         let after = instant.since(self.boot).as_millis() as u64;
@@ -27,7 +35,7 @@ impl Cut {
 /// A takeover sooner than its evidence allows is no success. Twice judged: by the silence that the
 /// cluster states, and from outside, where the last answer came at most one heartbeat before the
 /// cut.
-pub(super) fn too_early(account: &Account, lease: &v1::LeaseSettings, cut: Cut) -> Vec<String> {
+pub fn too_early(account: &Account, lease: &v1::LeaseSettings, cut: Cut) -> Vec<String> {
     let mut found = Vec::new();
     let bound = lease.lost_after_ms;
     match account.silence {

@@ -20,32 +20,38 @@ mod story;
 
 use std::time::Instant;
 
+pub use aftermath::account;
+pub use cut::{Cut, too_early};
 pub use options::{ImageKind, QuickstartOptions, Target};
 pub use report::{Report, RoundReport};
-use stage::Stage;
-pub use story::{Moment, Story};
+pub use scene::Scene;
+pub use stage::Stage;
+pub use story::{Account, Moment, Silence, Story};
 
 use crate::LabError;
 
 /// Where the rehearsal tells how far it is, for people.
+#[derive(Debug)]
 pub struct Narrator {
     begin: Instant,
 }
 
-impl Narrator {
-    fn new() -> Self {
+impl Default for Narrator {
+    fn default() -> Self {
         Self { begin: Instant::now() }
     }
+}
 
+impl Narrator {
     /// One line on standard error.
-    pub(crate) fn say(&self, line: impl std::fmt::Display) {
+    pub fn say(&self, line: impl std::fmt::Display) {
         eprintln!("[{:6.1} s] {line}", self.begin.elapsed().as_secs_f64());
     }
 }
 
 /// Runs the whole rehearsal. The lab is gone afterwards, unless it was to be kept.
 pub fn quickstart(options: &QuickstartOptions) -> Result<Report, LabError> {
-    let narrator = Narrator::new();
+    let narrator = Narrator::default();
     let stage = Stage::set(options, &narrator)?;
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {

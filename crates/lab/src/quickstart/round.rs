@@ -11,7 +11,7 @@ use super::scene::{Scene, set_scene};
 use super::stage::Stage;
 use super::story::{Account, Story};
 use crate::LabError;
-use crate::clock::{BootInstant, wall_ms};
+use crate::clock::BootInstant;
 use crate::wait::wait_until;
 use crate::workload::{Acked, Judgement, Ledger, fetch_chain, parse_chain};
 
@@ -28,10 +28,9 @@ pub(super) fn play(
     narrator.say(format_args!("round {number} of {}", options.rounds));
     let scene = set_scene(stage, options, narrator)?;
     let status = stage.cluster.ask(async |s| s.status().await)?;
-    narrator.say(format_args!("CUTTING THE POWER of {} ({})", scene.victim, scene.role));
-    let boot = stage.lab().kill(&scene.victim)?;
-    let ago = BootInstant::now().since(boot).as_millis() as u64;
-    let cut = Cut { boot, wall_ms: wall_ms() - ago, revision: status.applied };
+    narrator.say(format_args!("CUTTING THE POWER of {} ({})", scene.node, scene.role));
+    let boot = stage.lab().kill(&scene.node)?;
+    let cut = Cut::at(boot, status.applied);
     judge(stage, narrator, scene, cut)
 }
 
@@ -43,7 +42,7 @@ fn judge(
     cut: Cut,
 ) -> Result<RoundReport, LabError> {
     let mut problems = Vec::new();
-    let Scene { victim, role, uid, address, lease, probe } = scene;
+    let Scene { node: victim, role, uid, address, lease, probe } = scene;
     match wait_until("the first answer after the cut", RETURN_LIMIT, || {
         Ok(probe.first_after(cut.boot).is_some())
     }) {

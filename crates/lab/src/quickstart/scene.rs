@@ -20,45 +20,81 @@ const SYNC_LIMIT: Duration = Duration::from_secs(60);
 const LEAST_SETTLE_MS: u64 = 1_500;
 const MOST_SETTLE_MS: u64 = 6_500;
 
-/// The container of a round, and who asks it.
-pub(super) struct Scene {
-    pub(super) victim: String,
-    pub(super) role: &'static str,
-    pub(super) uid: ContainerUid,
-    pub(super) address: Ipv4Addr,
-    pub(super) lease: v1::LeaseSettings,
-    pub(super) probe: Probe,
+/// A container that serves, with a current replica, and a client that asks it.
+#[derive(Debug)]
+pub struct Scene {
+    /// The node that it runs on.
+    pub node: String,
+    /// What that node is: `leader`, `voter` or `worker`.
+    pub role: &'static str,
+    /// The container.
+    pub uid: ContainerUid,
+    /// Where it answers.
+    pub address: Ipv4Addr,
+    /// The constants in force.
+    pub lease: v1::LeaseSettings,
+    /// Who asks.
+    pub probe: Probe,
 }
 
+impl Scene {
+    /// Makes a container on this node, and returns when a replica is current. With a
+    /// `noise_bytes_per_s` it rewrites that much besides.
+    pub fn set(
+        stage: &Stage,
+        narrator: &Narrator,
+        node: &str,
+        replicate_every_ms: Option<u64>,
+        noise_bytes_per_s: u64,
+    ) -> Result<Self, LabError> {
+        let node: NodeName = name(node)?;
+        let mut spec = ContainerSpec {
+            image: Some(stage.image.clone()),
+            disk: stage.disk,
+            ..ContainerSpec::default()
+        };
+        if let Some(every_ms) = replicate_every_ms {
+            spec.replicate_every_ms = every_ms;
+        }
+        if noise_bytes_per_s > 0 {
+            spec.env.insert("NOISE_BYTES_PER_S".into(), noise_bytes_per_s.to_string());
+        }
+        let container = create(stage, &spec, &node)?;
+        let incomplete = || LabError::Cluster {
+            code: Code::Internal,
+            message: format!("the cluster shows no address or uid of {}", container.name),
+        };
+        let address = container.address.split('/').next().and_then(|a| a.parse().ok());
+        let address: Ipv4Addr = address.ok_or_else(incomplete)?;
+        let uid: ContainerUid = container.uid.parse().map_err(|_| incomplete())?;
+        narrator.say(format_args!("container {} runs on {node} at {address}", container.name));
+        let probe = Probe::start(stage.lab().layout(), address)?;
+        wait_until("the first answer", CREATE_LIMIT, || Ok(!probe.acked().is_empty()))?;
+        narrator.say("it answers; waiting until a replica is current");
+        let title = &stage.container;
+        let replica = stage.cluster.ask(async |s| s.sync(title, SYNC_LIMIT).await)?;
+        narrator.say(format_args!("the replica on {} is current", replica.node));
+        let status = stage.cluster.ask(async |s| s.status().await)?;
+        let role = role_of(&status, node.as_str());
+        let lease = status.lease.unwrap_or_default();
+        Ok(Self { node: node.to_string(), role, uid, address, lease, probe })
+    }
+}
+
+/// The scene of a round: on a node of the wanted kind, some random time after the replica was
+/// current.
 pub(super) fn set_scene(
     stage: &Stage,
     options: &QuickstartOptions,
     narrator: &Narrator,
 ) -> Result<Scene, LabError> {
     let status = stage.cluster.ask(async |s| s.status().await)?;
-    let victim = choose(&status, options.kill)?;
-    let node: NodeName = name(&victim.name)?;
-    let container = create(stage, options, &node)?;
-    let address = container.address.split('/').next().and_then(|a| a.parse().ok());
-    let incomplete = || LabError::Cluster {
-        code: Code::Internal,
-        message: format!("the cluster shows no address or uid of {}", container.name),
-    };
-    let address: Ipv4Addr = address.ok_or_else(incomplete)?;
-    let uid: ContainerUid = container.uid.parse().map_err(|_| incomplete())?;
-    narrator.say(format_args!("container {} runs on {node} at {address}", container.name));
-    let probe = Probe::start(stage.lab().layout(), address)?;
-    wait_until("the first answer", CREATE_LIMIT, || Ok(!probe.acked().is_empty()))?;
-    narrator.say("it answers; waiting until a replica is current");
-    let name = &stage.container;
-    let replica = stage.cluster.ask(async |s| s.sync(name, SYNC_LIMIT).await)?;
-    narrator.say(format_args!("the replica on {} is current", replica.node));
+    let victim = choose(&status, options.kill)?.name;
+    let mut scene = Scene::set(stage, narrator, &victim, None, options.noise_bytes_per_s)?;
     std::thread::sleep(Duration::from_millis(random(LEAST_SETTLE_MS, MOST_SETTLE_MS)));
     // Who leads may have changed meanwhile.
-    let status = stage.cluster.ask(async |s| s.status().await)?;
-    let role = role_of(&status, &victim.name);
-    let lease = status.lease.unwrap_or_default();
-    Ok(Scene { victim: victim.name, role, uid, address, lease, probe })
+    scene.role = role_of(&stage.cluster.ask(async |s| s.status().await)?, &victim);
+    Ok(scene)
 }
 
 fn choose(status: &v1::StatusResponse, kill: Option<Target>) -> Result<v1::Node, LabError> {
@@ -82,23 +118,10 @@ fn role_of(status: &v1::StatusResponse, name: &str) -> &'static str {
     }
 }
 
-fn create(
-    stage: &Stage,
-    options: &QuickstartOptions,
-    node: &NodeName,
-) -> Result<v1::Container, LabError> {
-    let mut spec = ContainerSpec {
-        image: Some(stage.image.clone()),
-        disk: stage.disk,
-        ..ContainerSpec::default()
-    };
-    if options.noise_bytes_per_s > 0 {
-        let rate = options.noise_bytes_per_s.to_string();
-        spec.env.insert("NOISE_BYTES_PER_S".into(), rate);
-    }
+fn create(stage: &Stage, spec: &ContainerSpec, node: &NodeName) -> Result<v1::Container, LabError> {
     let name = &stage.container;
     stage.cluster.ask(async |s| {
-        let (container, operation) = s.create(name, &spec, false, Some(node)).await?;
+        let (container, operation) = s.create(name, spec, false, Some(node)).await?;
         if let Some(operation) = operation {
             s.follow(operation, CREATE_LIMIT, |_| {}).await?;
         }

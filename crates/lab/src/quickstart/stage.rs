@@ -25,17 +25,25 @@ const CONTAINER: &str = "web";
 const IMPORT_CHUNK: usize = 1 << 20;
 const CLEAR_LIMIT: Duration = Duration::from_secs(60);
 
-pub(super) struct Stage {
+/// A lab with a formed cluster, an image, and an observer. It goes down when dropped.
+#[derive(Debug)]
+pub struct Stage {
     lab: ScopedLab,
-    pub(super) cluster: Cluster,
-    pub(super) observer: Observer,
-    pub(super) image: ImageName,
-    pub(super) disk: ByteSize,
-    pub(super) container: ContainerName,
+    /// A client of the cluster.
+    pub cluster: Cluster,
+    /// Who watches what runs.
+    pub observer: Observer,
+    /// What containers are made of.
+    pub image: ImageName,
+    /// How large their disks are.
+    pub disk: ByteSize,
+    /// What the rehearsed container is called.
+    pub container: ContainerName,
 }
 
 impl Stage {
-    pub(super) fn set(options: &QuickstartOptions, narrator: &Narrator) -> Result<Self, LabError> {
+    /// Makes all of it.
+    pub fn set(options: &QuickstartOptions, narrator: &Narrator) -> Result<Self, LabError> {
         let replace = replaceable(&options.name)?;
         let up = UpOptions {
             dir: options.dir.clone(),
@@ -70,7 +78,8 @@ impl Stage {
         })
     }
 
-    pub(super) fn lab(&self) -> &Lab {
+    /// The lab.
+    pub fn lab(&self) -> &Lab {
         &self.lab
     }
 
@@ -79,7 +88,7 @@ impl Stage {
     }
 
     /// Removes the round's container, and waits until it is gone everywhere.
-    pub(super) fn clear(&self, narrator: &Narrator) -> Result<(), LabError> {
+    pub fn clear(&self, narrator: &Narrator) -> Result<(), LabError> {
         let container = &self.container;
         self.cluster.ask(async |s| s.delete(container, true).await)?;
         self.cluster.wait_for("the removal of the container", CLEAR_LIMIT, async |s| {
@@ -89,7 +98,8 @@ impl Stage {
         Ok(())
     }
 
-    pub(super) fn show_logs(&self) {
+    /// Prints the end of every node's logs on standard error.
+    pub fn show_logs(&self) {
         show_logs(&self.lab);
     }
 }

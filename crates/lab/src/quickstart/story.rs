@@ -39,26 +39,28 @@ impl fmt::Display for Story {
 
 /// What the cluster says of one takeover.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Account {
+pub struct Account {
     /// When the loss was committed, in wall milliseconds.
-    pub(super) lost_at_ms: Option<u64>,
+    pub lost_at_ms: Option<u64>,
     /// How long the leader had not answered by then, and how long it had to wait.
-    pub(super) silence: Option<Silence>,
+    pub silence: Option<Silence>,
     /// When the new epoch was committed.
-    pub(super) taken_at_ms: Option<u64>,
+    pub taken_at_ms: Option<u64>,
     /// Where the container went.
-    pub(super) target: Option<String>,
+    pub target: Option<String>,
     /// The moment to which the new copy goes.
-    pub(super) data_as_of_ms: Option<u64>,
+    pub data_as_of_ms: Option<u64>,
     /// When the new node said that it runs.
-    pub(super) running_at_ms: Option<u64>,
+    pub running_at_ms: Option<u64>,
 }
 
 /// The evidence of a loss by silence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Silence {
-    pub(super) silent_ms: u64,
-    pub(super) required_ms: u64,
+pub struct Silence {
+    /// Since the leader's last answer.
+    pub silent_ms: u64,
+    /// The least that the constants allow.
+    pub required_ms: u64,
 }
 
 impl Account {
@@ -89,7 +91,7 @@ impl Account {
     }
 
     /// Milliseconds between the leader's last answer to the node and the new epoch.
-    pub(super) fn took_over_after_ms(&self) -> Option<u64> {
+    pub fn took_over_after_ms(&self) -> Option<u64> {
         let (lost, taken) = (self.lost_at_ms?, self.taken_at_ms?);
         Some(self.silence?.silent_ms + taken.saturating_sub(lost))
     }

@@ -1,0 +1,12 @@
+//! Black-box tests of a whole cluster: faults on a lab, a workload in a container, and checkers
+//! that judge from outside what really ran and what the disk really holds. Only the public API is
+//! used, and what the lab does to machines.
+//!
+//! - [`rig`]: a cluster with one container that serves (the workload is the quickstart's);
+//! - [`faults`]: what is done to nodes beyond what the lab offers by itself;
+//! - [`checkers`]: what must hold afterwards, each with the invariant that it stands for;
+//! - the scenarios are the tests, one file each, in `tests/scenarios`.
+
+pub mod checkers;
+pub mod faults;
+pub mod rig;

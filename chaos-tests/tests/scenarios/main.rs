@@ -1,0 +1,7 @@
+//! The scenarios, one file each. They need root and the built programs beside the test's own.
+
+mod freeze;
+mod minority;
+mod power;
+mod race;
+mod stopped;

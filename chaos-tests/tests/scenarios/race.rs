@@ -1,0 +1,30 @@
+//! A node that comes back in the very moment in which it is declared lost.
+
+use std::time::Duration;
+
+use holdfast_chaos_tests::checkers;
+use holdfast_chaos_tests::rig::{On, Rig};
+use holdfast_lab::{BootInstant, LabError};
+
+/// Around the moment of the loss, before and after, in milliseconds.
+const OFFSETS_MS: [i64; 7] = [-300, -150, -50, 0, 50, 150, 300];
+
+/// I8, I12, I13: whichever wins, the container runs on one node, and answers.
+#[test]
+fn a_loss_races_with_the_nodes_return() -> Result<(), LabError> {
+    let rig = Rig::new("t-race", On::Follower)?;
+    let bound = i64::try_from(rig.scene.lease.lost_after_ms).unwrap_or(i64::MAX);
+    for offset in OFFSETS_MS {
+        let web = rig.stage.cluster.ask(async |s| {
+            s.sync(&rig.stage.container, Duration::from_secs(45)).await?;
+            s.container(&rig.stage.container).await
+        })?;
+        rig.lab().cut(&web.node)?;
+        let wait = u64::try_from(bound + offset).unwrap_or(0);
+        std::thread::sleep(Duration::from_millis(wait));
+        rig.lab().heal(&web.node)?;
+        checkers::answers_again(&rig, BootInstant::now())?;
+        checkers::never_two(&rig);
+    }
+    Ok(())
+}
