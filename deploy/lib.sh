@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # what is set here is used by who sources it
+# What deploy/quickstart and deploy/test share. Everything that is said goes to standard error.
+
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+target=${CARGO_TARGET_DIR:-$root/target}
+export DEBIAN_FRONTEND=noninteractive
+
+# To build: ring, zstd and xz have C in them.
+build_packages=(gcc libc6-dev make pkg-config)
+# To run a lab: what holdfastd and holdfast-lab call, and the rehearsed container's only program.
+lab_packages=(lxc iproute2 nftables xfsprogs e2fsprogs util-linux mount procps busybox-static)
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "error: $*"
+    exit 1
+}
+
+need_root() {
+    [ "$(id -u)" -eq 0 ] || die "this needs root (network and mount namespaces): sudo $0 [HF-NOT-ROOT]"
+}
+
+# Installs those of the named Debian packages that are not there, and says which.
+need_packages() {
+    local package missing=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "please install: ${missing[*]} [HF-MISSING-TOOL]"
+    say "installing Debian packages: ${missing[*]}"
+    local apt=(apt-get -o DPkg::Lock::Timeout=300 -qq -y)
+    "${apt[@]}" update </dev/null >&2 || say "warning: apt-get update failed; trying with what is known"
+    "${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null >&2 ||
+        die "apt-get could not install: ${missing[*]} [HF-MISSING-TOOL]"
+}
+
+# Finds cargo, which sudo may have cut out of PATH.
+need_cargo() {
+    local user_home=''
+    [ -z "${SUDO_USER:-}" ] || user_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+    PATH="$PATH:$HOME/.cargo/bin:${user_home:-$HOME}/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin"
+    export PATH
+    command -v cargo >/dev/null || die "Rust is missing: see https://rustup.rs [HF-MISSING-TOOL]"
+}
+
+# Runs cargo as the user who called sudo, so that the build's files stay theirs.
+run_cargo() {
+    if [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ]; then
+        runuser -u "$SUDO_USER" -- env PATH="$PATH" HOME="$(getent passwd "$SUDO_USER" | cut -d: -f6)" cargo "$@"
+    else
+        cargo "$@"
+    fi
+}
