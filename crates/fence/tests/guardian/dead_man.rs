@@ -20,7 +20,7 @@ fn a_stopped_guardian_is_killed_by_its_timer_and_everything_with_it() {
     writes.assert_stopped_before(deadline_ns + BUDGET_NS);
     assert!(writes.last_ns() > deadline_ns, "nobody fenced: it was the timer");
     wait_for("everything is dead", || !node.ancestor.event("populated"));
-    let status = node.guardian.0.wait().expect("reaped");
+    let status = node.guardian.ended();
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
     wait_for("the init is dead", || !is_alive(init_pid));
 }
@@ -38,6 +38,21 @@ fn a_killed_guardian_takes_everything_with_it() {
     let limit_ns = in_ms(0);
     web.assert_stopped_before(limit_ns);
     db.assert_stopped_before(limit_ns);
+}
+
+/// Its init stopped too, so that only the kernel is left to act: the death signal does.
+#[test]
+fn a_stopped_init_dies_with_the_guardian() {
+    let mut node = Node::start();
+    let writes = node.writer("web");
+    let init = nix::unistd::Pid::from_raw(node.status().init_pid);
+    let deadline_ns = in_ms(1_000);
+    node.client().thaw(deadline_ns).expect("thawed");
+    writes.wait_running();
+    nix::sys::signal::kill(init, Signal::SIGSTOP).expect("stopped");
+    node.guardian.signal(Signal::SIGSTOP);
+    writes.assert_stopped_before(deadline_ns + BUDGET_NS);
+    wait_for("everything is dead", || !node.ancestor.event("populated"));
 }
 
 /// Killed while fenced: frozen processes die as well.
@@ -75,7 +90,7 @@ fn the_init_ends_by_itself_when_the_guardian_cannot_die() {
     wait_for("everything is dead", || !node.ancestor.event("populated"));
     assert!(node.guardian.0.try_wait().expect("asked").is_none(), "the guardian was held");
     drop(held);
-    node.guardian.0.wait().expect("it dies when let go");
+    node.guardian.ended();
 }
 
 /// A v1 freezer cgroup that is thawed and removed at the end.
@@ -84,6 +99,9 @@ struct Held(PathBuf);
 impl Drop for Held {
     fn drop(&mut self) {
         let _ = fs::write(self.0.join("freezer.state"), "THAWED");
+        for pid in fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(self.0.with_file_name("cgroup.procs"), pid);
+        }
         let give_up_ns = in_ms(5_000);
         while fs::remove_dir(&self.0).is_err() && in_ms(0) < give_up_ns {
             std::thread::sleep(std::time::Duration::from_millis(5));
@@ -100,7 +118,7 @@ fn the_guardian_ends_when_its_init_dies() {
     writes.wait_running();
     let init = nix::unistd::Pid::from_raw(node.status().init_pid);
     nix::sys::signal::kill(init, Signal::SIGKILL).expect("killed");
-    assert_eq!(node.guardian.0.wait().expect("ended").code(), Some(1));
+    assert_eq!(node.guardian.ended().code(), Some(1));
     wait_for("everything is dead", || !node.ancestor.event("populated"));
     writes.assert_stopped_before(in_ms(0));
 }
@@ -113,7 +131,7 @@ fn a_guardian_told_to_end_stops_everything_first() {
     node.client().thaw(in_ms(30_000)).expect("thawed");
     writes.wait_running();
     node.guardian.signal(Signal::SIGTERM);
-    assert_eq!(node.guardian.0.wait().expect("ended").code(), Some(0));
+    assert_eq!(node.guardian.ended().code(), Some(0));
     assert!(!node.ancestor.event("populated"));
     writes.assert_stopped_before(in_ms(0));
 }

@@ -65,7 +65,7 @@ fn leftovers_are_killed_at_start() {
     let mut old = Process(Command::new("sleep").arg("1000").spawn().expect("started"));
     fs::write(child.join("cgroup.procs"), old.pid().to_string()).expect("moved");
     let node = Node::start_with(ancestor, &[]);
-    old.0.wait().expect("dead");
+    old.ended();
     assert!(!node.status().populated);
 }
 

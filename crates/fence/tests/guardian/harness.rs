@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
@@ -81,6 +81,16 @@ pub(crate) struct Process(pub(crate) Child);
 impl Process {
     pub(crate) fn pid(&self) -> i32 {
         self.0.id() as i32
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_for("the process ends", || {
+            status = self.0.try_wait().expect("asked");
+            status.is_some()
+        });
+        status.expect("just seen")
     }
 
     pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {

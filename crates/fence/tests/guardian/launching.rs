@@ -85,7 +85,7 @@ fn signals_reach_the_program_and_it_dies_with_its_launcher() {
     let mut launcher = Process(command.spawn().expect("launched"));
     wait_for("it runs", || started.exists());
     launcher.signal(Signal::SIGTERM);
-    assert_eq!(launcher.0.wait().expect("ended").code(), Some(42));
+    assert_eq!(launcher.ended().code(), Some(42));
 
     let mut command = node.enter("web", "sleep");
     command.arg("1000");
