@@ -5,9 +5,6 @@ use std::path::PathBuf;
 
 use holdfast_types::{ClusterId, NodeId};
 
-/// The link group of every protected container's host-side veth: what the guardian sets down.
-pub(crate) const LINK_GROUP: u32 = 0x48_46;
-
 /// Who this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentIdentity {
@@ -28,6 +25,9 @@ pub struct AgentConfig {
     pub guardian_socket: PathBuf,
     /// The guardian's program, for entering its namespaces.
     pub guardian_binary: PathBuf,
+    /// The link group of every protected container's host-side veth, as the guardian was told: it
+    /// sets the whole group down.
+    pub link_group: u32,
     /// Path of this node's cgroups below every hierarchy's mount point.
     pub cgroup_root: String,
     /// The helper that freezes and thaws filesystems (`holdfast-freeze`).
@@ -42,11 +42,4 @@ pub struct AgentConfig {
     pub vxlan_port: u16,
     /// Addresses at which a leader may be asked for, `host:port`.
     pub seeds: Vec<String>,
-}
-
-impl AgentConfig {
-    /// The link group that the guardian must be told.
-    pub const fn link_group() -> u32 {
-        LINK_GROUP
-    }
 }

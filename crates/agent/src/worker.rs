@@ -14,7 +14,6 @@ use tracing::{debug, info, warn};
 
 use crate::act;
 use crate::agent::Parts;
-use crate::config::LINK_GROUP;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 
@@ -238,7 +237,8 @@ impl Worker {
         let link = AttachSpec {
             uid,
             mac: assigned.mac,
-            link_group: (assigned.spec.protection == Protection::Protected).then_some(LINK_GROUP),
+            link_group: (assigned.spec.protection == Protection::Protected)
+                .then_some(self.context.config.link_group),
             up: false,
         };
         let (mounted, links) = tokio::join!(mounting, self.parts.network.attach(&link));
