@@ -47,14 +47,14 @@ struct Shared {
     heard: Heard,
     syncs: Syncs,
     closed: watch::Receiver<bool>,
-    tasks: Vec<AbortHandle>,
+    watcher: AbortHandle,
+    reader: AbortHandle,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.watcher.abort();
+        self.reader.abort();
     }
 }
 
@@ -99,8 +99,6 @@ impl RaftNode {
             out,
         };
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
-        let tasks =
-            vec![tokio::spawn(watcher.run()).abort_handle(), tokio::spawn(serve).abort_handle()];
         let shared = Shared {
             identity,
             timing,
@@ -113,7 +111,8 @@ impl RaftNode {
             heard,
             syncs,
             closed,
-            tasks,
+            watcher: tokio::spawn(watcher.run()).abort_handle(),
+            reader: tokio::spawn(serve).abort_handle(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -240,19 +239,18 @@ impl RaftNode {
         self.stopped()
     }
 
-    /// Stops taking part and returns once the files are closed.
+    /// Stops taking part and returns once no leadership is claimed here and the files are closed.
     pub async fn shutdown(&self) -> Result<(), RaftError> {
         let stopped = self.shared.raft.shutdown().await;
         stopped.map_err(|e| RaftError::Internal { what: e.to_string() })?;
-        for task in &self.shared.tasks {
-            task.abort();
-        }
-        let mut closed = self.shared.closed.clone();
-        match timeout(CLOSE_PATIENCE, closed.wait_for(|closed| *closed)).await {
-            Err(_) => Err(RaftError::Timeout),
-            // An error says that the thread is gone, and its files with it.
-            Ok(_) => Ok(()),
-        }
+        self.shared.reader.abort();
+        let (mut leadership, mut closed) = (self.leadership(), self.shared.closed.clone());
+        let down = async {
+            // An error says that the task is gone, or the thread and its files with it.
+            drop(leadership.wait_for(|l| l.reign.is_none()).await);
+            drop(closed.wait_for(|closed| *closed).await);
+        };
+        timeout(CLOSE_PATIENCE, down).await.map_err(|_| RaftError::Timeout)
     }
 
     pub(crate) fn raft(&self) -> &Raft {

@@ -98,6 +98,7 @@ impl Machine {
     pub(crate) async fn stop(&mut self) {
         let Some(running) = self.running.take() else { return };
         running.node.shutdown().await.expect("shutdown");
+        assert_eq!(running.node.leadership_now().reign, None, "a node that stopped claims to lead");
         drop(running.stop);
         running.server.abort();
         drop(running.server.await);
