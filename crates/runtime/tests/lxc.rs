@@ -8,8 +8,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use holdfast_runtime::{
-    Changed, ExecRequest, ExecStatus, RunEvent, Runtime, RuntimeError, Started, Status, Stopped,
-    TermSize,
+    Changed, ContainerNet, ExecRequest, ExecStatus, RunEvent, Runtime, RuntimeError, Started,
+    Status, Stopped, TermSize,
 };
 use holdfast_types::{ByteSize, Code, ContainerUid, Protection};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -237,12 +237,11 @@ fn programs_are_fed_and_killed_through_their_session() {
     assert_eq!(text, "to and fro");
     assert_eq!(session.child.wait(SOON).unwrap(), Some(ExecStatus::Exited(0)));
 
-    let before = node.runtime.usage(request.uid).unwrap().pids;
-    let exec = ExecRequest { command: vec!["sleep".into(), "1000".into()], ..exec };
+    let exec = ExecRequest { command: vec!["sleep".into(), "9876501".into()], ..exec };
     let session = node.runtime.exec_piped(request.uid, &exec).unwrap();
-    wait_for("the program's start", || node.runtime.usage(request.uid).unwrap().pids > before);
+    wait_for("the program's start", || sleeps("9876501"));
     drop(session);
-    wait_for("the program's end", || node.runtime.usage(request.uid).unwrap().pids <= before);
+    wait_for("the program's end", || !sleeps("9876501"));
 }
 
 #[test]
@@ -250,11 +249,11 @@ fn a_program_that_overruns_is_killed_inside_too() {
     let node = Node::new();
     let request = node.request(POLITE);
     node.runtime.start(&request).unwrap();
-    let before = node.runtime.usage(request.uid).unwrap().pids;
-    let exec = ExecRequest { command: vec!["sleep".into(), "1000".into()], ..Default::default() };
+    let command = vec!["sleep".into(), "9876502".into()];
+    let exec = ExecRequest { command, ..Default::default() };
     let error = node.runtime.exec(request.uid, &exec, Duration::from_millis(300)).unwrap_err();
     assert_eq!(error.code(), Code::Timeout);
-    wait_for("the program's end", || node.runtime.usage(request.uid).unwrap().pids <= before);
+    wait_for("the program's end", || !sleeps("9876502"));
 }
 
 #[test]
@@ -302,11 +301,24 @@ fn a_watch_tells_of_every_beginning_and_end() {
 fn a_watch_notices_a_container_that_lived_for_a_moment() {
     let node = Node::new();
     let (tx, rx) = mpsc::channel();
-    let _watching = node.runtime.watch(Box::new(move |e| drop(tx.send(e)))).unwrap();
+    let _watching = node
+        .runtime
+        .watch(Box::new(move |e| {
+            let _ = tx.send(e);
+        }))
+        .unwrap();
     let request = node.request("exit 1");
     node.runtime.start(&request).unwrap_err();
     let ended = |event| event == RunEvent::Exited(request.uid);
     assert!(std::iter::from_fn(|| rx.recv_timeout(SOON).ok()).any(ended));
+}
+
+/// Whether a `sleep` with this argument runs on this machine.
+fn sleeps(argument: &str) -> bool {
+    let line = format!("sleep\0{argument}\0");
+    fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        fs::read(entry.path().join("cmdline")).is_ok_and(|text| text == line.as_bytes())
+    })
 }
 
 /// Reads until a text was seen, the end (an EIO), or the deadline.
@@ -326,6 +338,54 @@ fn read_until(terminal: &mut fs::File, wanted: &str) -> String {
         }
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Rule 3 of DESIGN section 5: below the guardian, in its pid, mount and here also network
+/// namespace, everything of a protected container is in the one ancestor, and dies with it.
+#[test]
+fn a_protected_container_lives_and_dies_below_the_guardian() {
+    let node = Node::new();
+    let guardian = support::Guardian::start(&node);
+    let runtime = node.runtime_with_enter(guardian.enter());
+    let mut request = node.request(POLITE);
+    std::os::unix::fs::symlink("busybox", request.rootfs.join("bin/ip")).unwrap();
+    request.network = Some(ContainerNet {
+        link: "hf-inner".into(),
+        mac: "02:48:0a:63:00:05".parse().unwrap(),
+        address: "10.99.0.5".parse().unwrap(),
+        prefix: 24,
+        gateway: Some("10.99.0.1".parse().unwrap()),
+    });
+    let uid = request.uid;
+    let Started::Started { init_pid } = runtime.start(&request).unwrap() else {
+        panic!("it cannot have run already");
+    };
+    let numbers = fs::read_to_string(format!("/proc/{init_pid}/status")).unwrap();
+    let numbers = numbers.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap();
+    assert_eq!(numbers.split_whitespace().count(), 3, "ours, the guardian's, its own: {numbers}");
+
+    let script = "ip -4 addr show eth0; ip route; cat /sys/class/net/eth0/address";
+    let exec = ExecRequest {
+        command: vec!["sh".into(), "-c".into(), script.into()],
+        ..Default::default()
+    };
+    let out = runtime.exec(uid, &exec, SOON).unwrap();
+    let text = String::from_utf8(out.stdout).unwrap();
+    for wanted in ["10.99.0.5/24", "default via 10.99.0.1", "02:48:0a:63:00:05"] {
+        assert!(text.contains(wanted), "{wanted} is not in {text}");
+    }
+    for group in [format!("protected/{uid}"), format!("protected/{uid}.monitor")] {
+        assert!(node.cgroups(&group).len() > 1, "{group} is in every hierarchy");
+    }
+    assert_eq!(runtime.stop(uid, SOON).unwrap(), Stopped::Clean);
+    assert_nothing_left(&node, uid);
+    assert!(guardian.has_link("hf-inner"), "a clean stop gives the link back");
+
+    runtime.start(&request).unwrap();
+    drop(guardian);
+    wait_for("the end with the guardian", || runtime.status(uid).unwrap() == Status::Stopped);
+    assert_eq!(runtime.stop(uid, SOON).unwrap(), Stopped::NotRunning);
+    assert_nothing_left(&node, uid);
 }
 
 /// Freezes everything protected of a node, as its guardian does.

@@ -29,7 +29,8 @@ pub(super) const INNER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 /// System call filter that Debian's LXC ships for its containers.
 const SECCOMP_PROFILE: &str = "/usr/share/lxc/config/common.seccomp";
 
-/// Settings of every container. `mixed` keeps the dangerous parts of `/proc` and `/sys` read-only
+/// Settings of every container. Cgroups are relative to where LXC is, which is made the root by a
+/// cgroup namespace: see `lxc_command`. `mixed` keeps the dangerous parts of `/proc` and `/sys` read-only
 /// and still lets systemd boot.
 const COMMON: &str = "\
 lxc.autodev = 1
@@ -37,7 +38,7 @@ lxc.tty.max = 0
 lxc.pty.max = 1024
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 lxc.cap.drop = mac_admin mac_override sys_module sys_rawio sys_time
-lxc.cgroup.relative = 0
+lxc.cgroup.relative = 1
 ";
 
 /// Devices that a privileged container may use; an unprivileged one cannot make others.
@@ -65,8 +66,13 @@ pub(super) fn render(
     conf.set("lxc.console.logfile", path_text("console log", node.console)?)?;
     conf.set("lxc.console.size", &node.console_bytes.to_string())?;
     conf.set("lxc.console.rotate", "1")?;
-    let profile = if node.apparmor { "generated" } else { "unconfined" };
-    conf.set("lxc.apparmor.profile", profile)?;
+    if node.apparmor {
+        conf.set("lxc.apparmor.profile", "generated")?;
+        // Without it systemd may not mount what it needs.
+        conf.set("lxc.apparmor.allow_nesting", "1")?;
+    } else {
+        conf.set("lxc.apparmor.profile", "unconfined")?;
+    }
     if Path::new(SECCOMP_PROFILE).exists() {
         conf.set("lxc.seccomp.profile", SECCOMP_PROFILE)?;
     }

@@ -78,7 +78,13 @@ impl LxcRuntime {
         Ok(None)
     }
 
-    /// A command line of an `lxc-*` program. Its `PATH` has no `newuidmap`: with that in reach LXC
+    /// A command line of an `lxc-*` program.
+    ///
+    /// LXC puts a container's cgroups below those that it, or process 1, is in, in each hierarchy:
+    /// below the guardian, in a service, in a lab's node that is somewhere else each time. A cgroup
+    /// namespace of its own makes both read as `/`, so that the configured paths are the real ones.
+    ///
+    /// Its `PATH` has no `newuidmap`: with that in reach LXC
     /// insists on entries in `/etc/subuid`; as root it can write the maps by itself.
     pub(super) fn lxc_command(
         &self,
@@ -91,6 +97,7 @@ impl LxcRuntime {
         if protection == Protection::Protected {
             line.extend(self.enter.prefix(uid, &format!("{uid}.helper"))?);
         }
+        line.extend(["/usr/bin/unshare", "--cgroup"].map(OsString::from));
         line.push(program(tool).into());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).arg("-P").arg(&self.config.lxc_path);

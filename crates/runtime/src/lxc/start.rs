@@ -71,11 +71,14 @@ impl LxcRuntime {
             return Err(failed(&done.stderr));
         }
         let groups = self.groups(protection, uid);
-        if groups.wait_payload_empty(SETTLE)? {
-            return Err(failed(b"init ended at once"));
+        if !groups.wait_payload_empty(SETTLE)?
+            && let Some(init_pid) = init_pid(&groups)
+        {
+            return Ok(Started::Started { init_pid });
         }
-        let init_pid = init_pid(&groups).ok_or_else(|| failed(b"init ended at once"))?;
-        Ok(Started::Started { init_pid })
+        // The monitor still writes down init's last words.
+        groups.wait_empty(LEFTOVER_TIMEOUT)?;
+        Err(failed(b"init ended at once"))
     }
 
     /// Written beside and renamed, so that LXC never reads half a configuration.

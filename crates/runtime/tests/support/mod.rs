@@ -2,20 +2,23 @@
 //! it is gone when the test ends, failed or not.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use holdfast_runtime::lxc::{LxcConfig, LxcRuntime, Unguarded};
-use holdfast_runtime::{ExecOutput, ExecRequest, Runtime, StartRequest};
+use holdfast_runtime::lxc::{Enter, LxcConfig, LxcRuntime, Unguarded};
+use holdfast_runtime::{ExecOutput, ExecRequest, Runtime, RuntimeError, StartRequest};
 use holdfast_types::{ContainerUid, Limits, Protection};
 
 /// Longest that a test waits for anything.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Node {
-    dir: tempfile::TempDir,
+    pub(crate) dir: tempfile::TempDir,
     cgroup_root: String,
     pub(crate) runtime: LxcRuntime,
 }
@@ -36,6 +39,10 @@ impl Node {
 
     pub(crate) fn runtime_with(&self, config: LxcConfig) -> LxcRuntime {
         LxcRuntime::new(config, Box::new(Unguarded)).unwrap()
+    }
+
+    pub(crate) fn runtime_with_enter(&self, enter: Box<dyn Enter>) -> LxcRuntime {
+        LxcRuntime::new(self.config(), enter).unwrap()
     }
 
     pub(crate) fn config(&self) -> LxcConfig {
@@ -92,6 +99,72 @@ impl Drop for Node {
     }
 }
 
+/// A guardian's shape without its clock: the init of a pid, mount and network namespace.
+pub(crate) struct Guardian {
+    process: Child,
+    init_pid: u32,
+    ancestor: PathBuf,
+}
+
+impl Guardian {
+    pub(crate) fn start(node: &Node) -> Self {
+        let script = "set -e; mkdir -p $0; mount --rbind /sys/fs/cgroup $0; \
+            mount -t sysfs sysfs /sys; mount --rbind $0 /sys/fs/cgroup; \
+            ip link add hf-outer type veth peer name hf-inner; \
+            ip addr add 10.99.0.1/24 dev hf-outer; ip link set hf-outer up; \
+            echo ready; exec sleep infinity";
+        let mut process = Command::new("unshare")
+            .args(["--net", "--mount", "--propagation", "slave", "--pid", "--fork"])
+            .args(["--kill-child", "--mount-proc", "sh", "-c", script])
+            .arg(node.dir.path().join("aside"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut ready = [0u8; 6];
+        process.stdout.take().unwrap().read_exact(&mut ready).unwrap();
+        let pid = process.id();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        let init_pid = children.trim().parse().unwrap();
+        let ancestor = node.cgroups("protected").remove(0);
+        Self { process, init_pid, ancestor }
+    }
+
+    pub(crate) fn enter(&self) -> Box<dyn Enter> {
+        Box::new(Below { init_pid: self.init_pid, ancestor: self.ancestor.clone() })
+    }
+
+    pub(crate) fn has_link(&self, name: &str) -> bool {
+        let target = self.init_pid.to_string();
+        let show = ["-t", &target, "-n", "ip", "link", "show", name];
+        let status = Command::new("nsenter").args(show).stdout(Stdio::null()).status();
+        status.unwrap().success()
+    }
+}
+
+impl Drop for Guardian {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+struct Below {
+    init_pid: u32,
+    ancestor: PathBuf,
+}
+
+impl Enter for Below {
+    fn prefix(&self, _uid: ContainerUid, leaf: &str) -> Result<Vec<OsString>, RuntimeError> {
+        let script = "/bin/mkdir -p $0 && echo $$ > $0/cgroup.procs && exec \"$@\"";
+        let mut line: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), script.into()];
+        line.push(self.ancestor.join(leaf).into());
+        let target = self.init_pid.to_string();
+        line.extend(["/usr/bin/nsenter", "-t", &target, "-p", "-m", "-n"].map(OsString::from));
+        Ok(line)
+    }
+}
+
 fn config(dir: &Path, cgroup_root: &str) -> LxcConfig {
     let mut config = LxcConfig::new(dir.join("lxc"), dir.join("log"), cgroup_root.to_owned());
     config.call_timeout = Duration::from_secs(2);
@@ -106,10 +179,14 @@ pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// Mount points of every hierarchy, the v2 one first.
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let fields = mounts.lines().filter(|line| line.contains(" - cgroup"));
-    fields.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+    let of = |kind: &str| {
+        let lines = mounts.lines().filter(|line| line.contains(kind));
+        lines.filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect::<Vec<_>>()
+    };
+    [of(" - cgroup2 "), of(" - cgroup ")].concat()
 }
 
 fn remove_tree(group: &Path) {
