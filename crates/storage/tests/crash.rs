@@ -6,10 +6,13 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
-use holdfast_storage::{AlreadyQuiet, Pool, SnapshotKind, Tail, fsys};
+use holdfast_storage::{
+    AlreadyQuiet, Pool, SnapshotKind, Tail,
+    fsys::{self, FreezeHelper},
+};
 use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
 use uuid::Uuid;
 
@@ -73,14 +76,90 @@ fn victim() {
     }
 }
 
+/// The same with a mounted filesystem that is written and frozen all the time.
 #[test]
-fn what_was_acknowledged_survives_sigkill() {
-    struct Unmount<'a>(&'a Path);
-    impl Drop for Unmount<'_> {
-        fn drop(&mut self) {
-            let _ = fsys::unmount(&self.0.join("mnt"), Duration::from_secs(10));
+#[ignore = "the node whose power the test below cuts"]
+fn node() {
+    let Some(dir) = std::env::var_os(DIR) else { return };
+    let dir = Path::new(&dir);
+    let pool = open(dir);
+    if pool.volume(UID).is_err() {
+        pool.create(UID, ByteSize::mib(64), Epoch(1)).unwrap();
+        let device = pool.activate(UID, Epoch(1)).unwrap();
+        fsys::mkfs(&device).unwrap();
+    }
+    let device = pool.activate(UID, Epoch(1)).unwrap();
+    let target = dir.join("fs");
+    fsys::mount(&device, &target).unwrap();
+    let helper = FreezeHelper::new(env!("CARGO_BIN_EXE_holdfast-freeze"), &[]);
+    for n in 0u64.. {
+        std::fs::write(target.join("count"), n.to_string()).unwrap();
+        let state = pool.volume(UID).unwrap().state;
+        let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
+        let mut window = helper.window(&target, Duration::from_secs(5));
+        pool.snapshot(&id, NOW, &mut window).unwrap();
+        println!("snapshot {}", id.uuid);
+        for old in state.snapshots.iter().rev().skip(2) {
+            pool.remove_snapshot(old.id.uuid).unwrap();
         }
     }
+}
+
+/// A node's power cut as the lab does it: its pid namespace's init is killed, and the kernel
+/// takes its mounts and devices down when it gets to it, wherever in a freeze that was.
+#[test]
+fn a_node_without_power_leaves_a_pool_that_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let _unmount = Unmount(dir.path());
+    for round in 0..8u64 {
+        let mut node = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--kill-child"])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "node", "--nocapture"])
+            .env(DIR, dir.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(node.stdout.take().unwrap()).lines();
+        let first = lines.find(|line| line.as_ref().unwrap().starts_with("snapshot"));
+        assert!(first.is_some(), "the node did not start");
+        std::thread::sleep(Duration::from_millis(round * 23));
+        node.kill().unwrap();
+        let last = lines.map_while(Result::ok).filter_map(|l| l.split_once(' ')?.1.parse().ok());
+        let last: Option<SnapshotUuid> = last.last();
+        node.wait().unwrap();
+
+        let began = Instant::now();
+        let pool = open(dir.path());
+        println!("open again after {:?}", began.elapsed());
+        let state = pool.volume(UID).unwrap().state;
+        assert!(last.is_none_or(|uuid| state.find(uuid).is_some()));
+        let device = pool.activate(UID, Epoch(1)).unwrap();
+        let target = dir.path().join("fs");
+        fsys::mount(&device, &target).unwrap();
+        let count = std::fs::read_to_string(target.join("count")).unwrap();
+        fsys::unmount(&target, Duration::from_secs(10)).unwrap();
+        assert!(count.parse::<u64>().is_ok() || count.is_empty(), "{count:?}");
+        pool.deactivate(UID).unwrap();
+        pool.close().unwrap();
+    }
+}
+
+/// Whatever a failed test leaves mounted.
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        for name in ["fs", "mnt"] {
+            let _ = fsys::unmount(&self.0.join(name), Duration::from_secs(10));
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_survives_sigkill() {
     let dir = tempfile::tempdir().unwrap();
     let _unmount = Unmount(dir.path());
     drop(open(dir.path()));

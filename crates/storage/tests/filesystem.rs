@@ -265,11 +265,31 @@ fn a_clone_gets_its_own_uuid_and_grows() {
     assert!(size.f_blocks * size.f_frsize > 200 << 20);
     assert!(bench.mountpoint.join("from-image").exists());
     fsys::trim(&bench.mountpoint).unwrap();
+    let elsewhere = fsys::mount(&bench.device, &bench.mountpoint);
+    assert!(matches!(elsewhere, Err(Error::InUse(_))), "the mount point has another volume");
     // Mounted: neither detached nor removed under its user.
     assert!(matches!(bench.pool().deactivate(clone), Err(Error::InUse(_))));
     assert!(matches!(bench.pool().remove_volume(clone), Err(Error::InUse(_))));
     fsys::unmount(&bench.mountpoint, SOON).unwrap();
     bench.pool().deactivate(clone).unwrap();
+}
+
+/// The agent lists volumes in its loops: a filesystem that is slow to freeze must not stop them.
+#[test]
+fn listing_does_not_wait_for_a_freeze() {
+    struct Listing<'a>(&'a Bench);
+    impl Quiesce for Listing<'_> {
+        fn freeze(&mut self) -> Result<(), Error> {
+            assert_eq!(self.0.pool().volumes().len(), 1);
+            self.0.pool().capacity().map(drop)
+        }
+        fn thaw(&mut self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    let bench = Bench::new();
+    let uuid = bench.snap(&mut Listing(&bench)).unwrap();
+    assert!(bench.pool().volume(bench.uid).unwrap().state.find(uuid).is_some());
 }
 
 /// The kernel lets only CAP_SYS_RESOURCE do this, which a container of CI may lack.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +15,13 @@ use crate::{Error, Outcome, Result, wait};
 /// needs replay is replayed, so a crashed filesystem becomes a consistent one.
 pub fn mount(device: &Path, target: &Path) -> Result<Outcome> {
     if is_mounted(target)? {
-        return Ok(Outcome::AlreadyThere);
+        let there = fs::metadata(target).map_err(Error::io("reading", target))?.dev();
+        let wanted = fs::metadata(device).map_err(Error::io("reading", device))?.rdev();
+        return match there == wanted {
+            true => Ok(Outcome::AlreadyThere),
+            // A stale mount, such as of the live part before a promotion, is not what was asked.
+            false => Err(Error::InUse(format!("the mount point {}", target.display()))),
+        };
     }
     fs::create_dir_all(target).map_err(Error::io("making", target))?;
     let flags = MountFlags::NOATIME | MountFlags::NODEV;

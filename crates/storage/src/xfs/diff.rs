@@ -8,6 +8,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
+use super::forget_cached;
 use crate::pool::{Extent, ExtentKind, SnapshotReader};
 use crate::sys::{self, FiemapExtent};
 use crate::{Error, Hold, Result};
@@ -106,6 +107,12 @@ impl SnapshotReader for FileReader {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
         let name = self.hold.snapshot().to_string();
         self.file.read_exact_at(buf, offset).map_err(Error::io("reading snapshot", name))
+    }
+}
+
+impl Drop for FileReader {
+    fn drop(&mut self) {
+        forget_cached(&self.file);
     }
 }
 

@@ -111,7 +111,7 @@ fn holder(backing: Backing) -> Option<u32> {
 
 fn wait_until_free(image: &Path, backing: Backing, patience: Duration) -> Result<()> {
     // Thawing opens what is being taken down, so it comes second.
-    let grace = patience / 4;
+    let grace = patience.min(Duration::from_secs(2)) / 4;
     if wait::until(grace, || holder(backing).is_none()) {
         return Ok(());
     }

@@ -17,6 +17,7 @@ mod image;
 mod open;
 mod receive;
 mod scratch;
+mod slot;
 mod space;
 mod verbs;
 mod volume;
@@ -187,7 +188,11 @@ impl Pool for XfsPool {
             }
             index.retain(|_, owner| *owner != uid);
         }
-        volume.remove(&mut slot)?;
+        if let Err(error) = volume.remove(&mut slot) {
+            let snapshots = slot.state.snapshots.iter().filter(|_| !slot.is_removed());
+            self.index().extend(snapshots.map(|s| (s.id.uuid, uid)));
+            return Err(error);
+        }
         self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
         Ok(Outcome::Changed)
     }
@@ -302,6 +307,11 @@ impl Pool for XfsPool {
         slot.refuse_receiving(&self.holds)?;
         volume.drop_partial(&mut slot)
     }
+}
+
+/// Live parts bypass the page cache, so what a transfer left in it serves nobody. Only a hint.
+fn forget_cached(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 
 #[cfg(test)]

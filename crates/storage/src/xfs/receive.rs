@@ -8,9 +8,10 @@ use std::sync::{Arc, PoisonError};
 use holdfast_types::ByteSize;
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 
+use super::slot::StoredPartial;
 use super::space::Space;
-use super::volume::{StoredPartial, Volume, create};
-use super::{Index, XfsPool};
+use super::volume::{Volume, create};
+use super::{Index, XfsPool, forget_cached};
 use crate::catalog::{SnapshotInfo, VolumeState};
 use crate::pool::{Begin, Offer, Pool};
 use crate::stream::{Applier, Sink};
@@ -104,6 +105,7 @@ impl Sink for FileSink {
     fn sync(&mut self, offset: u64) -> Result<()> {
         self.space.refuse_beyond_margin()?;
         self.file.sync_data().map_err(Error::io("syncing", &self.path))?;
+        forget_cached(&self.file);
         self.volume.store_partial(&StoredPartial { offer: self.offer, synced: offset })
     }
 

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs};
 use rustix::fs::ioctl_ficlone;
 
-use super::volume::{Slot, Volume, create};
+use super::slot::Slot;
+use super::volume::{Volume, create};
 use crate::holds::Holds;
 use crate::loopdev::LoopDevice;
 use crate::pool::{Outcome, Quiesce, Tail};

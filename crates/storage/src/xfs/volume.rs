@@ -2,17 +2,16 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use holdfast_types::{SnapshotUuid, VolumeUid};
 use rustix::fs::ioctl_ficlone;
-use serde::{Deserialize, Serialize};
 
+use super::slot::{Guard, Slot, StoredPartial};
 use crate::catalog::VolumeState;
 use crate::durable;
-use crate::holds::Holds;
 use crate::loopdev::{Backing, LoopDevice};
-use crate::pool::{Offer, Outcome, Partial, VolumeInfo};
+use crate::pool::{Outcome, VolumeInfo};
 use crate::{Error, Result};
 
 const KIND: &str = "volume";
@@ -22,40 +21,8 @@ pub(super) struct Volume {
     uid: VolumeUid,
     dir: PathBuf,
     slot: Mutex<Slot>,
-}
-
-/// What changes of a volume, under its lock.
-pub(super) struct Slot {
-    pub(super) state: VolumeState,
-    pub(super) active: Option<LoopDevice>,
-    pub(super) partial: Option<StoredPartial>,
-    removed: bool,
-}
-
-/// How far a receive is, as part.json has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredPartial {
-    pub(super) offer: Offer,
-    pub(super) synced: u64,
-}
-
-impl Slot {
-    pub(super) fn refuse_active(&self) -> Result<()> {
-        match &self.active {
-            Some(device) => Err(Error::InUse(format!("the device {}", device.path().display()))),
-            None => Ok(()),
-        }
-    }
-
-    /// Refuses while a receiver lives: it holds the snapshot that it is to make.
-    pub(super) fn refuse_receiving(&self, holds: &Holds) -> Result<()> {
-        match &self.partial {
-            Some(p) if holds.held(p.offer.snapshot.uuid) => {
-                Err(Error::InUse(format!("the receive into volume {}", self.state.uid)))
-            }
-            _ => Ok(()),
-        }
-    }
+    /// What the slot says, readable while a slow change holds it; `None` once removed.
+    view: Mutex<Option<VolumeInfo>>,
 }
 
 impl Volume {
@@ -78,8 +45,7 @@ impl Volume {
         durable::store(&temp.join("volume.json"), KIND, &state)?;
         fs::rename(&temp, &dir).map_err(Error::io("making", &dir))?;
         durable::sync_dir(&volumes)?;
-        let slot = Slot { state, active: None, partial: None, removed: false };
-        Ok(Self { uid, dir, slot: Mutex::new(slot) })
+        Ok(Self::new(uid, dir, Slot::new(state, None)))
     }
 
     /// Reads a volume, checks that its files are there, and removes what nothing names.
@@ -93,30 +59,33 @@ impl Volume {
             return Err(corrupt("it is another volume's"));
         }
         let partial = load_partial(dir);
-        let slot = Slot { state, active: None, partial, removed: false };
-        let volume = Self { uid, dir: dir.into(), slot: Mutex::new(slot) };
+        let slot = Slot::new(state, partial);
+        let volume = Self::new(uid, dir.into(), slot);
         volume.check_files()?;
         Ok(volume)
+    }
+
+    fn new(uid: VolumeUid, dir: PathBuf, slot: Slot) -> Self {
+        let view = Mutex::new(Some(slot.info()));
+        Self { uid, dir, slot: Mutex::new(slot), view }
     }
 
     pub(super) fn uid(&self) -> VolumeUid {
         self.uid
     }
 
-    pub(super) fn slot(&self) -> Result<MutexGuard<'_, Slot>> {
+    pub(super) fn slot(&self) -> Result<Guard<'_>> {
         let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if slot.removed { Err(Error::NoVolume(self.uid)) } else { Ok(slot) }
+        match slot.removed {
+            true => Err(Error::NoVolume(self.uid)),
+            false => Ok(Guard::new(slot, &self.view)),
+        }
     }
 
+    /// Never waits for a change in progress, which may be freezing a filesystem.
     pub(super) fn info(&self) -> Result<VolumeInfo> {
-        let slot = self.slot()?;
-        let partial = slot.partial.as_ref().map(|p| Partial {
-            snapshot: p.offer.snapshot.uuid,
-            base: p.offer.base,
-            synced: p.synced,
-        });
-        let device = slot.active.as_ref().map(|d| d.path().to_owned());
-        Ok(VolumeInfo { state: slot.state.clone(), device, partial })
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.clone().ok_or(Error::NoVolume(self.uid))
     }
 
     pub(super) fn snapshot_path(&self, uuid: SnapshotUuid) -> PathBuf {

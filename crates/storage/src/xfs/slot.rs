@@ -1,0 +1,96 @@
+//! What of a volume changes under its lock, and the view that others read meanwhile.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::catalog::VolumeState;
+use crate::holds::Holds;
+use crate::loopdev::LoopDevice;
+use crate::pool::{Offer, Partial, VolumeInfo};
+use crate::{Error, Result};
+
+/// What changes of a volume, under its lock.
+pub(super) struct Slot {
+    pub(super) state: VolumeState,
+    pub(super) active: Option<LoopDevice>,
+    pub(super) partial: Option<StoredPartial>,
+    pub(super) removed: bool,
+}
+
+/// How far a receive is, as part.json has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredPartial {
+    pub(super) offer: Offer,
+    pub(super) synced: u64,
+}
+
+/// The volume's lock. What it leaves behind becomes the view.
+pub(super) struct Guard<'a> {
+    slot: MutexGuard<'a, Slot>,
+    view: &'a Mutex<Option<VolumeInfo>>,
+}
+
+impl<'a> Guard<'a> {
+    pub(super) fn new(slot: MutexGuard<'a, Slot>, view: &'a Mutex<Option<VolumeInfo>>) -> Self {
+        Self { slot, view }
+    }
+}
+
+impl Deref for Guard<'_> {
+    type Target = Slot;
+    fn deref(&self) -> &Slot {
+        &self.slot
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Slot {
+        &mut self.slot
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let view = (!self.slot.removed).then(|| self.slot.info());
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    }
+}
+
+impl Slot {
+    pub(super) fn new(state: VolumeState, partial: Option<StoredPartial>) -> Self {
+        Self { state, active: None, partial, removed: false }
+    }
+
+    pub(super) fn info(&self) -> VolumeInfo {
+        let partial = self.partial.as_ref().map(|p| Partial {
+            snapshot: p.offer.snapshot.uuid,
+            base: p.offer.base,
+            synced: p.synced,
+        });
+        let device = self.active.as_ref().map(|d| d.path().to_owned());
+        VolumeInfo { state: self.state.clone(), device, partial }
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed
+    }
+
+    pub(super) fn refuse_active(&self) -> Result<()> {
+        match &self.active {
+            Some(device) => Err(Error::InUse(format!("the device {}", device.path().display()))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses while a receiver lives: it holds the snapshot that it is to make.
+    pub(super) fn refuse_receiving(&self, holds: &Holds) -> Result<()> {
+        match &self.partial {
+            Some(p) if holds.held(p.offer.snapshot.uuid) => {
+                Err(Error::InUse(format!("the receive into volume {}", self.state.uid)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
