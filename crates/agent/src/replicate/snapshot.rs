@@ -13,9 +13,10 @@ use crate::replicate::source::Latest;
 /// How long a filesystem may stay frozen before the helper thaws it by itself.
 const FREEZE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Thawing ext4 writes its superblock once (`ext4_unfreeze`). Of the writes since the instant of
-/// the snapshot this many are the thaw's own; more mean that the container wrote meanwhile.
-const THAW_WRITES: u64 = 1;
+/// Thawing ext4 writes the block of its superblock once (`ext4_unfreeze`). Of the sectors written
+/// since the instant of the snapshot this many (one block of 4 KiB) are the thaw's own; more mean
+/// that the container wrote meanwhile.
+const THAW_SECTORS: u64 = 8;
 
 /// Remembers what the newest snapshot covers.
 #[derive(Default)]
@@ -86,7 +87,7 @@ impl Snapshooter {
         };
         let snapshot = take(pool, volume, &mut window)?;
         let after_thaw = fsys::write_counter(device)?;
-        let writes = window.at_freeze.map(|at| match after_thaw - at <= THAW_WRITES {
+        let writes = window.at_freeze.map(|at| match after_thaw - at <= THAW_SECTORS {
             true => after_thaw,
             // The container wrote at once: the next round must see a difference.
             false => at,
@@ -142,5 +143,89 @@ impl Quiesce for Counting {
 
     fn thaw(&mut self) -> holdfast_storage::Result<()> {
         self.window.thaw()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
+    use holdfast_types::{ByteSize, ClusterId, VolumeUid};
+    use std::time::Duration;
+
+    const UID: ContainerUid = ContainerUid(uuid::Uuid::from_u128(7));
+
+    /// A mounted primary copy on a real pool; everything goes when it is dropped.
+    struct Bench {
+        pool: Option<XfsPool>,
+        mountpoint: PathBuf,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = XfsOptions {
+                dir: dir.path().join("pool"),
+                cluster: ClusterId(uuid::Uuid::from_u128(1)),
+                threshold_percent: 90,
+                loop_backed: Some(LoopBacked {
+                    size: ByteSize::mib(512),
+                    mountpoint: dir.path().join("xfs"),
+                }),
+                patience: Duration::from_secs(10),
+            };
+            std::fs::create_dir(&options.dir).unwrap();
+            let pool = XfsPool::open(&options).unwrap();
+            let volume = VolumeUid::from(UID);
+            pool.create(volume, ByteSize::mib(64), Epoch(1)).unwrap();
+            let device = pool.activate(volume, Epoch(1)).unwrap();
+            fsys::mkfs(&device).unwrap();
+            let mountpoint = dir.path().join("mnt");
+            fsys::mount(&device, &mountpoint).unwrap();
+            Self { pool: Some(pool), mountpoint, _dir: dir }
+        }
+
+        fn round(&self, snapshooter: &mut Snapshooter) -> u64 {
+            let helper =
+                std::env::current_exe().unwrap().parent().unwrap().join("../holdfast-freeze");
+            assert!(
+                helper.exists(),
+                "build holdfast-storage's binaries first: {}",
+                helper.display()
+            );
+            let freezer = FreezeHelper::new(helper, &[]);
+            let pool = self.pool.as_ref().unwrap();
+            let latest = snapshooter
+                .round(pool, UID, Epoch(1), &self.mountpoint, &freezer, || true)
+                .unwrap()
+                .unwrap();
+            latest.snapshot.id.seq.0
+        }
+    }
+
+    impl Drop for Bench {
+        fn drop(&mut self) {
+            let Some(pool) = self.pool.take() else { return };
+            let _ = fsys::unmount(&self.mountpoint, Duration::from_secs(10));
+            let _ = pool.deactivate(UID.into());
+            let _ = pool.close();
+        }
+    }
+
+    /// A container that writes nothing ships nothing; the first byte it writes is noticed. If a
+    /// kernel's thaw wrote more or less than [`THAW_SECTORS`], one half of this would fail.
+    #[test]
+    fn an_idle_volume_needs_one_snapshot_and_a_written_one_a_new_one() {
+        let bench = Bench::new();
+        let mut snapshooter = Snapshooter::default();
+        let first = bench.round(&mut snapshooter);
+        for _ in 0..3 {
+            assert_eq!(bench.round(&mut snapshooter), first, "nothing was written");
+        }
+        std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
+        let second = bench.round(&mut snapshooter);
+        assert_eq!(second, first + 1);
+        assert_eq!(bench.round(&mut snapshooter), second);
     }
 }
