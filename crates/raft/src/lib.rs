@@ -23,12 +23,12 @@ mod membership;
 mod metrics;
 mod net;
 mod node;
+mod propose;
 mod published;
 mod read;
 mod snapshot;
 mod store;
 mod sys;
-mod term;
 mod types;
 
 pub use config::{Connector, Identity, RaftConfig, Timing, plaintext};

@@ -4,14 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::{Entry, Response, State};
+use holdfast_core::State;
 use holdfast_proto::internal::raft_service_server::RaftServiceServer;
 use holdfast_types::NodeId;
-use openraft::Instant as _;
-use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
 use crate::config::{Identity, RaftConfig, Timing};
 use crate::dir;
@@ -24,7 +22,7 @@ use crate::published::{Applied, Hashes, StateHash};
 use crate::read::Rounds;
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
-use crate::types::{EntryBytes, Raft};
+use crate::types::Raft;
 
 /// How long a shutdown waits for the files to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -134,39 +132,6 @@ impl RaftNode {
         RaftService::server(shared.identity, shared.raft.clone(), shared.heard.clone())
     }
 
-    /// Proposes an entry and returns what applying it gave, with the default deadline.
-    pub async fn propose(&self, entry: Entry) -> Result<Response, RaftError> {
-        self.propose_within(entry, self.timing().deadline()).await
-    }
-
-    /// Proposes an entry and returns what applying it gave. On the leader only; where no leader is
-    /// known it waits for one. After any error but [`RaftError::TooLarge`] the entry may still
-    /// commit: retry it with the same request id (I7).
-    pub async fn propose_within(
-        &self,
-        entry: Entry,
-        limit: Duration,
-    ) -> Result<Response, RaftError> {
-        let bytes = EntryBytes::encode(&entry)?;
-        let deadline = Instant::now() + limit;
-        loop {
-            self.shared.health.check()?;
-            let write = self.shared.raft.client_write(bytes.clone());
-            let error = match timeout_at(deadline, write).await {
-                Err(_) => return Err(self.late()),
-                Ok(Ok(done)) => {
-                    let none = || RaftError::Internal { what: "an entry without answer".into() };
-                    return done.data.0.ok_or_else(none);
-                }
-                Ok(Err(e)) => self.refused(e),
-            };
-            if error != (RaftError::NotLeader { leader: None }) {
-                return Err(error);
-            }
-            self.some_leader(deadline).await?;
-        }
-    }
-
     /// An index such that everything acknowledged before the call is at or below it, proved by a
     /// quorum round that began after the call (I6). It has been applied here on return. On the
     /// leader only, and never before it is ready.
@@ -274,39 +239,11 @@ impl RaftNode {
         RaftError::NotLeader { leader: self.other_leader() }
     }
 
-    /// What a missed deadline means: a leader whose quorum answers was slow, another has none.
-    pub(crate) fn late(&self) -> RaftError {
-        let rx = self.shared.raft.metrics();
-        let metrics = rx.borrow_watched();
-        let alone = metrics.membership_config.voter_ids().count() <= 1;
-        let fresh = Duration::from_millis(self.timing().election_max_ms);
-        let heard = metrics.last_quorum_acked.as_ref().is_some_and(|at| at.elapsed() < fresh);
-        if alone || heard { RaftError::Timeout } else { RaftError::NoQuorum }
-    }
-
-    fn other_leader(&self) -> Option<Peer> {
+    pub(crate) fn other_leader(&self) -> Option<Peer> {
         let leader = self.shared.leadership.borrow().leader.clone();
         leader.filter(|peer| peer.node != self.id())
     }
-
-    /// Waits until some node is known to lead; says so if it is another.
-    async fn some_leader(&self, deadline: Instant) -> Result<(), RaftError> {
-        // A refusal may be fresher than the watch, so give it a moment to catch up.
-        tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_PAUSE)).await;
-        let mut leadership = self.leadership();
-        match timeout_at(deadline, leadership.wait_for(|l| l.leader.is_some())).await {
-            Err(_) => return Err(RaftError::NoQuorum),
-            Ok(Err(_)) => return Err(self.stopped()),
-            Ok(Ok(_)) => {}
-        }
-        match self.other_leader() {
-            Some(leader) => Err(RaftError::NotLeader { leader: Some(leader) }),
-            None => Ok(()),
-        }
-    }
 }
-
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 type OpenStore = fn(&Path, Health) -> Result<LogStore, RaftError>;
 
@@ -336,7 +273,7 @@ fn open(
 
 #[cfg(test)]
 mod tests {
-    use holdfast_core::{Command, RemoveImage};
+    use holdfast_core::{Command, Entry, RemoveImage};
     use holdfast_types::{ClusterId, Code, RequestId, TimestampMs};
 
     use super::*;

@@ -222,6 +222,13 @@ async fn leadership_moves_on_request_and_members_change() {
     wait(async || from.leadership_now().leader.filter(|l| l.node == target)).await;
     let refused = from.propose(entry(RequestId::generate())).await.unwrap_err();
     assert_eq!(refused.code(), Code::NotLeader);
+    // What was decided in one term is never proposed in another, even by the same process.
+    let new = cluster.machines[to].node();
+    let limit = Duration::from_secs(4);
+    let stale = new.propose_in_term(entry(RequestId::generate()), reign.term - 1, limit).await;
+    assert_eq!(stale.unwrap_err().code(), Code::NotLeader);
+    let own = new.propose_in_term(entry(RequestId::generate()), reign.term, limit).await;
+    drop(own.unwrap());
     assert!(refused.to_string().contains(&cluster.machines[to].addr), "{refused}");
 
     let node = cluster.machines[to].node();
