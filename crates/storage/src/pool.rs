@@ -1,21 +1,4 @@
 //! The [`Pool`] trait: what an agent asks of a node's storage, whatever the driver.
-//!
-//! A volume in a pool has snapshots, a [`VolumeRecord`](crate::VolumeRecord) and, on the primary,
-//! a live (writable) part:
-//!
-//! ```text
-//!            create, clone_volume              begin_receive … finish
-//!                   │                                   │
-//!                   ▼            demote                 ▼
-//!   activate ┌──────────────┐ ──────────────▶ ┌──────────────────┐
-//!    ┌──────▶│ primary copy │                 │ replica (no live)│
-//!    └───────│  (has live)  │ ◀────────────── └──────────────────┘
-//! deactivate └──────────────┘  promote(epoch)
-//! ```
-//!
-//! Every change is durable when its verb returns, safe to repeat, and after a crash either has
-//! happened or has not. Epochs at or below a volume's sealed floor are refused here, in the pool,
-//! whoever asks (I11).
 
 use std::path::{Path, PathBuf};
 
@@ -241,7 +224,24 @@ pub trait Receiver: Send {
     fn finish(self: Box<Self>) -> Result<SnapshotInfo>;
 }
 
-/// A node's storage. See the [module](self) for its states.
+/// A node's storage.
+///
+/// A volume in a pool has snapshots, a [`VolumeRecord`](crate::VolumeRecord) and, on the primary,
+/// a live (writable) part:
+///
+/// ```text
+///            create, clone_volume              begin_receive … finish
+///                   │                                   │
+///                   ▼            demote                 ▼
+///   activate ┌──────────────┐ ──────────────▶ ┌──────────────────┐
+///    ┌──────▶│ primary copy │                 │ replica (no live)│
+///    └───────│  (has live)  │ ◀────────────── └──────────────────┘
+/// deactivate └──────────────┘  promote(epoch)
+/// ```
+///
+/// Every change is durable when its verb returns, safe to repeat, and after a crash either has
+/// happened or has not. Epochs at or below a volume's sealed floor are refused here, in the pool,
+/// whoever asks (I11).
 pub trait Pool: Send + Sync {
     /// Which pool this is.
     fn identity(&self) -> PoolIdentity;
