@@ -19,6 +19,8 @@ use crate::{Error, Result, sys, wait};
 const BLOCK: u32 = 4096;
 /// How many loop devices another process may take from under us before we give up.
 const RACES: usize = 64;
+const ENXIO: i32 = Errno::NXIO.raw_os_error();
+const ENODEV: i32 = Errno::NODEV.raw_os_error();
 /// How long the kernel may take to detach a device that nobody uses.
 const DETACH: Duration = Duration::from_secs(5);
 
@@ -76,23 +78,36 @@ impl LoopDevice {
         Err(Error::Timeout("a free loop device".into()))
     }
 
-    /// Every loop device that is attached now, with its number and backing file.
-    pub(crate) fn attached() -> Vec<(u32, Backing)> {
-        let entries = fs::read_dir("/sys/block").into_iter().flatten().flatten();
-        let numbers = entries.filter_map(|entry| {
-            let number = entry.file_name().to_str()?.strip_prefix("loop")?.parse().ok()?;
-            entry.path().join("loop").exists().then_some(number)
-        });
-        numbers.filter_map(|n: u32| Some((n, Self::adopt(n)?.backing))).collect()
+    /// Every loop device that is attached now, with its number and backing file. Not being able
+    /// to tell is an error: a file that is attached twice is a file that is destroyed.
+    pub(crate) fn attached() -> Result<Vec<(u32, Backing)>> {
+        let sys = Path::new("/sys/block");
+        let mut found = Vec::new();
+        for entry in fs::read_dir(sys).map_err(Error::io("listing", sys))? {
+            let entry = entry.map_err(Error::io("listing", sys))?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|n| n.strip_prefix("loop")?.parse().ok());
+            let Some(number) = number.filter(|_| entry.path().join("loop").exists()) else {
+                continue;
+            };
+            found.extend(Self::adopt(number)?.map(|device| (number, device.backing)));
+        }
+        Ok(found)
     }
 
     /// Opens a device that is attached already; `None` if it is attached to nothing by now.
-    pub(crate) fn adopt(number: u32) -> Option<Self> {
-        let path = node(number).ok()?;
-        let file = open(&path, OFlags::empty()).ok()?;
-        let info = sys::loop_status(&file).ok()?;
-        let backing = Backing(info.device, info.inode);
-        Some(Self { number, backing, path, file: file.into() })
+    pub(crate) fn adopt(number: u32) -> Result<Option<Self>> {
+        let path = node(number)?;
+        let asked = open(&path, OFlags::empty()).and_then(|file| {
+            let info = sys::loop_status(&file)?;
+            Ok((file, Backing(info.device, info.inode)))
+        });
+        match asked {
+            Ok((file, backing)) => Ok(Some(Self { number, backing, path, file: file.into() })),
+            // Detached, or on its way there.
+            Err(e) if matches!(e.raw_os_error(), Some(ENXIO | ENODEV)) => Ok(None),
+            Err(e) => Err(Error::io("asking", &path)(e)),
+        }
     }
 
     /// Its node in `/dev`.
@@ -131,11 +146,12 @@ impl LoopDevice {
         // Explicitly, too: a device adopted from an older life may lack the flag.
         let cleared = sys::loop_clear(&file);
         drop(file);
-        if wait::until(DETACH, || Self::adopt(number).is_none_or(|d| d.backing != backing)) {
+        let still = || Self::adopt(number).ok().flatten().filter(|d| d.backing == backing);
+        if wait::until(DETACH, || still().is_none()) {
             return Ok(());
         }
         tracing::debug!(device = %path.display(), ?cleared, "a loop device is still attached");
-        Err((Self::adopt(number).filter(|d| d.backing == backing), error))
+        Err((still(), error))
     }
 }
 

@@ -54,7 +54,7 @@ impl Mounted {
         last.map_err(Error::io("unmounting", &self.mountpoint))?;
         let file = File::open(&self.image).map_err(Error::io("opening", &self.image))?;
         let backing = Backing::of(&file, &self.image)?;
-        match wait::until(UNMOUNT_TIME, || holder(backing).is_none()) {
+        match wait::until(UNMOUNT_TIME, || is_free(backing)) {
             true => Ok(()),
             false => Err(Error::Timeout(format!("the loop device of {}", self.image.display()))),
         }
@@ -101,27 +101,33 @@ fn make(image: &Path, size: ByteSize) -> Result<()> {
 /// Whether what is mounted at `mountpoint` is that file (a daemon restarts, mounts stay).
 fn mounted_there(mountpoint: &Path, backing: Backing) -> Result<bool> {
     let device = fs::metadata(mountpoint).map_err(Error::io("reading", mountpoint))?.dev();
-    Ok(holder(backing).is_some_and(|number| LoopDevice::device_number(number) == device))
+    Ok(holder(backing)?.is_some_and(|number| LoopDevice::device_number(number) == device))
 }
 
 /// The loop device that has the file, if any.
-fn holder(backing: Backing) -> Option<u32> {
-    LoopDevice::attached().into_iter().find(|(_, b)| *b == backing).map(|(number, _)| number)
+fn holder(backing: Backing) -> Result<Option<u32>> {
+    let attached = LoopDevice::attached()?;
+    Ok(attached.into_iter().find(|(_, b)| *b == backing).map(|(number, _)| number))
+}
+
+/// Whether certainly no loop device has the file.
+fn is_free(backing: Backing) -> bool {
+    matches!(holder(backing), Ok(None))
 }
 
 fn wait_until_free(image: &Path, backing: Backing, patience: Duration) -> Result<()> {
     // Thawing opens what is being taken down, so it comes second.
     let grace = patience.min(Duration::from_secs(2)) / 4;
-    if wait::until(grace, || holder(backing).is_none()) {
+    if wait::until(grace, || is_free(backing)) {
         return Ok(());
     }
-    if let Some(number) = holder(backing) {
+    if let Some(number) = holder(backing)? {
         let pool = LoopDevice::device_number(number);
-        for (inner, _) in LoopDevice::attached().iter().filter(|(_, b)| b.is_on(pool)) {
+        for (inner, _) in LoopDevice::attached()?.iter().filter(|(_, b)| b.is_on(pool)) {
             fsys::thaw_device(*inner);
         }
     }
-    match wait::until(patience - grace, || holder(backing).is_none()) {
+    match wait::until(patience - grace, || is_free(backing)) {
         true => Ok(()),
         false => Err(Error::InUse(format!("{}, attached by another mount,", image.display()))),
     }

@@ -100,7 +100,7 @@ fn load(options: &XfsOptions, root: &Path) -> Result<Loaded> {
     let volumes_dir = root.join("volumes");
     make_dir(&volumes_dir)?;
     let (mut volumes, mut index) = (BTreeMap::new(), HashMap::new());
-    let attached = LoopDevice::attached();
+    let attached = LoopDevice::attached()?;
     for entry in fs::read_dir(&volumes_dir).map_err(Error::io("listing", &volumes_dir))? {
         let path = entry.map_err(Error::io("listing", &volumes_dir))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

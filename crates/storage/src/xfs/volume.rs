@@ -108,7 +108,10 @@ impl Volume {
             let file = File::open(&path).map_err(Error::io("opening", &path))?;
             let backing = Backing::of(&file, &path)?;
             let found = attached.iter().find(|(_, b)| *b == backing);
-            slot.active = found.and_then(|(number, _)| LoopDevice::adopt(*number));
+            slot.active = match found {
+                Some((number, _)) => LoopDevice::adopt(*number)?,
+                None => None,
+            };
         }
         Ok(())
     }

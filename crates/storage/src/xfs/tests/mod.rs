@@ -105,7 +105,7 @@ fn closing_leaves_nothing_attached() {
     rig.pool().activate(uid, Epoch(1)).unwrap();
     rig.pool().deactivate(uid).unwrap();
     rig.pool.take().unwrap().close().unwrap();
-    assert!(crate::loopdev::LoopDevice::attached().iter().all(|(_, b)| *b != backing));
+    assert!(crate::loopdev::LoopDevice::attached().unwrap().iter().all(|(_, b)| *b != backing));
     rig.pool = Some(XfsPool::open(&rig.options).unwrap());
     assert_eq!(rig.pool().volumes().len(), 1);
 }

@@ -37,7 +37,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..SIZE - 300_000, 1..300_000usize, any::<u8>())
             .prop_map(|(at, len, fill)| Step::Write { at, len, fill }),
-        2 => (block, 1u64..64)
+        4 => (block, 1u64..256)
             .prop_map(|(b, n)| Step::Discard { at: b * 4096, len: n.min(SIZE / 4096 - b) * 4096 }),
         1 => Just(Step::Grow),
         1 => Just(Step::Reopen),
