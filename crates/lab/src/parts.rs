@@ -76,8 +76,7 @@ impl Lab {
     }
 }
 
-/// Finds the process in the part's cgroup whose id inside the node is the one that its init wrote
-/// down.
+/// The part's main process: the one whose id inside the node is what its init wrote down.
 pub(crate) fn host_pid(
     hierarchies: &Hierarchies,
     layout: &Layout,
@@ -88,10 +87,19 @@ pub(crate) fn host_pid(
     let inner = fs::read_to_string(NodePlan::pid_file(&layout.node_run(node), part));
     let inner: i32 = inner.ok().and_then(|t| t.trim().parse().ok()).ok_or_else(gone)?;
     let unit = NodePlan::unit_cgroup(&layout.node_cgroup(node), part);
-    let procs = fs::read_to_string(hierarchies.path(&unit).join("cgroup.procs"));
-    let procs = procs.map_err(|_| gone())?;
+    find(hierarchies, &unit, inner).ok_or_else(gone)
+}
+
+/// The node's pid 1, as the host counts, if the node lives.
+pub(crate) fn init_pid(hierarchies: &Hierarchies, layout: &Layout, node: &str) -> Option<Pid> {
+    find(hierarchies, &NodePlan::init_cgroup(&layout.node_cgroup(node)), 1)
+}
+
+/// The process in the cgroup that has this id inside its node.
+fn find(hierarchies: &Hierarchies, cgroup: &str, inner: i32) -> Option<Pid> {
+    let procs = fs::read_to_string(hierarchies.path(cgroup).join("cgroup.procs")).ok()?;
     let mut pids = procs.lines().filter_map(|line| line.parse::<i32>().ok());
-    pids.find(|pid| pid_in_node(*pid) == Some(inner)).map(Pid::from_raw).ok_or_else(gone)
+    pids.find(|pid| pid_in_node(*pid) == Some(inner)).map(Pid::from_raw)
 }
 
 /// A process's id in the second of the pid namespaces that it is in: the node's, seen from the

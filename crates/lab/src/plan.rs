@@ -13,6 +13,9 @@ use crate::programs::Programs;
 /// The link group of protected containers' host-side links, in every node: any number but 0.
 pub(crate) const LINK_GROUP: u32 = 72;
 
+/// Stands in a service's arguments for the process id of the node's fuse (see `node::init`).
+pub(crate) const FUSE: &str = "{fuse}";
+
 /// A part of a node that can be stopped, continued or killed by itself.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
@@ -77,6 +80,8 @@ impl NodePlan {
                 text(&unified.join(layout.node_cgroup(node)).join("protected")),
                 "--link-group".into(),
                 LINK_GROUP.to_string(),
+                "--last-resort".into(),
+                format!("kill-pid={FUSE}"),
             ],
             env: BTreeMap::new(),
             oom_score_adj: -1000,

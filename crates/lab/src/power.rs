@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
 use crate::clock::BootInstant;
 use crate::config;
@@ -32,10 +31,13 @@ impl Lab {
                 return Err(LabError::Power { node: node.to_owned(), is: "off already" });
             }
             let hierarchies = Hierarchies::discover()?;
-            let init = init_pid(&hierarchies, self.layout(), node)?;
+            let init = parts::init_pid(&hierarchies, self.layout(), node);
             let now = BootInstant::now();
             fabric::set_link(self.layout(), node, false)?;
-            kill(init, Signal::SIGKILL).map_err(LabError::sys("cannot kill the node's init"))?;
+            // A node that has died of its own fence is off all the same.
+            if let Some(init) = init {
+                kill(init, Signal::SIGKILL).map_err(LabError::sys("cannot kill the node"))?;
+            }
             set_power(record, node, Power::Off { since_boot_ns: now });
             Ok(now)
         })
@@ -106,14 +108,4 @@ pub(crate) fn finish_cut(layout: &Layout, node: &str) -> Result<(), LabError> {
     hierarchies.kill(&cgroup, CUT_LIMIT)?;
     loops::release(&layout.node_dir(node), CUT_LIMIT)?;
     hierarchies.remove(&cgroup)
-}
-
-/// The node's pid 1, as the host counts: it alone lives in its cgroup.
-fn init_pid(hierarchies: &Hierarchies, layout: &Layout, node: &str) -> Result<Pid, LabError> {
-    let scope = NodePlan::init_cgroup(&layout.node_cgroup(node));
-    let procs = hierarchies.path(&scope).join("cgroup.procs");
-    let text = fs::read_to_string(&procs).map_err(LabError::io("cannot read", &procs))?;
-    let pid = text.lines().next().and_then(|line| line.parse().ok());
-    pid.map(Pid::from_raw)
-        .ok_or_else(|| LabError::NotRunning { node: node.to_owned(), service: "node-init" })
 }

@@ -70,6 +70,11 @@ fn ping(from: &str, to: &str) -> bool {
     Command::new("ip").args(words).output().unwrap().status.success()
 }
 
+/// Whether it answers before long: a link that came up just now takes a moment.
+fn reaches(from: &str, to: &str) -> bool {
+    wait_until("an echo", LIMIT, || Ok(ping(from, to))).is_ok()
+}
+
 fn wait_ready(layout: &Layout, node: &str, times: usize) {
     let file = layout.node_dir(node).join("pool/ready");
     wait_until("the stand-in daemon", LIMIT, || {
@@ -106,8 +111,8 @@ fn a_lab_goes_up_and_down_and_leaves_nothing() {
         assert!(log.contains("started n2 "), "own host name: {log}");
         assert!(log.contains("eth0") && !log.contains("ifb"), "own sysfs: {log}");
         assert!(log.contains("/sys/fs/cgroup/"), "cgroups are bound back: {log}");
-        assert!(ping(&layout.netns("n1"), "10.88.0.2"));
-        assert!(ping(&layout.client(), "10.88.0.3"));
+        assert!(reaches(&layout.netns("n1"), "10.88.0.2"));
+        assert!(reaches(&layout.client(), "10.88.0.3"));
         let status = lab.status().unwrap();
         assert!(status.iter().all(|s| matches!(s.guardian, PartStatus::Running { .. })));
         let again = UpOptions { replace: false, ..UpOptions::new("t-plumb", programs_of(&lab)) };
@@ -146,7 +151,7 @@ fn a_power_cut_ends_the_node_and_its_disk_survives() {
     let kept =
         sh(&format!("nsenter -m -t {after} cat {}/pool/v/mark", layout.node_dir("n1").display()));
     assert_eq!(kept, "kept");
-    assert!(ping(&layout.client(), "10.88.0.1"));
+    assert!(reaches(&layout.client(), "10.88.0.1"));
     assert!(!mark.exists());
 }
 
@@ -162,6 +167,22 @@ fn a_node_killed_in_the_middle_of_a_freeze_can_come_back() {
     lab.kill("n1").unwrap();
     lab.power_on("n1").unwrap();
     wait_ready(&layout, "n1", 2);
+}
+
+/// DESIGN section 5, rule 3: the last resort kills the lab's node, never the machine.
+#[test]
+fn a_node_dies_with_its_fuse() {
+    let Rig { lab, _bin } = rig("t-fuse", 1);
+    let scope = "/sys/fs/cgroup/*/holdfast-t-fuse/n1/init.scope /sys/fs/cgroup/holdfast-t-fuse/n1/init.scope";
+    sh(&format!(
+        "for p in $(cat $(ls -d {scope} 2>/dev/null | sed 's|$|/cgroup.procs|') | sort -u); do \
+         grep -qz node-fuse /proc/$p/cmdline && kill -9 $p; done"
+    ));
+    let gone = |lab: &Lab| lab.status().unwrap()[0].daemon == PartStatus::Down;
+    wait_until("the node's death", LIMIT, || Ok(gone(&lab))).unwrap();
+    lab.kill("n1").unwrap();
+    lab.power_on("n1").unwrap();
+    assert!(!gone(&lab));
 }
 
 #[test]
@@ -190,20 +211,20 @@ fn links_are_cut_one_way_both_ways_and_healed() {
     lab.cut("n1").unwrap();
     assert!(!ping(&n2, "10.88.0.1"));
     lab.heal("n1").unwrap();
-    assert!(ping(&n2, "10.88.0.1"));
+    assert!(reaches(&n2, "10.88.0.1"));
     lab.cut_from("n2", "n1").unwrap();
     assert!(!ping(&n1, "10.88.0.2"));
-    assert!(ping(&n1, "10.88.0.3") && ping(&n3, "10.88.0.2"), "the others do not notice");
+    assert!(reaches(&n1, "10.88.0.3") && reaches(&n3, "10.88.0.2"), "the others do not notice");
     lab.heal("n2").unwrap();
-    assert!(ping(&n1, "10.88.0.2"));
+    assert!(reaches(&n1, "10.88.0.2"));
 }
 
 #[test]
 fn two_labs_stand_side_by_side() {
     let (a, b) = (rig("t-side", 1), rig("t-side-b", 1));
-    assert!(ping(&a.lab.layout().client(), "10.88.0.1"));
+    assert!(reaches(&a.lab.layout().client(), "10.88.0.1"));
     drop(a);
-    assert!(ping(&b.lab.layout().client(), "10.88.0.1"), "the other lab still stands");
+    assert!(reaches(&b.lab.layout().client(), "10.88.0.1"), "the other lab still stands");
     assert!(b.lab.pid("n1", Part::Daemon).is_ok());
 }
 

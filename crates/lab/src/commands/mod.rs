@@ -91,6 +91,9 @@ enum Command {
         /// The node's plan.
         plan: PathBuf,
     },
+    /// Be what the node dies with.
+    #[command(hide = true)]
+    NodeFuse,
     /// Become a service of a node.
     #[command(hide = true)]
     NodeExec {
@@ -172,6 +175,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, LabError> {
         Command::Observe { seconds } => rehearsal::observe(&open()?, seconds)?,
         Command::NodeBoot { plan } => holdfast_lab::node::boot(&plan)?,
         Command::NodeInit { plan } => holdfast_lab::node::init(&plan)?,
+        Command::NodeFuse => holdfast_lab::node::fuse(),
         Command::NodeExec { cgroup, oom_score_adj, argv } => {
             holdfast_lab::node::exec(&cgroup, oom_score_adj, &argv)?;
         }

@@ -1,6 +1,10 @@
 //! node-init: pid 1 of a lab node. It starts the node's services, reaps what is orphaned, and
 //! starts a service again when it ends, as units with `Restart=always` would be.
 //!
+//! It also keeps a *fuse*: a child that does nothing. When the fuse dies, so does the node. The
+//! guardian's last resort, which reboots a real machine, blows it (a namespace's init cannot be
+//! killed from inside).
+//!
 //! ```text
 //!            start                     ended after < SETTLED: double the pause
 //! waiting ────────────▶ running ───────────────────────────────────────────────▶ waiting
@@ -18,7 +22,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 
 use super::boot::append;
 use crate::LabError;
-use crate::plan::{NodePlan, Service};
+use crate::plan::{FUSE, NodePlan, Service};
 use crate::plumbing::mounts;
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
@@ -26,24 +30,45 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// A service that ran for this long counts as started well.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// Runs the node of this plan until it is killed.
+/// Runs the node of this plan until it is killed, or its fuse is.
 pub fn init(plan_file: &Path) -> Result<(), LabError> {
     mounts::own_proc()?;
     let plan = NodePlan::load(plan_file)?;
+    let fuse = start_fuse(&plan)?;
     let mut units: Vec<_> = plan.services.iter().map(Unit::new).collect();
     let (ended, endings) = channel();
     std::thread::spawn(move || reap(&ended));
     loop {
         let now = Instant::now();
         for unit in units.iter_mut().filter(|u| u.is_due(now)) {
-            unit.start(&plan);
+            unit.start(&plan, fuse);
         }
         let due = units.iter().filter_map(Unit::due).min();
         let Some((pid, how)) = next_ending(&endings, due) else { continue };
+        if pid == fuse {
+            eprintln!("{} the fuse has blown: the node dies", jiff::Timestamp::now());
+            return Ok(());
+        }
         if let Some(unit) = units.iter_mut().find(|u| u.pid() == Some(pid)) {
             eprintln!("{} {} ended: {how}", jiff::Timestamp::now(), unit.service.part.unit());
             unit.ended(Instant::now());
         }
+    }
+}
+
+fn start_fuse(plan: &NodePlan) -> Result<i32, LabError> {
+    let fuse = Command::new(&plan.lab_program)
+        .arg("node-fuse")
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(LabError::io("cannot run", &plan.lab_program))?;
+    Ok(fuse.id().cast_signed())
+}
+
+/// The fuse: is there until it is killed.
+pub fn fuse() {
+    loop {
+        std::thread::park();
     }
 }
 
@@ -104,8 +129,8 @@ impl<'a> Unit<'a> {
         self.due().is_some_and(|due| due <= now)
     }
 
-    fn start(&mut self, plan: &NodePlan) {
-        match spawn(self.service, plan) {
+    fn start(&mut self, plan: &NodePlan, fuse: i32) {
+        match spawn(self.service, plan, fuse) {
             Ok(pid) => self.state = State::Running { pid, since: Instant::now() },
             Err(error) => {
                 eprintln!("{} {}: {error}", jiff::Timestamp::now(), self.service.part.unit());
@@ -127,7 +152,7 @@ impl<'a> Unit<'a> {
     }
 }
 
-fn spawn(service: &Service, plan: &NodePlan) -> Result<i32, LabError> {
+fn spawn(service: &Service, plan: &NodePlan, fuse: i32) -> Result<i32, LabError> {
     let part = service.part;
     let log_path = plan.node_dir.join(format!("{}.log", part.unit()));
     let log = append(&log_path)?;
@@ -136,7 +161,7 @@ fn spawn(service: &Service, plan: &NodePlan) -> Result<i32, LabError> {
         .args(["node-exec", "--cgroup", &NodePlan::unit_cgroup(&plan.cgroup, part)])
         .arg(format!("--oom-score-adj={}", service.oom_score_adj))
         .arg("--")
-        .args(&service.argv)
+        .args(service.argv.iter().map(|word| word.replace(FUSE, &fuse.to_string())))
         .envs(&service.env)
         .current_dir("/")
         .stdin(Stdio::null())

@@ -1,8 +1,9 @@
-//! What runs *inside* the making of a node: three small programs, one after the other.
+//! What runs *inside* the making of a node: small programs, one after the other.
 //!
 //! ```text
 //! lab up ── node-boot: enters the node's netns and cgroups, unshares, mounts ── ends
 //!                └── node-init: pid 1 of the node; starts, reaps, restarts
+//!                        ├── node-fuse: dies, and the node with it
 //!                        ├── node-exec → holdfast-guardian serve …
 //!                        └── node-exec → holdfastd --config …
 //! ```
@@ -15,4 +16,4 @@ mod init;
 
 pub use boot::boot;
 pub use exec::exec;
-pub use init::init;
+pub use init::{fuse, init};

@@ -8,6 +8,8 @@ use std::fmt::Write;
 use std::fs;
 use std::net::Ipv4Addr;
 
+use holdfast_types::MacAddr;
+
 use super::tool::{run, run_with_input};
 use crate::LabError;
 use crate::layout::{CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, Layout};
@@ -58,10 +60,12 @@ pub(crate) fn attach(
     address: Ipv4Addr,
 ) -> Result<(), LabError> {
     run(&["ip", "netns", "add", netns])?;
+    // A machine keeps its MAC through a power cut, and others remember it.
+    let mac = MacAddr::from_ipv4(address);
     batch(
         &layout.fabric(),
         &[
-            &format!("link add {port} type veth peer name eth0 netns {netns}"),
+            &format!("link add {port} type veth peer name eth0 address {mac} netns {netns}"),
             &format!("link set {port} master {BRIDGE} up"),
         ],
     )?;
