@@ -20,14 +20,14 @@ impl Guardian {
         Self { socket, client: Arc::default() }
     }
 
-    /// Extends a live lease.
-    pub(crate) async fn renew(&self, deadline_ns: u64) -> Result<u64, AgentError> {
-        self.call(move |client| client.renew(deadline_ns)).await
+    /// Extends a live lease, by a grant asked for at `sent_ns`.
+    pub(crate) async fn renew(&self, sent_ns: u64, deadline_ns: u64) -> Result<u64, AgentError> {
+        self.call(move |client| client.renew(sent_ns, deadline_ns)).await
     }
 
     /// Begins a lease; what this node no longer owns was killed before.
-    pub(crate) async fn thaw(&self, deadline_ns: u64) -> Result<u64, AgentError> {
-        self.call(move |client| client.thaw(deadline_ns)).await
+    pub(crate) async fn thaw(&self, sent_ns: u64, deadline_ns: u64) -> Result<u64, AgentError> {
+        self.call(move |client| client.thaw(sent_ns, deadline_ns)).await
     }
 
     /// Ends the lease now.

@@ -143,12 +143,12 @@ impl Keeper {
             assignment_revision: Revision(grant.assignment_revision),
         };
         self.context.raise_revision(lease);
-        let held_ns = match self.context.guardian.renew(deadline_ns).await {
+        let held_ns = match self.context.guardian.renew(sent_ns, deadline_ns).await {
             Ok(held_ns) => held_ns,
             Err(AgentError::Guardian(error)) if error.is_fenced() => {
                 self.context.fenced();
                 match self.may_thaw(&lease).await? {
-                    true => self.context.guardian.thaw(deadline_ns).await?,
+                    true => self.context.guardian.thaw(sent_ns, deadline_ns).await?,
                     false => return Ok(()),
                 }
             }

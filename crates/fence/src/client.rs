@@ -13,7 +13,8 @@ use rustix::net::{
 
 use crate::clock::{NS_PER_MS, boottime_ns};
 use crate::protocol::{
-    Call, FenceRecord, KillOutcome, MAX_MESSAGE_BYTES, Refusal, Reply, Request, Response, Status,
+    Call, FenceRecord, Grant, KillOutcome, MAX_MESSAGE_BYTES, Refusal, Reply, Request, Response,
+    Status,
 };
 use crate::{ChildPath, ChildPathError};
 
@@ -107,15 +108,17 @@ impl GuardianClient {
         }
     }
 
-    /// Extends a live lease to `deadline_ns` of CLOCK_BOOTTIME. Returns the deadline in force.
-    pub fn renew(&mut self, deadline_ns: u64) -> Result<u64, GuardianError> {
-        self.granted(Request::Renew { deadline_ns })
+    /// Extends a live lease to `deadline_ns`, by a grant asked for at `sent_ns`; both of
+    /// CLOCK_BOOTTIME. Returns the deadline in force.
+    pub fn renew(&mut self, sent_ns: u64, deadline_ns: u64) -> Result<u64, GuardianError> {
+        self.granted(Request::Renew(Grant { sent_ns, deadline_ns }))
     }
 
-    /// Lets everything below the ancestor run until `deadline_ns` of CLOCK_BOOTTIME. What this
-    /// node no longer owns must have been killed before (rule 5). Returns the deadline in force.
-    pub fn thaw(&mut self, deadline_ns: u64) -> Result<u64, GuardianError> {
-        self.granted(Request::Thaw { deadline_ns })
+    /// Lets everything below the ancestor run until `deadline_ns`, by a grant asked for at
+    /// `sent_ns`; both of CLOCK_BOOTTIME. What this node no longer owns must have been killed
+    /// before (rule 5). Returns the deadline in force.
+    pub fn thaw(&mut self, sent_ns: u64, deadline_ns: u64) -> Result<u64, GuardianError> {
+        self.granted(Request::Thaw(Grant { sent_ns, deadline_ns }))
     }
 
     /// Ends the lease now and returns when everything has stopped: evidence for a takeover

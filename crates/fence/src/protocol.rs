@@ -31,16 +31,10 @@ pub enum Request {
     Status,
     /// Extends a live lease. Refused when fenced; an earlier deadline than the one in force
     /// changes nothing.
-    Renew {
-        /// When the lease ends: `s + T` of DESIGN section 5, rule 1.
-        deadline_ns: u64,
-    },
+    Renew(Grant),
     /// Lets everything below the ancestor run until the deadline (rule 5). The sender has killed
     /// before what this node no longer owns. While live the same as `Renew`.
-    Thaw {
-        /// When the lease ends.
-        deadline_ns: u64,
-    },
+    Thaw(Grant),
     /// Ends the lease now; answered when everything has stopped.
     Relinquish,
     /// Kills one container's subtree; works while frozen.
@@ -48,6 +42,16 @@ pub enum Request {
         /// Which one, below the ancestor.
         child: ChildPath,
     },
+}
+
+/// A lease as the leader granted it (DESIGN section 5, rule 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// `s`: noted before the heartbeat was sent that the grant answers. A grant from before a
+    /// relinquishment or a pause of the machine is worth nothing: somebody may have taken over.
+    pub sent_ns: u64,
+    /// `s + T`: when the lease ends.
+    pub deadline_ns: u64,
 }
 
 /// The answer to the [`Call`] with the same `seq`.
@@ -95,6 +99,11 @@ pub enum Refusal {
     /// The deadline is farther away than any lease is long.
     #[error("the deadline is farther away than the longest lease")]
     DeadlineTooFar,
+    /// The grant was asked for before the node relinquished or the machine was paused (rule 7).
+    #[error(
+        "the grant is older than a relinquishment or a pause of the machine; ask for a new one"
+    )]
+    StaleGrant,
     /// The kernel refused a step; the fence is in force.
     #[error("the kernel refused: {0}")]
     Kernel(String),

@@ -9,11 +9,11 @@
 //!          (frozen, or killed by half of the budget) and links down
 //! ```
 
-use crate::protocol::{MAX_DEADLINE_AHEAD_NS, Phase, Refusal};
+use crate::protocol::{Grant, MAX_DEADLINE_AHEAD_NS, Phase, Refusal};
 
-/// What a grant asks of the guardian.
+/// What a grant comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Grant {
+pub(super) enum Verdict {
     /// Move the lease's end to here.
     Extend(u64),
     /// The lease in force ends no earlier already.
@@ -22,40 +22,53 @@ pub(super) enum Grant {
     Begin(u64),
 }
 
+/// When it is, and since when grants count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Clock {
+    /// CLOCK_BOOTTIME.
+    pub(super) now_ns: u64,
+    /// Grants asked for at this instant or before are void: the node relinquished then, or the
+    /// machine was found to have been paused. 0 if neither ever happened.
+    pub(super) void_until_ns: u64,
+}
+
 /// Whether a renewal is to be granted.
-pub(super) fn renew(phase: Phase, now_ns: u64, deadline_ns: u64) -> Result<Grant, Refusal> {
+pub(super) fn renew(phase: Phase, clock: Clock, grant: Grant) -> Result<Verdict, Refusal> {
     match phase {
         Phase::Fencing { .. } => Err(Refusal::Fencing),
         Phase::Fenced => Err(Refusal::Fenced),
         // The lease's end counts from the clock, not from when the timer was looked at.
-        Phase::Live { deadline_ns: end_ns } if now_ns >= end_ns => Err(Refusal::Fencing),
+        Phase::Live { deadline_ns: end_ns } if clock.now_ns >= end_ns => Err(Refusal::Fencing),
         Phase::Live { deadline_ns: end_ns } => {
-            check_deadline(now_ns, deadline_ns)?;
-            if deadline_ns > end_ns {
-                Ok(Grant::Extend(deadline_ns))
+            check(clock, grant)?;
+            if grant.deadline_ns > end_ns {
+                Ok(Verdict::Extend(grant.deadline_ns))
             } else {
-                Ok(Grant::Unchanged(end_ns))
+                Ok(Verdict::Unchanged(end_ns))
             }
         }
     }
 }
 
 /// Whether a thaw is to be granted.
-pub(super) fn thaw(phase: Phase, now_ns: u64, deadline_ns: u64) -> Result<Grant, Refusal> {
+pub(super) fn thaw(phase: Phase, clock: Clock, grant: Grant) -> Result<Verdict, Refusal> {
     match phase {
         Phase::Fenced => {
-            check_deadline(now_ns, deadline_ns)?;
-            Ok(Grant::Begin(deadline_ns))
+            check(clock, grant)?;
+            Ok(Verdict::Begin(grant.deadline_ns))
         }
-        Phase::Live { .. } | Phase::Fencing { .. } => renew(phase, now_ns, deadline_ns),
+        Phase::Live { .. } | Phase::Fencing { .. } => renew(phase, clock, grant),
     }
 }
 
-fn check_deadline(now_ns: u64, deadline_ns: u64) -> Result<(), Refusal> {
-    if deadline_ns <= now_ns {
+fn check(clock: Clock, grant: Grant) -> Result<(), Refusal> {
+    let Clock { now_ns, void_until_ns } = clock;
+    if grant.deadline_ns <= now_ns {
         Err(Refusal::DeadlinePassed)
-    } else if deadline_ns - now_ns > MAX_DEADLINE_AHEAD_NS {
+    } else if grant.deadline_ns - now_ns > MAX_DEADLINE_AHEAD_NS {
         Err(Refusal::DeadlineTooFar)
+    } else if grant.sent_ns <= void_until_ns || grant.sent_ns > now_ns {
+        Err(Refusal::StaleGrant)
     } else {
         Ok(())
     }
@@ -116,37 +129,59 @@ mod tests {
     const LIVE: Phase = Phase::Live { deadline_ns: 1_000 };
     const FENCING: Phase = Phase::Fencing { due_ns: 900 };
 
+    fn at(now_ns: u64) -> Clock {
+        Clock { now_ns, void_until_ns: 0 }
+    }
+
+    fn until(deadline_ns: u64) -> Grant {
+        Grant { sent_ns: 5, deadline_ns }
+    }
+
     /// I9, rule 5: after a fence only a thaw starts a lease.
     #[test]
     fn a_renewal_never_ends_a_fence() {
-        assert_eq!(renew(Phase::Fenced, 10, 2_000), Err(Refusal::Fenced));
-        assert_eq!(renew(FENCING, 950, 2_000), Err(Refusal::Fencing));
-        assert_eq!(thaw(FENCING, 950, 2_000), Err(Refusal::Fencing));
-        assert_eq!(thaw(Phase::Fenced, 10, 2_000), Ok(Grant::Begin(2_000)));
+        assert_eq!(renew(Phase::Fenced, at(10), until(2_000)), Err(Refusal::Fenced));
+        assert_eq!(renew(FENCING, at(950), until(2_000)), Err(Refusal::Fencing));
+        assert_eq!(thaw(FENCING, at(950), until(2_000)), Err(Refusal::Fencing));
+        assert_eq!(thaw(Phase::Fenced, at(10), until(2_000)), Ok(Verdict::Begin(2_000)));
     }
 
     /// I8, rule 3: a renewal that arrives after the deadline, before the timer was seen, is late.
     #[test]
     fn a_renewal_at_the_deadline_is_too_late() {
-        assert_eq!(renew(LIVE, 999, 2_000), Ok(Grant::Extend(2_000)));
-        assert_eq!(renew(LIVE, 1_000, 2_000), Err(Refusal::Fencing));
-        assert_eq!(thaw(LIVE, 1_000, 2_000), Err(Refusal::Fencing));
+        assert_eq!(renew(LIVE, at(999), until(2_000)), Ok(Verdict::Extend(2_000)));
+        assert_eq!(renew(LIVE, at(1_000), until(2_000)), Err(Refusal::Fencing));
+        assert_eq!(thaw(LIVE, at(1_000), until(2_000)), Err(Refusal::Fencing));
     }
 
     #[test]
     fn the_deadline_never_moves_backwards() {
-        assert_eq!(renew(LIVE, 10, 500), Ok(Grant::Unchanged(1_000)));
-        assert_eq!(thaw(LIVE, 10, 500), Ok(Grant::Unchanged(1_000)));
+        assert_eq!(renew(LIVE, at(10), until(500)), Ok(Verdict::Unchanged(1_000)));
+        assert_eq!(thaw(LIVE, at(10), until(500)), Ok(Verdict::Unchanged(1_000)));
     }
 
     #[test]
     fn absurd_deadlines_are_refused() {
         let far = 10 + MAX_DEADLINE_AHEAD_NS;
-        assert_eq!(thaw(Phase::Fenced, 10, 10), Err(Refusal::DeadlinePassed));
-        assert_eq!(thaw(Phase::Fenced, 10, far), Ok(Grant::Begin(far)));
-        assert_eq!(thaw(Phase::Fenced, 10, far + 1), Err(Refusal::DeadlineTooFar));
-        assert_eq!(renew(LIVE, 10, u64::MAX), Err(Refusal::DeadlineTooFar));
-        assert_eq!(renew(LIVE, 10, 9), Err(Refusal::DeadlinePassed));
+        assert_eq!(thaw(Phase::Fenced, at(10), until(10)), Err(Refusal::DeadlinePassed));
+        assert_eq!(thaw(Phase::Fenced, at(10), until(far)), Ok(Verdict::Begin(far)));
+        assert_eq!(thaw(Phase::Fenced, at(10), until(far + 1)), Err(Refusal::DeadlineTooFar));
+        assert_eq!(renew(LIVE, at(10), until(u64::MAX)), Err(Refusal::DeadlineTooFar));
+        assert_eq!(renew(LIVE, at(10), until(9)), Err(Refusal::DeadlinePassed));
+    }
+
+    /// I8, rule 7: an answer that was on its way while the node relinquished or was paused.
+    #[test]
+    fn a_grant_from_before_a_relinquishment_or_a_pause_is_void() {
+        let clock = Clock { now_ns: 200, void_until_ns: 100 };
+        for (sent_ns, counts) in [(99, false), (100, false), (101, true), (200, true), (201, false)]
+        {
+            let grant = Grant { sent_ns, deadline_ns: 2_000 };
+            for outcome in [thaw(Phase::Fenced, clock, grant), renew(LIVE, clock, grant)] {
+                assert_eq!(outcome.is_ok(), counts, "{sent_ns}");
+                assert!(counts || outcome == Err(Refusal::StaleGrant));
+            }
+        }
     }
 
     /// I8, rule 3: frozen, else killed, else dead, in this order and all within the budget.

@@ -23,12 +23,12 @@ pub use serve::serve;
 
 use crate::clock::{NS_PER_MS, NS_PER_S, boottime_ns};
 use crate::protocol::{
-    FenceCause, FenceRecord, Hardening, Phase, Refusal, Request, Response, Status,
+    FenceCause, FenceRecord, Grant, Hardening, Phase, Refusal, Request, Response, Status,
 };
 use ancestor::Ancestor;
 use deadman::{Alarm, DeadMan};
 use init::Init;
-use lease::{Grant, Seen, Step};
+use lease::{Clock, Seen, Step, Verdict};
 use links::LinkGroup;
 use rtc::Rtc;
 
@@ -53,6 +53,8 @@ struct Guardian {
     phase: Phase,
     fence: FenceRecord,
     last_resort_taken: bool,
+    /// Grants asked for until then are void.
+    void_until_ns: u64,
     shutting_down: bool,
     instance_ns: u64,
     thaws: u64,
@@ -82,8 +84,11 @@ impl Guardian {
         {
             self.begin_fence(FenceCause::Deadline, deadline_ns)?;
         }
-        if self.clocks_parted(now_ns) && matches!(self.phase, Phase::Live { .. }) {
-            self.begin_fence(FenceCause::ClockJump, now_ns)?;
+        if self.clocks_parted(now_ns) {
+            self.void_until_ns = now_ns;
+            if matches!(self.phase, Phase::Live { .. }) {
+                self.begin_fence(FenceCause::ClockJump, now_ns)?;
+            }
         }
         match self.phase {
             Phase::Live { .. } => Ok(()),
@@ -93,6 +98,11 @@ impl Guardian {
                 Ok(())
             }
         }
+    }
+
+    /// The next tick compares the clocks, due or not.
+    fn compare_clocks_next(&mut self) {
+        self.rtc_due_ns = 0;
     }
 
     /// How long the next [`Guardian::tick`] may wait when nothing else happens.
@@ -108,17 +118,11 @@ impl Guardian {
     fn answer(&mut self, request: Request) -> io::Result<Answer> {
         let response = match request {
             Request::Status => Response::Status(Box::new(self.status())),
-            Request::Renew { .. } | Request::Thaw { .. } if self.shutting_down => {
+            Request::Renew(_) | Request::Thaw(_) if self.shutting_down => {
                 Response::Refused(Refusal::ShuttingDown)
             }
-            Request::Renew { deadline_ns } => {
-                let grant = lease::renew(self.phase, boottime_ns(), deadline_ns);
-                self.carry_out(grant)?
-            }
-            Request::Thaw { deadline_ns } => {
-                let grant = lease::thaw(self.phase, boottime_ns(), deadline_ns);
-                self.carry_out(grant)?
-            }
+            Request::Renew(grant) => self.grant(lease::renew, grant)?,
+            Request::Thaw(grant) => self.grant(lease::thaw, grant)?,
             Request::Relinquish => return self.relinquish(FenceCause::Relinquished),
             Request::Kill { child } => match self.ancestor.kill_child(&child) {
                 Ok(outcome) => Response::Killed(outcome),
@@ -128,17 +132,22 @@ impl Guardian {
         Ok(Answer::Now(response))
     }
 
-    fn carry_out(&mut self, grant: Result<Grant, Refusal>) -> io::Result<Response> {
-        let deadline_ns = match grant {
+    fn grant(
+        &mut self,
+        judge: fn(Phase, Clock, Grant) -> Result<Verdict, Refusal>,
+        grant: Grant,
+    ) -> io::Result<Response> {
+        let clock = Clock { now_ns: boottime_ns(), void_until_ns: self.void_until_ns };
+        let deadline_ns = match judge(self.phase, clock, grant) {
             Err(refusal) => return Ok(Response::Refused(refusal)),
-            Ok(Grant::Unchanged(deadline_ns)) => deadline_ns,
-            Ok(Grant::Extend(deadline_ns)) => {
+            Ok(Verdict::Unchanged(deadline_ns)) => deadline_ns,
+            Ok(Verdict::Extend(deadline_ns)) => {
                 self.arm(deadline_ns)?;
                 self.phase = Phase::Live { deadline_ns };
                 self.renewals += 1;
                 deadline_ns
             }
-            Ok(Grant::Begin(deadline_ns)) => return self.begin_lease(deadline_ns),
+            Ok(Verdict::Begin(deadline_ns)) => return self.begin_lease(deadline_ns),
         };
         Ok(Response::Granted { deadline_ns })
     }
@@ -169,8 +178,10 @@ impl Guardian {
         Ok(Response::Granted { deadline_ns })
     }
 
-    /// Ends a lease now, if there is one.
+    /// Ends a lease now, if there is one. Answers to heartbeats that are still on their way are
+    /// void: the takeover may begin as soon as this is answered.
     fn relinquish(&mut self, cause: FenceCause) -> io::Result<Answer> {
+        self.void_until_ns = boottime_ns();
         match self.phase {
             Phase::Fenced => Ok(Answer::Now(Response::Stopped(self.fence))),
             Phase::Fencing { .. } => Ok(Answer::WhenStopped),

@@ -75,6 +75,7 @@ fn start(options: &ServeOptions) -> Result<Guardian, ServeError> {
         phase: Phase::Fencing { due_ns: now_ns },
         fence: FenceRecord::begun(FenceCause::Start, now_ns),
         last_resort_taken: false,
+        void_until_ns: 0,
         shutting_down: false,
         instance_ns: now_ns,
         thaws: 0,
@@ -161,9 +162,7 @@ impl Server {
             }
             self.sockets.accept();
             for client in self.sockets.ids() {
-                // Before each request, what the clock demands.
-                self.tick(guardian)?;
-                self.serve_one(guardian, client).map_err(ServeError::step("a request"))?;
+                self.serve_one(guardian, client)?;
             }
         }
     }
@@ -205,19 +204,29 @@ impl Server {
         Ok(told)
     }
 
-    fn serve_one(&mut self, guardian: &mut Guardian, client: ClientId) -> io::Result<()> {
-        match self.sockets.receive(client) {
-            Received::Nothing => {}
-            Received::Closed => self.waiting.retain(|(other, _)| *other != client),
+    fn serve_one(&mut self, guardian: &mut Guardian, client: ClientId) -> Result<(), ServeError> {
+        let call = match self.sockets.receive(client) {
+            Received::Call(call) => call,
+            Received::Nothing => return Ok(()),
+            Received::Closed => {
+                self.waiting.retain(|(other, _)| *other != client);
+                return Ok(());
+            }
             Received::Malformed(why) => {
                 let refusal = Response::Refused(Refusal::Malformed(why));
                 self.sockets.reply(client, 0, refusal);
+                return Ok(());
             }
-            Received::Call(call) => match guardian.answer(call.request)? {
-                Answer::Now(response) => self.sockets.reply(client, call.seq, response),
-                Answer::WhenStopped => self.waiting.push((client, call.seq)),
-            },
+        };
+        // Before each request what the clocks demand: one that waited in the socket while the
+        // machine was paused is not taken for a fresh one.
+        guardian.compare_clocks_next();
+        self.tick(guardian)?;
+        match guardian.answer(call.request).map_err(ServeError::step("a request"))? {
+            Answer::Now(response) => self.sockets.reply(client, call.seq, response),
+            Answer::WhenStopped => self.waiting.push((client, call.seq)),
         }
+        self.tell_waiting(guardian);
         Ok(())
     }
 

@@ -14,7 +14,7 @@ fn a_stopped_guardian_is_killed_by_its_timer_and_everything_with_it() {
     let writes = node.writer("web");
     let init_pid = node.status().init_pid;
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     writes.wait_running();
     node.guardian.signal(Signal::SIGSTOP);
     writes.assert_stopped_before(deadline_ns + BUDGET_NS);
@@ -30,7 +30,7 @@ fn a_stopped_guardian_is_killed_by_its_timer_and_everything_with_it() {
 fn a_killed_guardian_takes_everything_with_it() {
     let mut node = Node::start();
     let (web, db) = (node.writer("web"), node.writer("db"));
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     web.wait_running();
     db.wait_running();
     node.guardian.signal(Signal::SIGKILL);
@@ -47,7 +47,7 @@ fn a_stopped_init_dies_with_the_guardian() {
     let writes = node.writer("web");
     let init = nix::unistd::Pid::from_raw(node.status().init_pid);
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     writes.wait_running();
     nix::sys::signal::kill(init, Signal::SIGSTOP).expect("stopped");
     node.guardian.signal(Signal::SIGSTOP);
@@ -61,7 +61,7 @@ fn a_guardian_killed_while_fenced_leaves_nothing() {
     let mut node = Node::start();
     let writes = node.writer("web");
     let mut client = node.client();
-    client.thaw(in_ms(30_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     writes.wait_running();
     client.relinquish().expect("stopped");
     node.guardian.signal(Signal::SIGKILL);
@@ -80,7 +80,7 @@ fn the_init_ends_by_itself_when_the_guardian_cannot_die() {
     let mut node = Node::start();
     let writes = node.writer("web");
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     writes.wait_running();
     let held = Held(v1_freezer.join(format!("hf-fence-test-{}", node.guardian.pid())));
     fs::create_dir(&held.0).expect("made");
@@ -114,7 +114,7 @@ impl Drop for Held {
 fn the_guardian_ends_when_its_init_dies() {
     let mut node = Node::start();
     let writes = node.writer("web");
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     writes.wait_running();
     let init = nix::unistd::Pid::from_raw(node.status().init_pid);
     nix::sys::signal::kill(init, Signal::SIGKILL).expect("killed");
@@ -128,7 +128,7 @@ fn the_guardian_ends_when_its_init_dies() {
 fn a_guardian_told_to_end_stops_everything_first() {
     let mut node = Node::start();
     let writes = node.writer("web");
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     writes.wait_running();
     node.guardian.signal(Signal::SIGTERM);
     assert_eq!(node.guardian.ended().code(), Some(0));

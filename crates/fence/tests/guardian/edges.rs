@@ -31,7 +31,7 @@ fn ask(fd: &OwnedFd, packet: &[u8]) -> String {
 fn a_name_that_leaves_the_ancestor_is_refused() {
     let mut node = Node::start();
     let writes = node.writer("web");
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     writes.wait_running();
     let fd = raw(&node);
     for name in ["", ".", "..", "../x", "/", "web/../..", "web/.", "cgroup.kill", "/proc"] {

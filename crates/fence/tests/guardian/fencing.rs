@@ -22,7 +22,7 @@ fn a_process_that_forks_all_the_time_is_stopped_too() {
     }
     let size = || fs::metadata(&log).map_or(0, |found| found.len());
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     wait_for("forks", || size() > 100);
     sleep_until(deadline_ns + BUDGET_NS);
     let (before, fence) = (size(), node.status().last_fence.expect("a fence"));
@@ -37,7 +37,7 @@ fn one_container_is_killed_while_everything_is_frozen() {
     let mut node = Node::start();
     let (lost, kept) = (node.writer("lost"), node.writer("kept"));
     let mut client = node.client();
-    client.thaw(in_ms(30_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     lost.wait_running();
     kept.wait_running();
     client.relinquish().expect("stopped");
@@ -51,7 +51,7 @@ fn one_container_is_killed_while_everything_is_frozen() {
         client.kill(&"never-was".parse().expect("a name")).expect("nothing to do"),
         KillOutcome::NotThere
     );
-    client.thaw(in_ms(5_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(5_000)).expect("thawed");
     kept.wait_running();
     assert_eq!(lost.count(), count);
 }
@@ -85,7 +85,7 @@ fn a_paused_machine_loses_its_lease() {
     let mut node = Node::start_with(Cgroup::unique(), &["--rtc", &path]);
     assert!(node.status().hardening.rtc);
     let writes = node.writer("web");
-    node.client().thaw(in_ms(60_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(60_000)).expect("thawed");
     let until_ns = in_ms(2_500);
     while in_ms(0) < until_ns {
         write(now_s());
@@ -94,6 +94,11 @@ fn a_paused_machine_loses_its_lease() {
     writes.wait_running();
     assert!(matches!(node.status().phase, Phase::Live { .. }), "a clock that ticks is no jump");
     write(now_s() + 10);
+    let before_ns = in_ms(0);
+    // A grant from before the pause, its deadline far ahead, that arrives after it: refused even
+    // if it comes before the guardian's next look at the clock.
+    node.client().renew(before_ns, in_ms(60_000)).expect_err("the lease is over");
+    node.client().thaw(before_ns - 1_000 * MS, in_ms(60_000)).expect_err("and stays over");
     wait_for("the fence", || node.status().phase == Phase::Fenced);
     let fence = node.status().last_fence.expect("a fence");
     assert_eq!(fence.cause, FenceCause::ClockJump);

@@ -18,7 +18,7 @@ fn output(mut command: Command) -> (Option<i32>, String) {
 #[test]
 fn a_launched_program_is_under_the_fence_and_in_the_namespace() {
     let node = Node::start();
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     let mut command = node.enter("web/run", "sh");
     command.args(["-c", "grep ^0:: /proc/self/cgroup; cat /proc/1/comm; exit 7"]);
     let (code, text) = output(command);
@@ -64,7 +64,7 @@ fn later_mounts_appear_inside_and_not_the_other_way_round() {
 #[test]
 fn orphans_are_reaped_by_the_init() {
     let node = Node::start();
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     let mut command = node.enter("web", "sh");
     command.args(["-c", "(sleep 0.05 &) ; exit 0"]);
     assert_eq!(output(command).0, Some(0));
@@ -77,7 +77,7 @@ fn orphans_are_reaped_by_the_init() {
 #[test]
 fn signals_reach_the_program_and_it_dies_with_its_launcher() {
     let node = Node::start();
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     let started = node.dir.path().join("started");
     let mut command = node.enter("web", "sh");
     let script = "trap 'exit 42' TERM; >\"$0\"; while :; do sleep 0.01; done";
@@ -104,7 +104,7 @@ fn signals_reach_the_program_and_it_dies_with_its_launcher() {
 fn a_frozen_program_never_outruns_its_launcher() {
     let node = Node::start();
     let mut client = node.client();
-    client.thaw(in_ms(30_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     let running = node.dir.path().join("running");
     let mut command = node.enter("old", "sh");
     command.args(["-c", ">\"$0\"; sleep 1000"]).arg(&running);
@@ -123,7 +123,7 @@ fn a_frozen_program_never_outruns_its_launcher() {
     new.signal(Signal::SIGKILL);
     old.signal(Signal::SIGKILL);
     drop((old, new));
-    client.thaw(in_ms(30_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     wait_for("the new one is gone", || !populated("new"));
     assert!(!ran.exists(), "it never ran");
 }
@@ -132,7 +132,7 @@ fn a_frozen_program_never_outruns_its_launcher() {
 #[test]
 fn a_wrong_init_or_ancestor_starts_nothing() {
     let node = Node::start();
-    node.client().thaw(in_ms(30_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     let init_pid = node.status().init_pid;
     let child = "web".parse().expect("a name");
     let unified = holdfast_fence::find_unified().expect("mounted");

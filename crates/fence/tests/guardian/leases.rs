@@ -16,7 +16,7 @@ fn nothing_runs_before_the_first_thaw() {
     wait_for("the launcher is held", || node.ancestor.event("populated"));
     sleep_until(in_ms(300));
     assert_eq!(writes.count(), 0);
-    node.client().thaw(in_ms(5_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(5_000)).expect("thawed");
     writes.wait_running();
 }
 
@@ -26,7 +26,7 @@ fn everything_is_frozen_when_the_lease_runs_out() {
     let mut node = Node::start();
     let writes = node.writer("web");
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     writes.wait_running();
     writes.assert_stopped_before(deadline_ns + BUDGET_NS);
     assert!(writes.last_ns() > deadline_ns - 500 * MS, "and not long before its end");
@@ -55,15 +55,15 @@ fn renewals_extend_the_lease_and_never_shorten_it() {
     let writes = node.writer("web");
     let mut client = node.client();
     let mut deadline_ns = in_ms(1_000);
-    client.thaw(deadline_ns).expect("thawed");
+    client.thaw(in_ms(0), deadline_ns).expect("thawed");
     let first_ns = deadline_ns;
     while deadline_ns < first_ns + 1_000 * MS {
         sleep_until(deadline_ns - 800 * MS);
         deadline_ns = in_ms(1_000);
-        assert_eq!(client.renew(deadline_ns).expect("renewed"), deadline_ns);
+        assert_eq!(client.renew(in_ms(0), deadline_ns).expect("renewed"), deadline_ns);
     }
-    assert_eq!(client.renew(in_ms(100)).expect("no news"), deadline_ns);
-    assert_eq!(client.thaw(in_ms(100)).expect("no news"), deadline_ns);
+    assert_eq!(client.renew(in_ms(0), in_ms(100)).expect("no news"), deadline_ns);
+    assert_eq!(client.thaw(in_ms(0), in_ms(100)).expect("no news"), deadline_ns);
     sleep_until(first_ns + BUDGET_NS);
     writes.wait_running();
     assert!(writes.last_ns() > first_ns);
@@ -77,19 +77,19 @@ fn only_a_thaw_ends_a_fence() {
     let mut node = Node::start();
     let writes = node.writer("web");
     let mut client = node.client();
-    let refused = client.renew(in_ms(1_000)).expect_err("fenced at start");
+    let refused = client.renew(in_ms(0), in_ms(1_000)).expect_err("fenced at start");
     assert!(refused.is_fenced());
 
     let deadline_ns = in_ms(700);
-    client.thaw(deadline_ns).expect("thawed");
+    client.thaw(in_ms(0), deadline_ns).expect("thawed");
     writes.wait_running();
     writes.assert_stopped_before(deadline_ns + BUDGET_NS);
-    assert!(client.renew(in_ms(1_000)).expect_err("too late").is_fenced());
+    assert!(client.renew(in_ms(0), in_ms(1_000)).expect_err("too late").is_fenced());
     let count = writes.count();
     sleep_until(in_ms(100));
     assert_eq!(writes.count(), count);
 
-    client.thaw(in_ms(5_000)).expect("thawed again");
+    client.thaw(in_ms(0), in_ms(5_000)).expect("thawed again");
     writes.wait_running();
     assert_eq!(node.status().thaws, 2);
 }
@@ -106,7 +106,7 @@ fn absurd_deadlines_thaw_nothing() {
         (in_ms(70_000), Refusal::DeadlineTooFar),
         (u64::MAX, Refusal::DeadlineTooFar),
     ] {
-        match client.thaw(deadline_ns) {
+        match client.thaw(in_ms(0), deadline_ns) {
             Err(GuardianError::Refused(why)) => assert_eq!(why, refusal),
             other => panic!("{other:?}"),
         }
@@ -122,7 +122,7 @@ fn relinquishing_stops_everything_before_it_answers() {
     let mut node = Node::start();
     let writes = node.writer("web");
     let mut client = node.client();
-    client.thaw(in_ms(30_000)).expect("thawed");
+    client.thaw(in_ms(0), in_ms(30_000)).expect("thawed");
     writes.wait_running();
     let fence = client.relinquish().expect("stopped");
     let answered_ns = in_ms(0);
@@ -131,8 +131,13 @@ fn relinquishing_stops_everything_before_it_answers() {
     assert!(node.ancestor.event("frozen"));
     writes.assert_stopped_before(answered_ns);
     assert_eq!(client.relinquish().expect("still"), fence);
+    // I8: an answer to a heartbeat that was sent before is worth nothing now, the next one is.
+    match client.thaw(answered_ns - MS, in_ms(5_000)) {
+        Err(GuardianError::Refused(Refusal::StaleGrant)) => {}
+        other => panic!("{other:?}"),
+    }
     // The dead man was disarmed: the paused processes outlive the moment that was set for it.
     sleep_until(fence.due_ns + BUDGET_NS + 200 * MS);
-    client.thaw(in_ms(5_000)).expect("thawed again");
+    client.thaw(in_ms(0), in_ms(5_000)).expect("thawed again");
     writes.wait_running();
 }

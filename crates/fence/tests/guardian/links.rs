@@ -53,7 +53,7 @@ fn protected_links_follow_the_fence_and_others_do_not() {
         node.launch(look);
         wait_for("it waits in the frozen cgroup", || node.ancestor.event("populated"));
         let deadline_ns = in_ms(1_000);
-        client.thaw(deadline_ns).expect("thawed");
+        client.thaw(in_ms(0), deadline_ns).expect("thawed");
         assert!(is_up(&node, "p0") && is_up(&node, "p1"));
         wait_for("it has looked", || seen.exists());
         let text = std::fs::read_to_string(&seen).expect("read");

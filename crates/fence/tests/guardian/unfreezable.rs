@@ -64,7 +64,7 @@ fn what_cannot_be_frozen_is_killed_and_nothing_else() {
     node.launch(command);
     let neighbour = node.writer("neighbour");
     let deadline_ns = in_ms(1_000);
-    node.client().thaw(deadline_ns).expect("thawed");
+    node.client().thaw(in_ms(0), deadline_ns).expect("thawed");
     wait_for("it has begun to write", || fs::read(&stuck).is_ok_and(|text| !text.is_empty()));
     neighbour.wait_running();
     neighbour.assert_stopped_before(deadline_ns + BUDGET_NS);
@@ -82,6 +82,6 @@ fn what_cannot_be_frozen_is_killed_and_nothing_else() {
     wait_for("it dies as soon as it can", || !populated("stuck"));
     assert_ne!(fs::read_to_string(&stuck).expect("read"), "y\n", "it never ran on");
     assert!(populated("neighbour"));
-    node.client().thaw(in_ms(5_000)).expect("thawed");
+    node.client().thaw(in_ms(0), in_ms(5_000)).expect("thawed");
     neighbour.wait_running();
 }
