@@ -62,8 +62,8 @@ pub enum RuntimeError {
     /// The call needs a running container.
     #[error("container {0} is not running")]
     NotRunning(ContainerUid),
-    /// The call needs a container that is not frozen.
-    #[error("container {0} is frozen")]
+    /// The call needs a container that is not frozen, by itself or with all of its side.
+    #[error("container {0} is frozen, or would be at once")]
     Frozen(ContainerUid),
     /// The call needs a stopped container.
     #[error("container {0} is running")]

@@ -4,14 +4,15 @@
 //! next one: its containers are there to be adopted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use holdfast_types::{ContainerUid, Protection};
 
 use crate::{
-    Changed, ExecOutput, ExecRequest, ExecSession, ExecStatus, RunEvent, Runtime, RuntimeError,
-    StartRequest, Started, Status, Stopped, Usage, Watching,
+    Changed, ExecChild, ExecOutput, ExecRequest, ExecSession, ExecStatus, RunEvent, Runtime,
+    RuntimeError, StartRequest, Started, Status, Stopped, TermSize, Usage, Watching,
 };
 
 type Sink = Box<dyn Fn(RunEvent) + Send>;
@@ -42,6 +43,20 @@ struct Entry {
 struct Guard(#[allow(dead_code, reason = "held so that the watch lives")] Arc<Mutex<Sink>>);
 
 impl Watching for Guard {}
+
+struct Ended(ExecStatus);
+
+impl ExecChild for Ended {
+    fn wait(&mut self, _timeout: Duration) -> Result<Option<ExecStatus>, RuntimeError> {
+        Ok(Some(self.0))
+    }
+
+    fn kill(&mut self) {}
+
+    fn resize(&mut self, _size: TermSize) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+}
 
 impl FakeRuntime {
     /// An empty node.
@@ -124,9 +139,8 @@ impl FakeRuntime {
     }
 
     fn remove(&self, uid: ContainerUid, how: Stopped) -> Stopped {
-        match self.lock().running.remove(&uid) {
-            None => return Stopped::NotRunning,
-            Some(_) => (),
+        if self.lock().running.remove(&uid).is_none() {
+            return Stopped::NotRunning;
         }
         self.tell(RunEvent::Exited(uid));
         how
@@ -203,13 +217,18 @@ impl Runtime for FakeRuntime {
         Ok(ExecOutput { status, stdout, stderr: Vec::new(), truncated: false })
     }
 
-    /// The fake has no programs to hand streams of.
+    /// Echoes the command line, and has ended already.
     fn exec_piped(
         &self,
         uid: ContainerUid,
-        _request: &ExecRequest,
+        request: &ExecRequest,
     ) -> Result<ExecSession, RuntimeError> {
-        Err(RuntimeError::NotRunning(uid))
+        let output = self.exec(uid, request, Duration::ZERO)?;
+        let error = |source| RuntimeError::Io { what: "make", path: "pipe".into(), source };
+        let (near, mut far) = std::io::pipe().map_err(error)?;
+        far.write_all(&output.stdout).map_err(error)?;
+        let child = Box::new(Ended(output.status));
+        Ok(ExecSession { stdin: None, stdout: Some(near.into()), stderr: None, child })
     }
 
     fn console_tail(&self, uid: ContainerUid, max_bytes: u64) -> Result<Vec<u8>, RuntimeError> {

@@ -57,9 +57,18 @@ pub(crate) fn run(
 pub(crate) fn spawn(command: &mut Command) -> Result<Child, RuntimeError> {
     let tool = command.get_program().to_string_lossy().into_owned();
     command.spawn().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => RuntimeError::MissingTool { tool, package: "lxc" },
+        io::ErrorKind::NotFound => RuntimeError::MissingTool { package: package_of(&tool), tool },
         _ => RuntimeError::Io { what: "run", path: tool.into(), source },
     })
+}
+
+/// The package that a program comes with. The guardian's own program is ours.
+fn package_of(tool: &str) -> &'static str {
+    match tool.rsplit('/').next() {
+        Some("unshare" | "setsid") => "util-linux",
+        Some(name) if name.starts_with("lxc-") => "lxc",
+        _ => "holdfast",
+    }
 }
 
 /// Waits for a program whose streams are somebody else's; `None` if it still runs at `until`.

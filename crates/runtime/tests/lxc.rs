@@ -173,7 +173,7 @@ fn freezing_is_told_from_being_frozen_with_the_ancestor() {
     assert_eq!(node.runtime.unfreeze(uid).unwrap(), Changed::Yes);
     wait_for("the thaw", || node.runtime.status(uid).unwrap() == frozen(false));
 
-    let _thaw = FrozenAncestor::freeze(&node);
+    let _thaw = FrozenAncestor::freeze(&node, "protected");
     wait_for("the freeze", || node.runtime.status(uid).unwrap() == frozen(true));
     assert_eq!(node.runtime.unfreeze(uid).unwrap(), Changed::No);
     assert_eq!(node.runtime.status(uid).unwrap(), frozen(true));
@@ -191,7 +191,7 @@ fn nothing_hangs_on_a_frozen_ancestor_and_a_kill_goes_through() {
     let mut inside = node.runtime.exec_piped(uid, &exec).unwrap();
     let mut byte = [0];
     fs::File::from(inside.stdout.take().unwrap()).read_exact(&mut byte).unwrap();
-    let frozen = FrozenAncestor::freeze(&node);
+    let frozen = FrozenAncestor::freeze(&node, "protected");
     wait_for("the freeze", || {
         matches!(node.runtime.status(uid).unwrap(), Status::Running { frozen: true, .. })
     });
@@ -212,7 +212,11 @@ fn nothing_hangs_on_a_frozen_ancestor_and_a_kill_goes_through() {
 fn a_start_into_a_frozen_ancestor_ends_by_its_deadline() {
     let node = Node::new();
     let request = node.request(POLITE);
-    let _frozen = FrozenAncestor::freeze(&node);
+    let frozen = FrozenAncestor::freeze(&node, "protected");
+    let error = node.runtime.start(&request).unwrap_err();
+    assert!(matches!(error, RuntimeError::Frozen(_)), "a known freeze is not waited for: {error}");
+    drop(frozen);
+    let _frozen = FrozenAncestor::freeze(&node, "");
     let mut config = node.config();
     config.start_timeout = Duration::from_millis(500);
     let runtime = node.runtime_with(config);
@@ -295,6 +299,27 @@ fn a_watch_tells_of_every_beginning_and_end() {
     assert_eq!(next(), RunEvent::Exited(second.uid));
     drop(watching);
     assert!(rx.recv().is_err());
+}
+
+/// I9: only a start starts, so a reboot from inside is an end.
+#[test]
+fn a_container_that_reboots_has_ended_and_can_be_started_again() {
+    let node = Node::new();
+    let request = node.request(POLITE);
+    let uid = request.uid;
+    std::os::unix::fs::symlink("busybox", request.rootfs.join("bin/reboot")).unwrap();
+    node.runtime.start(&request).unwrap();
+    let (tx, rx) = mpsc::channel();
+    let _watching = node.runtime.watch(Box::new(move |e| tx.send(e).unwrap())).unwrap();
+    let command = vec!["reboot".into(), "-f".into()];
+    let exec = ExecRequest { command, ..Default::default() };
+    node.runtime.exec(uid, &exec, SOON).unwrap();
+    assert_eq!(rx.recv_timeout(SOON).unwrap(), RunEvent::Exited(uid));
+    assert_eq!(node.runtime.status(uid).unwrap(), Status::Stopped);
+    assert!(matches!(node.runtime.start(&request).unwrap(), Started::Started { .. }));
+    assert_eq!(rx.recv_timeout(SOON).unwrap(), RunEvent::Running(uid));
+    assert_eq!(node.runtime.stop(uid, SOON).unwrap(), Stopped::Clean);
+    assert_nothing_left(&node, uid);
 }
 
 #[test]
@@ -392,8 +417,8 @@ fn a_protected_container_lives_and_dies_below_the_guardian() {
 struct FrozenAncestor(std::path::PathBuf);
 
 impl FrozenAncestor {
-    fn freeze(node: &Node) -> Self {
-        let dirs = node.cgroups("protected").into_iter().map(|dir| dir.join("cgroup.freeze"));
+    fn freeze(node: &Node, group: &str) -> Self {
+        let dirs = node.cgroups(group).into_iter().map(|dir| dir.join("cgroup.freeze"));
         let file = dirs.into_iter().find(|file| file.exists()).unwrap();
         fs::write(&file, "1").unwrap();
         Self(file)
@@ -409,7 +434,7 @@ impl Drop for FrozenAncestor {
 /// L4: no cgroup in any hierarchy, and so no process.
 fn assert_nothing_left(node: &Node, uid: ContainerUid) {
     for side in ["protected", "pinned"] {
-        for suffix in ["", ".monitor", ".helper"] {
+        for suffix in ["", ".monitor", ".pivot", ".helper"] {
             let left = node.cgroups(&format!("{side}/{uid}{suffix}"));
             assert!(left.is_empty(), "{left:?} are left");
         }

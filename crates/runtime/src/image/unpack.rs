@@ -63,9 +63,9 @@ struct Unpacking {
 impl Unpacking {
     fn all<R: Read>(&mut self, archive: &mut Archive<R>) -> Result<(), ImageError> {
         self.meter.allow(HEADER_BYTES);
-        let mut entries = archive.entries().map_err(ImageError::Damaged)?;
+        let entries = archive.entries().map_err(ImageError::Damaged)?;
         let mut seen_one = false;
-        while let Some(entry) = entries.next() {
+        for entry in entries {
             let entry = entry.map_err(|e| self.header_error(e, seen_one))?;
             seen_one = true;
             self.entry(entry)?;

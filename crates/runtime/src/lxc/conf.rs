@@ -41,6 +41,11 @@ lxc.cap.drop = mac_admin mac_override sys_module sys_rawio sys_time
 lxc.cgroup.relative = 1
 ";
 
+/// A reboot ends a container, and whoever wants it running starts it again, by the same checks as
+/// any start (I9). LXC would start it by itself, and in other cgroups at that, so its monitor is
+/// ended instead, as the last thing that it does. (`$PPID` is the monitor: LXC executes hooks.)
+const NO_REBOOT: &str = r#"/bin/sh -c '[ "$LXC_TARGET" != reboot ] || kill -9 $PPID'"#;
+
 /// Devices that a privileged container may use; an unprivileged one cannot make others.
 const DEVICES: [&str; 9] = [
     "c *:* m",
@@ -79,6 +84,8 @@ pub(super) fn render(
     conf.set("lxc.cgroup.dir.container", groups.payload())?;
     conf.set("lxc.cgroup.dir.container.inner", "inner")?;
     conf.set("lxc.cgroup.dir.monitor", &groups.monitor())?;
+    conf.set("lxc.cgroup.dir.monitor.pivot", &groups.pivot())?;
+    conf.set("lxc.hook.post-stop", NO_REBOOT)?;
     conf.privilege(node)?;
     conf.limits(node.hierarchies, request)?;
     conf.network(request.network.as_ref())?;

@@ -293,9 +293,10 @@ pub(super) fn uids_in(dir: &Path) -> Result<BTreeSet<ContainerUid>, RuntimeError
     Ok(names.filter_map(|name| name.to_str().and_then(uid_of_group)).collect())
 }
 
-/// The container that a group's name belongs to: `<uid>`, `<uid>.monitor`, `<uid>.helper`.
+/// The container that runs while a group has tasks: payload, monitor, pivot; helpers do not count.
 pub(super) fn uid_of_group(name: &str) -> Option<ContainerUid> {
-    name.split('.').next().and_then(|uid| uid.parse().ok())
+    let uid = [".monitor", ".pivot"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
+    uid.unwrap_or(name).parse().ok()
 }
 
 /// The process that is a container's init, if it has one.

@@ -5,10 +5,12 @@
 //!     <uid>            payload: the container's limits, its freezer, its kill switch
 //!     <uid>/inner      what the container sees as its root cgroup
 //!     <uid>.monitor    LXC's monitor
+//!     <uid>.pivot      LXC's monitor while it clears up
 //!     <uid>.helper     lxc-start and lxc-attach while they run below the guardian
 //! ```
-//! A container runs while its payload *or its monitor* has a task: between the two halves of a
-//! reboot only the monitor is there, and it will start init again.
+//! A container runs while its payload, its monitor *or its pivot* has a task: only then is its
+//! volume free and its network link back. (Left to itself, LXC makes its pivot at the hierarchy's
+//! root, out of the guardian's reach.)
 
 use std::fs;
 use std::io;
@@ -77,13 +79,14 @@ impl<'a> Groups<'a> {
 
     /// What the container is doing. A group that does not exist has no tasks.
     pub(super) fn status(&self) -> Result<Status, RuntimeError> {
-        let payload = read_events(&self.unified(&self.payload))?;
-        let monitor = read_events(&self.unified(&self.monitor()))?;
-        if !payload.populated && !monitor.populated {
-            return Ok(Status::Stopped);
+        // The monitor moves to the pivot at its end: read in this order, it is not missed.
+        for group in [&self.payload, &self.monitor(), &self.pivot()] {
+            let Events { populated, frozen } = read_events(&self.unified(group))?;
+            if populated {
+                return Ok(Status::Running { protection: self.protection, frozen });
+            }
         }
-        let frozen = if payload.populated { payload.frozen } else { monitor.frozen };
-        Ok(Status::Running { protection: self.protection, frozen })
+        Ok(Status::Stopped)
     }
 
     /// Whether its own freezer, not an ancestor's, is closed.
@@ -94,6 +97,13 @@ impl<'a> Groups<'a> {
             Err(e) if gone(&e) => Ok(false),
             Err(e) => Err(io_error("read", file)(e)),
         }
+    }
+
+    /// Whether the freezer of all containers of its side is closed: what is started then hangs.
+    pub(super) fn side_is_frozen(&self) -> bool {
+        let side = self.unified(&self.payload);
+        let file = side.parent().map(|side| side.join("cgroup.freeze"));
+        file.and_then(|file| fs::read_to_string(file).ok()).is_some_and(|text| text.trim() == "1")
     }
 
     /// Closes or opens its own freezer.
@@ -109,15 +119,23 @@ impl<'a> Groups<'a> {
 
     /// Sends SIGKILL to the monitor and to helpers.
     pub(super) fn kill_monitor(&self) -> Result<(), RuntimeError> {
-        kill_group(&self.unified(&self.monitor()))?;
-        kill_group(&self.unified(&self.helper()))
+        for group in [self.monitor(), self.pivot(), self.helper()] {
+            kill_group(&self.unified(&group))?;
+        }
+        Ok(())
     }
 
-    /// Waits until neither payload nor monitor have a task; false if the time is over before.
+    /// Waits until the container does not run; false if the time is over before.
     pub(super) fn wait_empty(&self, timeout: Duration) -> Result<bool, RuntimeError> {
         let until = Instant::now() + timeout;
-        Ok(wait_until(&self.unified(&self.payload), until, |e| !e.populated)?
-            && wait_until(&self.unified(&self.monitor()), until, |e| !e.populated)?)
+        while self.status()?.is_running() {
+            for group in [&self.payload, &self.monitor(), &self.pivot()] {
+                if !wait_until(&self.unified(group), until, |e| !e.populated)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Waits until the payload has no task; false if the time is over before.
@@ -146,11 +164,16 @@ impl<'a> Groups<'a> {
     pub(super) fn remove(&self) -> Result<bool, RuntimeError> {
         let mut removed = false;
         for hierarchy in self.hierarchies.all() {
-            for name in [self.payload.clone(), self.monitor(), self.helper()] {
+            for name in [self.payload.clone(), self.monitor(), self.pivot(), self.helper()] {
                 removed |= remove_group(&hierarchy.join(name))?;
             }
         }
         Ok(removed)
+    }
+
+    /// The pivot's path below every hierarchy.
+    pub(super) fn pivot(&self) -> String {
+        format!("{}.pivot", self.payload)
     }
 
     fn helper(&self) -> String {

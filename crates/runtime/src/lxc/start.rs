@@ -26,7 +26,7 @@ impl LxcRuntime {
             if let Some(init_pid) = init_pid(&groups) {
                 return Ok(Started::AlreadyRunning { init_pid });
             }
-            // Only its monitor is left. It ends, or starts init again after a reboot.
+            // Only its monitor is left, and about to end.
             if !groups.wait_empty(LEFTOVER_TIMEOUT)? {
                 let init_pid = init_pid(&groups).ok_or(RuntimeError::StillRunning(uid))?;
                 return Ok(Started::AlreadyRunning { init_pid });
@@ -37,6 +37,9 @@ impl LxcRuntime {
         if request.command.iter().any(|arg| arg.contains('\0')) {
             let why = "it holds a NUL character";
             return Err(RuntimeError::Invalid { what: "the command", why });
+        }
+        if self.groups(request.protection, uid).side_is_frozen() {
+            return Err(RuntimeError::Frozen(uid));
         }
         for protection in SIDES {
             self.groups(protection, uid).remove()?;

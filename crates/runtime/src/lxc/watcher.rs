@@ -186,15 +186,13 @@ impl State {
 
     /// Tells what changed about a container.
     fn evaluate(&mut self, uid: ContainerUid) {
-        let Some(known) = self.known.get_mut(&uid) else {
-            // Made and removed within one batch.
-            return (self.sink)(RunEvent::Exited(uid));
-        };
-        let running = known.groups.keys().any(|group| is_populated(group));
+        let running = self.parents.values().any(|dir| is_running(dir, uid));
+        // Unknown are those whose groups were made and removed within one batch.
+        let known = self.known.entry(uid).or_default();
         let was = std::mem::replace(&mut known.running, running);
         let unseen_end = known.groups.is_empty() && !known.ever_ran;
         known.ever_ran |= running;
-        if known.groups.is_empty() {
+        if known.groups.is_empty() && !running {
             self.known.remove(&uid);
         }
         match (was, running) {
@@ -224,6 +222,13 @@ impl State {
         }
         Some(uid)
     }
+}
+
+/// Whether a container runs below this directory. LXC's monitor moves from its group to the pivot,
+/// which may have been made since: looked at by name, and in an order that cannot miss it.
+fn is_running(dir: &Path, uid: ContainerUid) -> bool {
+    let names = ["", ".monitor", ".pivot"].map(|suffix| format!("{uid}{suffix}"));
+    names.iter().any(|name| is_populated(&dir.join(name)))
 }
 
 /// A group that cannot be read is not there any more.

@@ -1,5 +1,6 @@
 //! A node of its own for each test: directories, a cgroup root, a busybox root filesystem. All of
 //! it is gone when the test ends, failed or not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
