@@ -43,7 +43,12 @@ pub(super) fn run(name: &str, args: &Rehearsal) -> Result<ExitCode, LabError> {
         ..QuickstartOptions::new(name, Programs::find()?)
     };
     take_down_when_interrupted(name)?;
-    let report = quickstart(&options)?;
+    let report = quickstart(&options).inspect_err(|error| {
+        if args.json {
+            let error = super::one_line(error);
+            println!("{}", serde_json::json!({ "ok": false, "rounds": [], "error": error }));
+        }
+    })?;
     if args.json {
         println!("{}", serde_json::json!(report));
     } else {

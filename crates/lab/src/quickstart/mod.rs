@@ -56,7 +56,8 @@ pub fn quickstart(options: &QuickstartOptions) -> Result<Report, LabError> {
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
         let last = number == options.rounds;
-        let report = round::play(&stage, options, &narrator, number)?;
+        let report =
+            round::play(&stage, options, &narrator, number).inspect_err(|_| stage.show_logs())?;
         let failed = !report.ok();
         report.problems.iter().for_each(|p| narrator.say(format_args!("PROBLEM: {p}")));
         rounds.push(report);
