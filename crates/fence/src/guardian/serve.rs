@@ -23,6 +23,9 @@ use crate::unified::{membership_of, own_membership};
 /// How long another guardian that is just dying may still hold the ancestor.
 const TAKE_OVER_WAIT: Duration = Duration::from_secs(2);
 
+/// How many answers may be owed for one fence.
+const MAX_WAITING: usize = 64;
+
 /// Runs the guardian until SIGTERM or SIGINT, or until something fails that it cannot do without.
 /// Whenever this returns and the process ends, everything protected ends with it.
 pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
@@ -32,7 +35,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), ServeError> {
         .map_err(|source| ServeError::Socket { path: options.socket.clone(), source })?;
     let mut server = Server { sockets, waiting: Vec::new(), signals };
     let outcome = server.run(&mut guardian);
-    end(&guardian);
+    end(&mut guardian);
     outcome
 }
 
@@ -132,9 +135,10 @@ fn take_signals() -> io::Result<SignalFd> {
 }
 
 /// Nothing is left to chance: the namespace is killed here, not only by this process's end.
-fn end(guardian: &Guardian) {
+fn end(guardian: &mut Guardian) {
     let killed = guardian.ancestor.kill_all().and(guardian.init.kill());
-    if killed.is_ok() {
+    let links_down = guardian.links.set(false);
+    if killed.and(links_down).is_ok() {
         // Not in time means uninterruptible sleep with SIGKILL pending: stopped, for our purpose.
         let budget = Duration::from_millis(guardian.budget_ms);
         let _gone_in_time = guardian.init.wait_gone(budget);
@@ -224,7 +228,12 @@ impl Server {
         self.tick(guardian)?;
         match guardian.answer(call.request).map_err(ServeError::step("a request"))? {
             Answer::Now(response) => self.sockets.reply(client, call.seq, response),
-            Answer::WhenStopped => self.waiting.push((client, call.seq)),
+            Answer::WhenStopped if self.waiting.len() < MAX_WAITING => {
+                self.waiting.push((client, call.seq));
+            }
+            Answer::WhenStopped => {
+                self.sockets.reply(client, call.seq, Response::Refused(Refusal::Fencing));
+            }
         }
         self.tell_waiting(guardian);
         Ok(())
