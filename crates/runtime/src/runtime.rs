@@ -127,8 +127,13 @@ pub enum RunEvent {
 pub trait Watching: Send {}
 
 /// Runs containers on this node. Every method blocks, and every method ends by a deadline.
+///
+/// Only [`Runtime::start`] starts: a container whose init ends, or that reboots from inside, stays
+/// ended until it is started again.
 pub trait Runtime: Send + Sync {
-    /// Starts a container and waits until its init runs.
+    /// Starts a container and waits until its init runs. Fails at once with
+    /// [`RuntimeError::Frozen`] while everything of its side is frozen. After a failure nothing of
+    /// it runs.
     fn start(&self, request: &StartRequest) -> Result<Started, RuntimeError>;
 
     /// Asks init to shut down, waits for `grace`, then kills. Afterwards no task of it exists and

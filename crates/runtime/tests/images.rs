@@ -1,4 +1,5 @@
 //! Unpacking images: what must be kept, and what strangers may try.
+#![allow(clippy::unwrap_used, reason = "a test's helper that fails has failed its test")]
 
 use std::fs;
 use std::io::{Read, Write};
@@ -275,7 +276,7 @@ proptest! {
         for (place, value) in edits {
             // Aim at the headers' names and kinds as often as at the rest.
             let at = place.index(bytes.len());
-            bytes[at] = if value % 3 == 0 { b"./\0012567"[usize::from(value) % 8] } else { value };
+            bytes[at] = if value % 3 == 0 { b"./\x0012567"[usize::from(value) % 8] } else { value };
         }
         let whole = cut.index(bytes.len() * 3);
         bytes.truncate(whole.max(1));
