@@ -13,13 +13,14 @@ lab_packages=(lxc iproute2 nftables xfsprogs e2fsprogs util-linux mount procps b
 
 say() { printf '%s\n' "$*" >&2; }
 
+# Ends with an error's stable code and its words.
 die() {
-    say "error: $*"
+    say "$(basename -- "$0"): $1: $2"
     exit 1
 }
 
 need_root() {
-    [ "$(id -u)" -eq 0 ] || die "this needs root (network and mount namespaces): sudo $0 [HF-NOT-ROOT]"
+    [ "$(id -u)" -eq 0 ] || die HF-NOT-ROOT "this needs root (it makes namespaces): sudo $0"
 }
 
 # Installs those of the named Debian packages that are not there, and says which.
@@ -29,12 +30,12 @@ need_packages() {
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
     done
     [ ${#missing[@]} -gt 0 ] || return 0
-    command -v apt-get >/dev/null || die "please install: ${missing[*]} [HF-MISSING-TOOL]"
+    command -v apt-get >/dev/null || die HF-MISSING-TOOL "please install: ${missing[*]}"
     say "installing Debian packages: ${missing[*]}"
     local apt=(apt-get -o DPkg::Lock::Timeout=300 -qq -y)
     "${apt[@]}" update </dev/null >&2 || say "warning: apt-get update failed; trying with what is known"
     "${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null >&2 ||
-        die "apt-get could not install: ${missing[*]} [HF-MISSING-TOOL]"
+        die HF-MISSING-TOOL "apt-get could not install: ${missing[*]}"
 }
 
 # Finds cargo, which sudo may have cut out of PATH.
@@ -43,7 +44,7 @@ need_cargo() {
     [ -z "${SUDO_USER:-}" ] || user_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
     PATH="$PATH:$HOME/.cargo/bin:${user_home:-$HOME}/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin"
     export PATH
-    command -v cargo >/dev/null || die "Rust is missing: see https://rustup.rs [HF-MISSING-TOOL]"
+    command -v cargo >/dev/null || die HF-MISSING-TOOL "Rust is missing: see https://rustup.rs"
 }
 
 # Runs cargo as the user who called sudo, so that the build's files stay theirs.

@@ -34,6 +34,7 @@ pub use error::LabError;
 pub use lab::{Lab, ScopedLab, UpOptions};
 pub use layout::{ADDRESS_FILE, CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, DEFAULT_LAB, Layout};
 pub use plan::Part;
+pub use plumbing::tool::check_machine;
 pub use programs::{BIN_DIR_VARIABLE, Programs};
 pub use record::{LabRecord, NodeRecord, Power, Purpose, Role};
 pub use status::{NodeStatus, PartStatus};

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match commands::run(commands::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {} [{}]", commands::one_line(&error), error.code());
+            eprintln!("holdfast-lab: {}: {}", error.code(), commands::one_line(&error));
             ExitCode::FAILURE
         }
     }

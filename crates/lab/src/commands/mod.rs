@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use holdfast_lab::{
     DEFAULT_LAB, Lab, LabError, NodeStatus, Part, PartStatus, Power, Programs, Role, UpOptions,
+    check_machine,
 };
 use holdfast_types::ByteSize;
 use rehearsal::Rehearsal;
@@ -184,6 +185,7 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode, LabError> {
 }
 
 fn bring_up(name: &str, up: Up) -> Result<(), LabError> {
+    check_machine()?;
     let options = UpOptions {
         dir: up.dir,
         voters: up.nodes,

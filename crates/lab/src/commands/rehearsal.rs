@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use holdfast_lab::observe::Observer;
 use holdfast_lab::quickstart::{ImageKind, QuickstartOptions, Target, quickstart};
-use holdfast_lab::{Lab, LabError, Programs};
+use holdfast_lab::{Lab, LabError, Programs, check_machine};
 use holdfast_types::ByteSize;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -34,6 +34,7 @@ pub(super) struct Rehearsal {
 }
 
 pub(super) fn run(name: &str, args: &Rehearsal) -> Result<ExitCode, LabError> {
+    check_machine()?;
     let options = QuickstartOptions {
         kill: args.kill,
         rounds: args.rounds,

@@ -19,7 +19,7 @@ const TOOLS: [(&str, &str); 9] = [
 ];
 
 /// Refuses unless root runs this and every program is there.
-pub(crate) fn check_machine() -> Result<(), LabError> {
+pub fn check_machine() -> Result<(), LabError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
