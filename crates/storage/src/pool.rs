@@ -300,7 +300,8 @@ pub trait Pool: Send + Sync {
     fn continue_live(&self, volume: VolumeUid, epoch: Epoch) -> Result<Outcome>;
 
     /// Makes the volume a replica at `to`: the live part is dropped (after being kept as `tail`,
-    /// if given), and its snapshots after `to` become diverged ones. Refused while active.
+    /// if given), and its snapshots after `to` become diverged ones. Refused while active, and
+    /// without a tail if the live part holds what its newest snapshot does not (I21).
     fn demote(
         &self,
         volume: VolumeUid,

@@ -161,6 +161,11 @@ impl VolumeState {
         Ok(outcome(changed))
     }
 
+    /// The refusal to drop what no snapshot holds (I21).
+    pub(crate) fn unkept(&self) -> Error {
+        self.wrong("its live part was written after its newest snapshot: keep it as a tail")
+    }
+
     /// The live part, which must be there.
     pub(crate) fn live(&self) -> Result<&Live> {
         self.live.as_ref().ok_or_else(|| self.wrong("it has no live part here"))

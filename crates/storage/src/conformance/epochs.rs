@@ -134,6 +134,9 @@ pub(super) fn diverged_data_is_kept(old: &mut dyn Rig, new: &mut dyn Rig) {
     let tail = Tail { uuid: SnapshotUuid::generate(), taken: NOW, label: label.clone() };
     pool.deactivate(uid).unwrap();
     let to = Some(common.uuid);
+    let kept_nowhere = pool.demote(uid, to, None);
+    assert!(matches!(kept_nowhere, Err(Error::WrongState { .. })));
+    assert!(pool.volume(uid).unwrap().state.live.is_some());
     assert_eq!(pool.demote(uid, to, Some(&tail)).unwrap(), Outcome::Changed);
     assert_eq!(pool.demote(uid, to, Some(&tail)).unwrap(), Outcome::AlreadyThere);
     old.reopen();

@@ -48,6 +48,12 @@ impl Volume {
         Self { state, live, data: BTreeMap::new(), partial: None, active: false }
     }
 
+    fn is_snapshotted(&self) -> bool {
+        let head = self.state.live.as_ref().and_then(|live| self.data.get(&live.head?));
+        let size = self.state.size.bytes();
+        head.is_some_and(|head| self.live.diff(head, size).is_empty())
+    }
+
     fn refuse_active(&self) -> Result<()> {
         match self.active {
             true => Err(Error::InUse(format!("the device of volume {}", self.state.uid))),
@@ -280,7 +286,12 @@ impl Pool for FakePool {
         self.with(uid, |volume| {
             volume.refuse_active()?;
             let had_live = volume.state.live.is_some();
-            let outcome = volume.state.demote(to, tail)?;
+            let mut state = volume.state.clone();
+            let outcome = state.demote(to, tail)?;
+            if had_live && tail.is_none() && !volume.is_snapshotted() {
+                return Err(volume.state.unkept());
+            }
+            volume.state = state;
             let live = std::mem::take(&mut volume.live);
             if let Some(tail) = tail.filter(|_| had_live) {
                 volume.data.insert(tail.uuid, live);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs};
 use rustix::fs::ioctl_ficlone;
 
+use super::diff;
 use super::slot::Slot;
 use super::volume::{Volume, create};
 use crate::holds::Holds;
@@ -86,16 +87,30 @@ impl Volume {
             return Ok(outcome);
         }
         let live = slot.state.live.as_ref().map(|live| self.live_path(live.generation));
-        if let (Some(live), Some(tail)) = (&live, tail) {
+        if let Some(live) = &live {
             let file = File::open(live).map_err(Error::io("opening", live))?;
             file.sync_all().map_err(Error::io("syncing", live))?;
-            let path = self.snapshot_path(tail.uuid);
-            durable::remove_file(&path)?;
-            fs::hard_link(live, &path).map_err(Error::io("linking", &path))?;
+            match tail {
+                Some(tail) => {
+                    let path = self.snapshot_path(tail.uuid);
+                    durable::remove_file(&path)?;
+                    fs::hard_link(live, &path).map_err(Error::io("linking", &path))?;
+                }
+                None if self.is_snapshotted(&slot, &file)? => {}
+                None => return Err(slot.state.unkept()),
+            }
         }
         self.commit(&mut slot, next)?;
         live.map_or(Ok(()), |live| durable::remove_file(&live))?;
         Ok(outcome)
+    }
+
+    /// Whether the live part is what the newest snapshot of it holds.
+    fn is_snapshotted(&self, slot: &Slot, live: &File) -> Result<bool> {
+        let head = slot.state.live()?.head.filter(|head| slot.state.find(*head).is_some());
+        let Some(head) = head.map(|head| self.snapshot_path(head)) else { return Ok(false) };
+        let file = File::open(&head).map_err(Error::io("opening", &head))?;
+        Ok(diff::diff(Some(&file), live, slot.state.size.bytes())?.is_empty())
     }
 
     pub(super) fn resize(&self, size: ByteSize) -> Result<Outcome> {
