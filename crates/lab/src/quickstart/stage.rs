@@ -13,10 +13,12 @@ use super::Narrator;
 use super::options::{ImageKind, QuickstartOptions, Target};
 use crate::LabError;
 use crate::cluster::Cluster;
-use crate::lab::{Lab, ScopedLab, UpOptions};
+use crate::lab::Lab;
 use crate::observe::Observer;
 use crate::plan::Part;
 use crate::record::Purpose;
+use crate::scoped::ScopedLab;
+use crate::up::UpOptions;
 use crate::workload::{busybox_rootfs, debian_rootfs};
 
 /// The rehearsed container's name.

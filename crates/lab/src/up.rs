@@ -1,0 +1,154 @@
+//! Making a lab.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use holdfast_types::ByteSize;
+
+use crate::LabError;
+use crate::lab::Lab;
+use crate::layout::{ADDRESS_FILE, DEFAULT_LAB, Layout, node_address};
+use crate::plumbing::{fabric, tool};
+use crate::power;
+use crate::programs::Programs;
+use crate::record::{LabLock, LabRecord, NodeRecord, Power, Purpose, Role};
+use crate::teardown;
+
+/// What lab to make.
+#[derive(Debug, Clone)]
+pub struct UpOptions {
+    /// Its name: an RFC 1123 label of at most 24 characters.
+    pub name: String,
+    /// Where its nodes keep their data; `/var/lib/holdfast-<name>` by default.
+    pub dir: Option<PathBuf>,
+    /// Nodes that take part in Raft: an odd number up to 7.
+    pub voters: usize,
+    /// Nodes that do not.
+    pub workers: usize,
+    /// Size of each node's pool.
+    pub pool_size: ByteSize,
+    /// What the nodes run.
+    pub programs: Programs,
+    /// Why it is made.
+    pub purpose: Purpose,
+    /// Take down a lab of the same name first, instead of refusing.
+    pub replace: bool,
+}
+
+impl UpOptions {
+    /// Three voters, no workers, default paths.
+    pub fn new(name: &str, programs: Programs) -> Self {
+        Self {
+            name: name.to_owned(),
+            dir: None,
+            voters: 3,
+            workers: 0,
+            pool_size: ByteSize::gib(4),
+            programs,
+            purpose: Purpose::Use,
+            replace: false,
+        }
+    }
+}
+
+impl Lab {
+    /// Makes a lab: its fabric, its client and its nodes, powered on. Whatever is left of a failed
+    /// run of the same name is removed first. The cluster on it is not formed yet.
+    pub fn up(options: &UpOptions) -> Result<Self, LabError> {
+        tool::check_machine()?;
+        let layout = Layout::new(&options.name, options.dir.as_deref())?;
+        let nodes = nodes(options.voters, options.workers)?;
+        let lock = LabLock::take(&layout)?;
+        if !options.replace && LabRecord::load(&layout).is_ok() {
+            return Err(LabError::AlreadyUp(options.name.clone()));
+        }
+        teardown::remove(&layout)?;
+        let record = LabRecord {
+            name: options.name.clone(),
+            purpose: options.purpose,
+            dir: layout.dir().to_owned(),
+            programs: options.programs.clone(),
+            pool_size: options.pool_size,
+            nodes,
+            drops: BTreeSet::new(),
+        };
+        let built = build(&layout, &record);
+        if built.is_err() {
+            // The first error is the one to tell; what the clean-up meets comes up again later.
+            let _ = teardown::remove(&layout);
+            lock.remove();
+        }
+        built.map(|()| Self { layout })
+    }
+}
+
+fn nodes(voters: usize, workers: usize) -> Result<Vec<NodeRecord>, LabError> {
+    let total = voters + workers;
+    let count = u8::try_from(total).ok().filter(|n| *n <= 200 && voters % 2 == 1 && voters <= 7);
+    let count = count.ok_or(LabError::NodeCount(total))?;
+    let node = |number: u8| NodeRecord {
+        name: format!("n{number}"),
+        role: if usize::from(number) <= voters { Role::Voter } else { Role::Worker },
+        address: node_address(number),
+        power: Power::On,
+        linked: true,
+    };
+    Ok((1..=count).map(node).collect())
+}
+
+fn build(layout: &Layout, record: &LabRecord) -> Result<(), LabError> {
+    claim_dir(layout)?;
+    let run = layout.run_dir();
+    fs::create_dir_all(&run).map_err(LabError::io("cannot make", &run))?;
+    fabric::create(layout)?;
+    for node in &record.nodes {
+        fabric::add_overlay_peer(layout, node.address)?;
+        power::boot(layout, record, node)?;
+    }
+    record.save(layout)?;
+    if layout.name() == DEFAULT_LAB { write_address_file(layout, record) } else { Ok(()) }
+}
+
+/// Takes an empty or new directory for the lab, and marks it.
+fn claim_dir(layout: &Layout) -> Result<(), LabError> {
+    let dir = layout.dir();
+    fs::create_dir_all(dir).map_err(LabError::io("cannot make", dir))?;
+    let mut entries = fs::read_dir(dir).map_err(LabError::io("cannot read", dir))?;
+    if entries.next().is_some() {
+        return Err(LabError::ForeignDir(dir.to_owned()));
+    }
+    let marker = layout.marker();
+    fs::write(&marker, layout.name()).map_err(LabError::io("cannot write", &marker))
+}
+
+fn write_address_file(layout: &Layout, record: &LabRecord) -> Result<(), LabError> {
+    let path = PathBuf::from(ADDRESS_FILE);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(LabError::io("cannot make", parent))?;
+    }
+    let list: Vec<_> =
+        record.nodes.iter().map(|n| format!("unix:{}", layout.socket(&n.name).display())).collect();
+    fs::write(&path, list.join(",") + "\n").map_err(LabError::io("cannot write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_come_after_voters() {
+        let all = nodes(3, 2).unwrap();
+        let names: Vec<_> = all.iter().map(|n| (n.name.as_str(), n.role)).collect();
+        assert_eq!(names[2], ("n3", Role::Voter));
+        assert_eq!(names[3], ("n4", Role::Worker));
+        assert_eq!(all[4].address.to_string(), "10.88.0.5");
+    }
+
+    #[test]
+    fn clusters_that_cannot_be_are_refused() {
+        for (voters, workers) in [(0, 1), (2, 0), (9, 0), (3, 250)] {
+            assert!(nodes(voters, workers).is_err(), "{voters} {workers}");
+        }
+    }
+}
