@@ -91,11 +91,9 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(),
     let fresh = !ready && view.chain.branch().is_none();
     if fresh {
         fsys::new_uuid(&device)?;
+        fsys::grow(&device)?;
     }
     fsys::mount(&device, at)?;
-    if fresh {
-        fsys::grow(at)?;
-    }
     if !ready {
         parts.pool.set_role(volume, ROLE_READY)?;
     }
