@@ -131,7 +131,8 @@ impl Hierarchies {
     }
 }
 
-/// A fresh v1 cpuset takes no process until it has cpus and memory; a fresh v2 cgroup's children
+/// A fresh v1 cpuset takes no process until it has cpus and memory, and LXC's own below it get
+/// theirs only from a parent that hands them on (`cgroup.clone_children`); a fresh v2 cgroup's children
 /// have only the controllers that their parent passes on. Where a file is not there, the
 /// hierarchy has no such thing.
 fn inherit(parent: &Path, child: &Path) {
@@ -140,6 +141,9 @@ fn inherit(parent: &Path, child: &Path) {
         if unset && parent.join("tasks").exists() {
             let _ = fs::read(parent.join(file)).and_then(|text| fs::write(child.join(file), text));
         }
+    }
+    if child.join("cpuset.cpus").exists() && parent.join("tasks").exists() {
+        let _ = fs::write(child.join("cgroup.clone_children"), "1");
     }
     if let Ok(controllers) = fs::read_to_string(parent.join("cgroup.controllers")) {
         let wanted = |name: &&str| ["cpu", "cpuset", "io", "memory", "pids"].contains(name);
