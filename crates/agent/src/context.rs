@@ -32,6 +32,7 @@ pub(crate) struct Context {
     lease: watch::Sender<LeaseState>,
     view: watch::Sender<Option<Arc<NodeView>>>,
     capacity: watch::Sender<Option<internal::Capacity>>,
+    term: watch::Sender<u64>,
 }
 
 impl Context {
@@ -47,6 +48,7 @@ impl Context {
             lease: watch::Sender::new(LeaseState::default()),
             view: watch::Sender::new(None),
             capacity: watch::Sender::new(None),
+            term: watch::Sender::new(0),
             config,
         }
     }
@@ -114,6 +116,16 @@ impl Context {
             lease.deadline_ns = deadline_ns;
             began
         });
+    }
+
+    /// A leader of that term granted: what an older one streams is over, even if its connection
+    /// has not noticed.
+    pub(crate) fn led_in(&self, term: u64) {
+        self.term.send_if_modified(|known| std::mem::replace(known, term) != term);
+    }
+
+    pub(crate) fn watch_term(&self) -> watch::Receiver<u64> {
+        self.term.subscribe()
     }
 
     /// The guardian holds none.

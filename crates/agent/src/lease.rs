@@ -72,6 +72,7 @@ impl Keeper {
         if let Some(news) = news {
             self.context.holdings.told(news);
         }
+        self.context.led_in(grant.term);
         self.full = grant.send_full;
         self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
         self.granted(sent_ns, &grant).await
