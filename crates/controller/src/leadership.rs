@@ -31,7 +31,7 @@ impl Leadership {
         let up = state.nodes.values().filter(|n| n.is_up());
         Self {
             term,
-            leases: LeaseTable::new(began_ms),
+            leases: LeaseTable::new(began_ms, state),
             sightings: Sightings::default(),
             began_ms,
             lives_at_start: up.map(|n| (n.id, n.incarnation)).collect(),

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use holdfast_core::{Evidence, Node};
+use holdfast_core::{Evidence, Node, State};
 use holdfast_types::{Code, Incarnation, LeaseSettings, NodeId};
 
 /// Why a heartbeat is not answered with a grant.
@@ -46,15 +46,19 @@ pub struct LeaseTable {
 #[derive(Debug, Default)]
 struct Inner {
     answered_ms: BTreeMap<NodeId, u64>,
+    /// The newest life of each node, and since when this leader knows of it.
+    lives: BTreeMap<NodeId, (Incarnation, u64)>,
     deciding: BTreeMap<NodeId, Incarnation>,
 }
 
 impl LeaseTable {
     /// An empty table of a leadership that *this process* gained at `began_ms`. Any grant of an
     /// older leader was made on the word of a quorum round before the vote that elected this one,
-    /// so counting every node from `began_ms` covers it.
-    pub fn new(began_ms: u64) -> Self {
-        Self { began_ms, inner: Mutex::default() }
+    /// so counting every life that `state` has from `began_ms` covers it. A later life counts from
+    /// when it is first seen: it has had no time to be silent in.
+    pub fn new(began_ms: u64, state: &State) -> Self {
+        let lives = state.nodes.values().map(|n| (n.id, (n.incarnation, began_ms))).collect();
+        Self { began_ms, inner: Mutex::new(Inner { lives, ..Inner::default() }) }
     }
 
     /// Grants a lease to that life of the node, or says why not. The caller has confirmed with a
@@ -86,6 +90,10 @@ impl LeaseTable {
     /// any lease and its fence can last. From here on it is granted nothing.
     pub fn decide_lost(&self, node: &Node, lease: &LeaseSettings, now_ms: u64) -> Option<Evidence> {
         let mut inner = self.lock();
+        let known = inner.lives.get(&node.id).map(|(life, _)| *life);
+        if known != Some(node.incarnation) {
+            inner.lives.insert(node.id, (node.incarnation, now_ms));
+        }
         if !node.is_up() || inner.deciding.get(&node.id) == Some(&node.incarnation) {
             return None;
         }
@@ -121,7 +129,9 @@ impl LeaseTable {
     }
 
     fn last_ms(&self, inner: &Inner, id: NodeId) -> u64 {
-        inner.answered_ms.get(&id).copied().unwrap_or(self.began_ms)
+        let answered_ms = inner.answered_ms.get(&id).copied();
+        let since_ms = inner.lives.get(&id).map(|(_, since_ms)| *since_ms);
+        self.began_ms.max(answered_ms.unwrap_or(0)).max(since_ms.unwrap_or(0))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -133,12 +143,16 @@ impl LeaseTable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::node;
+    use crate::testing::{node, state_of};
     use holdfast_core::NodeLife;
     use holdfast_types::TimestampMs;
 
     const LEASE: LeaseSettings =
         LeaseSettings { lease_ms: 3_000, fence_budget_ms: 500, margin_ms: 200, drift_ppm: 10_000 };
+
+    fn table(began_ms: u64) -> LeaseTable {
+        LeaseTable::new(began_ms, &state_of(&[2]))
+    }
 
     fn grant(table: &LeaseTable, incarnation: u64, now_ms: u64) -> Result<(), GrantRefusal> {
         table.grant(NodeId(2), Incarnation(incarnation), || now_ms, || Some(node(2)))
@@ -147,7 +161,7 @@ mod tests {
     /// Rule 4: no sooner than the constants demand, counted from the last answer.
     #[test]
     fn a_node_is_lost_no_sooner_than_its_last_answer_allows() {
-        let table = LeaseTable::new(0);
+        let table = table(0);
         grant(&table, 1, 1_000).unwrap();
         assert_eq!(table.decide_lost(&node(2), &LEASE, 1_000 + 4_280), None);
         assert_eq!(
@@ -159,7 +173,7 @@ mod tests {
     /// Rule 4: a new leader counts every node from its own start.
     #[test]
     fn a_new_leader_counts_from_its_own_start() {
-        let table = LeaseTable::new(10_000);
+        let table = table(10_000);
         assert_eq!(table.decide_lost(&node(2), &LEASE, 14_280), None);
         assert!(table.decide_lost(&node(2), &LEASE, 14_281).is_some());
     }
@@ -167,7 +181,7 @@ mod tests {
     /// Rule 4: from deciding until it applies, that life is granted nothing; a newer one is.
     #[test]
     fn from_the_decision_on_nothing_is_granted() {
-        let table = LeaseTable::new(0);
+        let table = table(0);
         assert!(table.decide_lost(&node(2), &LEASE, 5_000).is_some());
         assert_eq!(grant(&table, 1, 5_001), Err(GrantRefusal::Lost));
         assert_eq!(table.decide_lost(&node(2), &LEASE, 5_002), None, "decided once");
@@ -176,9 +190,23 @@ mod tests {
         assert_eq!(granted, Ok(()));
     }
 
+    /// A node that comes back, or joins, long after the leader's last answer to that id is not
+    /// lost before it could ask.
+    #[test]
+    fn a_new_life_is_not_silent_for_what_the_old_one_was() {
+        let table = table(0);
+        grant(&table, 1, 1_000).unwrap();
+        assert!(table.decide_lost(&node(2), &LEASE, 6_000).is_some());
+        let reborn = Node { incarnation: Incarnation(2), ..node(2) };
+        assert_eq!(table.decide_lost(&reborn, &LEASE, 60_000), None);
+        assert_eq!(table.decide_lost(&reborn, &LEASE, 60_000 + 4_280), None);
+        assert!(table.decide_lost(&reborn, &LEASE, 60_000 + 4_281).is_some());
+        assert_eq!(table.decide_lost(&node(3), &LEASE, 90_000), None, "joined later");
+    }
+
     #[test]
     fn lost_stale_and_unknown_lives_are_granted_nothing() {
-        let table = LeaseTable::new(0);
+        let table = table(0);
         let life = NodeLife::Lost { at: TimestampMs(0), evidence: Evidence::Relinquished };
         let lost = Node { life, ..node(2) };
         let ask =
