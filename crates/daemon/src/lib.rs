@@ -1,1 +1,48 @@
-//! daemon
+//! `holdfastd`: the composition root. It joins consensus, the controller, the agent and the API
+//! into one node, and is the only crate that knows all of them.
+//!
+//! | file | what it is for |
+//! |---|---|
+//! | `startup`, `found`, `join` | from a process to a node |
+//! | `data_dir`, `identity` | who this machine is, and that nothing contradicts it |
+//! | `serve`, `gate` | listening, and answering only as far as the node is |
+//! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
+//! | `leader` | what nodes ask of the leader: admission, leases, views, reports |
+//! | `api`, `forward`, `convert` | what clients ask, of any node |
+//! | `machine`, `host` | what is needed of the machine, and the real one: the agent |
+
+mod api;
+mod channels;
+mod clock;
+mod config;
+mod convert;
+mod data_dir;
+mod error;
+mod fault;
+mod forward;
+mod found;
+mod gate;
+mod hints;
+mod host;
+mod identity;
+mod join;
+mod leader;
+mod machine;
+mod member;
+mod membership;
+mod peers;
+mod ports;
+mod reign;
+mod remember;
+mod serve;
+mod startup;
+mod warnings;
+
+pub use config::{
+    Config, DEFAULT_CONFIG, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig, PoolDriver,
+};
+pub use error::DaemonError;
+pub use host::Host;
+pub use identity::Identity;
+pub use machine::{Duties, Machine, MachineError, Unpacked};
+pub use startup::Daemon;

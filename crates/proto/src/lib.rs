@@ -12,7 +12,7 @@ mod status;
 #[cfg(feature = "client")]
 pub use connect::{Address, AddressError, connect, connect_lazy};
 pub use convert::{FieldError, required};
-pub use status::{RemoteError, status_from};
+pub use status::{RemoteError, is_answer, status_from};
 
 /// The largest message either side accepts, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;

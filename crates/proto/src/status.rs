@@ -57,6 +57,12 @@ pub fn status_from(code: Code, message: impl Into<String>, leader: Option<&str>)
     status
 }
 
+/// Whether a status is a server's own answer: a broken connection, or a call that was given up,
+/// gives one without a code of ours.
+pub fn is_answer(status: &Status) -> bool {
+    status.metadata().contains_key(CODE_KEY)
+}
+
 /// What a peer or server answered, or that it did not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct RemoteError {
@@ -121,5 +127,7 @@ mod tests {
     #[test]
     fn a_foreign_status_gets_a_code_too() {
         assert_eq!(RemoteError::from(Status::unknown("x")).code, Code::Unavailable);
+        assert!(!is_answer(&Status::unavailable("broken pipe")));
+        assert!(is_answer(&status_from(Code::Unavailable, "starting", None)));
     }
 }

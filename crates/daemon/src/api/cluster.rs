@@ -1,0 +1,182 @@
+//! `ClusterService`: making and joining a cluster, its nodes, its health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::{Container, State};
+use holdfast_proto::v1;
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::v1::cluster_service_server::ClusterService;
+use holdfast_types::{Code, NodeId, RunState};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::clock;
+use crate::convert::{self, Picture};
+use crate::fault::Fault;
+use crate::forward::{Call, at_leader};
+use crate::gate::{Gate, Stage};
+use crate::member::{Lead, Member};
+use crate::startup::Shell;
+use crate::warnings::warnings;
+
+/// A status without a leader is worth more than none, so it does not wait for long.
+const STATUS_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Where a call came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// On the local socket, which only the machine's owner can open.
+    Local,
+    /// From anywhere.
+    Remote,
+}
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ClusterApi {
+    pub(crate) gate: Gate,
+    pub(crate) shell: Arc<Shell>,
+    pub(crate) origin: Origin,
+}
+
+#[tonic::async_trait]
+impl ClusterService for ClusterApi {
+    async fn init(
+        &self,
+        _: Request<v1::InitRequest>,
+    ) -> Result<Response<v1::InitResponse>, Status> {
+        self.local_only()?;
+        let identity = self.shell.clone().found().await?;
+        let cluster_id = identity.cluster.to_string();
+        Ok(Response::new(v1::InitResponse { cluster_id, node_id: identity.node.0 }))
+    }
+
+    async fn join(
+        &self,
+        request: Request<v1::JoinRequest>,
+    ) -> Result<Response<v1::JoinResponse>, Status> {
+        self.local_only()?;
+        let request = request.into_inner();
+        let identity = self.shell.clone().join(request.peers.clone(), request.role()).await?;
+        let cluster_id = identity.cluster.to_string();
+        Ok(Response::new(v1::JoinResponse { cluster_id, node_id: identity.node.0 }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let name = self.shell.name();
+        if let (Stage::Uninitialised | Stage::Starting, Origin::Local) =
+            (self.gate.stage(), self.origin)
+        {
+            let warnings = self.gate.member().err().map(|fault| fault.message);
+            let warnings = warnings.into_iter().collect();
+            return Ok(Response::new(v1::StatusResponse {
+                node: name,
+                warnings,
+                ..Default::default()
+            }));
+        }
+        let member = self.gate.member()?;
+        let (mut call, message) = Call::open(request, Duration::ZERO);
+        call.deadline = Instant::now() + STATUS_PATIENCE;
+        let answer = member
+            .at_leader(&call, status, |channel| {
+                let request = call.onward(message);
+                async move { ClusterServiceClient::new(channel).status(request).await }
+            })
+            .await;
+        let mut status = match answer {
+            Err(fault) if fault.code == Code::NoQuorum => leaderless(&member, fault)?,
+            other => other?,
+        };
+        status.node = name;
+        Ok(Response::new(status))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        at_leader!(self.gate, request, ClusterServiceClient.list_nodes, list_nodes)
+    }
+}
+
+impl ClusterApi {
+    fn local_only(&self) -> Result<(), Fault> {
+        match self.origin {
+            Origin::Local => Ok(()),
+            Origin::Remote => Err(Fault::new(
+                Code::WrongState,
+                "init and join are answered on the local socket only",
+            )),
+        }
+    }
+}
+
+async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
+    lead.raft.read_index().await?;
+    let applied = lead.raft.applied();
+    let state = &*applied.state;
+    let hash = applied.hash().hash;
+    lead.picture(state, |picture, seen| {
+        Ok(v1::StatusResponse {
+            leader: picture.name(lead.raft.id()),
+            term: lead.leadership.term,
+            applied: applied.index,
+            warnings: warnings(picture, seen),
+            state_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            ..common(picture)?
+        })
+    })
+}
+
+/// What this node can say by itself when nobody leads.
+fn leaderless(member: &Member, fault: Fault) -> Result<v1::StatusResponse, Fault> {
+    let Some(raft) = &member.raft else { return Err(fault) };
+    let applied = raft.applied();
+    let picture = Picture {
+        state: &applied.state,
+        seen: None,
+        leader: None,
+        silent_ms: &|_: NodeId| None,
+        now: clock::wall(),
+    };
+    if applied.state.cluster.is_none() {
+        return Err(fault);
+    }
+    Ok(v1::StatusResponse {
+        term: raft.leadership_now().term,
+        applied: applied.index,
+        warnings: vec![format!("{}; what is shown may be old", fault.message)],
+        ..common(&picture)?
+    })
+}
+
+fn common(picture: &Picture<'_>) -> Result<v1::StatusResponse, Fault> {
+    let state: &State = picture.state;
+    let cluster = state.cluster()?;
+    let up = |c: &&Container| state.nodes.get(&c.node).is_some_and(|n| n.is_up());
+    let running = state.containers.values().filter(|c| c.run == RunState::Running).filter(up);
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(v1::StatusResponse {
+        cluster_id: cluster.id.to_string(),
+        nodes: state.nodes.values().map(|n| picture.node(n)).collect(),
+        lease: Some(convert::lease(&cluster.lease)),
+        containers_running: count(running.count()),
+        containers_total: count(state.containers.len()),
+        ..Default::default()
+    })
+}
+
+pub(super) async fn list_nodes(
+    lead: Lead,
+    _: v1::ListNodesRequest,
+) -> Result<v1::ListNodesResponse, Fault> {
+    let state = lead.read().await?;
+    let nodes =
+        lead.picture(&state, |picture, _| state.nodes.values().map(|n| picture.node(n)).collect());
+    Ok(v1::ListNodesResponse { nodes })
+}

@@ -1,0 +1,275 @@
+//! `ContainerService`.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use holdfast_core::{Command, Container, DecideTakeover, Outcome, SetDesired, State};
+use holdfast_proto::internal::SyncNowRequest;
+use holdfast_proto::internal::peer_service_client::PeerServiceClient;
+use holdfast_proto::required;
+use holdfast_proto::v1;
+use holdfast_proto::v1::container_service_client::ContainerServiceClient;
+use holdfast_proto::v1::container_service_server::ContainerService;
+use holdfast_types::{Code, ContainerName, DesiredState, NodeId, RunState, SnapshotId, VolumeUid};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{answered, create, exec, logs};
+use crate::convert;
+use crate::fault::Fault;
+use crate::forward::at_leader;
+use crate::gate::Gate;
+use crate::leader::request_id;
+use crate::member::Lead;
+
+/// How long a sync may take if the client does not say.
+const SYNC_LIMIT: Duration = Duration::from_secs(30);
+
+/// And at most, whatever it says.
+const SYNC_MAX: Duration = Duration::from_secs(600);
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ContainerApi {
+    pub(crate) gate: Gate,
+}
+
+pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ContainerService for ContainerApi {
+    type ExecStream = Answers<v1::ExecResponse>;
+    type LogsStream = Answers<v1::LogsResponse>;
+
+    async fn create(
+        &self,
+        request: Request<v1::CreateRequest>,
+    ) -> Result<Response<v1::CreateResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.create, create::create)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListContainersRequest>,
+    ) -> Result<Response<v1::ListContainersResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.list, list)
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetContainerRequest>,
+    ) -> Result<Response<v1::GetContainerResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.get, get)
+    }
+
+    async fn start(
+        &self,
+        request: Request<v1::StartRequest>,
+    ) -> Result<Response<v1::StartResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.start, start)
+    }
+
+    async fn stop(
+        &self,
+        request: Request<v1::StopRequest>,
+    ) -> Result<Response<v1::StopResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.stop, stop)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.delete, delete)
+    }
+
+    async fn sync(
+        &self,
+        request: Request<v1::SyncRequest>,
+    ) -> Result<Response<v1::SyncResponse>, Status> {
+        let wait = sync_limit(request.get_ref());
+        at_leader!(self.gate, request, wait, ContainerServiceClient.sync, sync)
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<v1::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        Ok(Response::new(exec::exec(self.gate.member()?, request).await?))
+    }
+
+    async fn logs(
+        &self,
+        request: Request<v1::LogsRequest>,
+    ) -> Result<Response<Self::LogsStream>, Status> {
+        Ok(Response::new(logs::logs(self.gate.member()?, request).await?))
+    }
+
+    async fn list_diverged(
+        &self,
+        request: Request<v1::ListDivergedRequest>,
+    ) -> Result<Response<v1::ListDivergedResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.list_diverged, list_diverged)
+    }
+
+    async fn decide_takeover(
+        &self,
+        request: Request<v1::DecideTakeoverRequest>,
+    ) -> Result<Response<v1::DecideTakeoverResponse>, Status> {
+        at_leader!(self.gate, request, ContainerServiceClient.decide_takeover, decide)
+    }
+}
+
+async fn list(
+    lead: Lead,
+    _: v1::ListContainersRequest,
+) -> Result<v1::ListContainersResponse, Fault> {
+    let state = lead.read().await?;
+    let containers = lead.picture(&state, |picture, _| {
+        let mut all: Vec<_> = state.containers.values().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.into_iter().map(|c| picture.container(c)).collect()
+    });
+    Ok(v1::ListContainersResponse { containers })
+}
+
+pub(super) async fn get(
+    lead: Lead,
+    request: v1::GetContainerRequest,
+) -> Result<v1::GetContainerResponse, Fault> {
+    let state = lead.read().await?;
+    let container = state.container_named(&request.name.parse()?)?;
+    let container = lead.picture(&state, |picture, _| picture.container(container));
+    Ok(v1::GetContainerResponse { container: Some(container) })
+}
+
+async fn start(lead: Lead, request: v1::StartRequest) -> Result<v1::StartResponse, Fault> {
+    let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Running };
+    let operation = desire(&lead, ask, |_| Ok(())).await?;
+    Ok(v1::StartResponse { operation: Some(operation) })
+}
+
+async fn stop(lead: Lead, request: v1::StopRequest) -> Result<v1::StopResponse, Fault> {
+    let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Stopped };
+    let operation = desire(&lead, ask, |_| Ok(())).await?;
+    Ok(v1::StopResponse { operation: Some(operation) })
+}
+
+async fn delete(lead: Lead, request: v1::DeleteRequest) -> Result<v1::DeleteResponse, Fault> {
+    let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Deleted };
+    let operation = desire(&lead, ask, |container| match request.force || !runs(container) {
+        true => Ok(()),
+        false => {
+            let name = &container.name;
+            let message = format!("container {name} runs: stop it first, or use --force");
+            Err(Fault::new(Code::WrongState, message))
+        }
+    });
+    Ok(v1::DeleteResponse { operation: Some(operation.await?) })
+}
+
+/// Whether it runs, or is on the way to.
+fn runs(c: &Container) -> bool {
+    match c.run {
+        RunState::Running | RunState::Starting => true,
+        RunState::Pending => c.desired == DesiredState::Running,
+        RunState::Stopped | RunState::Failed { .. } => false,
+    }
+}
+
+struct Ask<'a> {
+    name: String,
+    id: &'a [u8],
+    desired: DesiredState,
+}
+
+/// Says what a container should be doing, if `check` lets it.
+async fn desire(
+    lead: &Lead,
+    ask: Ask<'_>,
+    check: impl FnOnce(&Container) -> Result<(), Fault>,
+) -> Result<v1::Operation, Fault> {
+    let id = request_id(ask.id)?;
+    let name: ContainerName = ask.name.parse()?;
+    let state = lead.read().await?;
+    let outcome = match answered(&state, id)? {
+        Some(outcome) => outcome,
+        None => {
+            let container = state.container_named(&name)?;
+            check(container)?;
+            let command = SetDesired { uid: container.uid, desired: ask.desired };
+            drop(state);
+            lead.propose(id, Command::SetDesired(command)).await?
+        }
+    };
+    operation_of(&lead.raft.state(), &outcome)
+}
+
+/// The operation that an outcome began.
+pub(super) fn operation_of(state: &State, outcome: &Outcome) -> Result<v1::Operation, Fault> {
+    let Outcome::Operation { operation, .. } = outcome else {
+        return Err(Fault::new(Code::InvalidArgument, "that request id was for something else"));
+    };
+    convert::operation(state, *operation)
+        .ok_or_else(|| Fault::new(Code::NotFound, format!("operation {operation} is forgotten")))
+}
+
+fn sync_limit(request: &v1::SyncRequest) -> Duration {
+    match request.timeout_ms {
+        0 => SYNC_LIMIT,
+        ms => Duration::from_millis(ms).min(SYNC_MAX),
+    }
+}
+
+async fn sync(lead: Lead, request: v1::SyncRequest) -> Result<v1::SyncResponse, Fault> {
+    let limit = sync_limit(&request);
+    let state = lead.read().await?;
+    let container = state.container_named(&request.name.parse()?)?;
+    let node = state.node(container.node)?;
+    let message = SyncNowRequest {
+        volume: VolumeUid::from(container.uid).to_bytes().into(),
+        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+    };
+    let channel = lead.member.channels.to(&node.address)?;
+    drop(state);
+    let answer = PeerServiceClient::new(channel).sync_now(message).await?.into_inner();
+    let snapshot: SnapshotId = required(answer.snapshot, "snapshot")?.try_into()?;
+    let state = lead.raft.state();
+    let replica = v1::Replica {
+        node: state.node(NodeId(answer.node_id))?.name.to_string(),
+        epoch: Some(snapshot.epoch.0),
+        seq: Some(snapshot.seq.0),
+        snapshot_uuid: snapshot.uuid.to_string(),
+        age_ms: Some(0),
+    };
+    Ok(v1::SyncResponse { replica: Some(replica) })
+}
+
+async fn list_diverged(
+    lead: Lead,
+    _: v1::ListDivergedRequest,
+) -> Result<v1::ListDivergedResponse, Fault> {
+    let state = lead.read().await?;
+    let diverged = lead.picture(&state, |picture, _| {
+        state.diverged.iter().map(|(uuid, kept)| picture.diverged(*uuid, kept)).collect()
+    });
+    Ok(v1::ListDivergedResponse { diverged })
+}
+
+async fn decide(
+    lead: Lead,
+    request: v1::DecideTakeoverRequest,
+) -> Result<v1::DecideTakeoverResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let state = lead.read().await?;
+    let uid = state.container_named(&request.name.parse()?)?.uid;
+    if answered(&state, id)?.is_none() {
+        drop(state);
+        let command = DecideTakeover { uid, approve: request.approve };
+        lead.propose(id, Command::DecideTakeover(command)).await?;
+    }
+    let state = lead.raft.state();
+    let container = state.container(uid)?;
+    let container = lead.picture(&state, |picture, _| picture.container(container));
+    Ok(v1::DecideTakeoverResponse { container: Some(container) })
+}

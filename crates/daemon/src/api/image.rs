@@ -1,0 +1,68 @@
+//! `ImageService`.
+
+use holdfast_core::{Command, RemoveImage};
+use holdfast_proto::v1;
+use holdfast_proto::v1::image_service_client::ImageServiceClient;
+use holdfast_proto::v1::image_service_server::ImageService;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{answered, import};
+use crate::fault::Fault;
+use crate::forward::at_leader;
+use crate::gate::Gate;
+use crate::leader::request_id;
+use crate::member::Lead;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct ImageApi {
+    pub(crate) gate: Gate,
+}
+
+#[tonic::async_trait]
+impl ImageService for ImageApi {
+    async fn import(
+        &self,
+        request: Request<Streaming<v1::ImportRequest>>,
+    ) -> Result<Response<v1::ImportResponse>, Status> {
+        Ok(Response::new(import::import(self.gate.member()?, request.into_inner()).await?))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListImagesRequest>,
+    ) -> Result<Response<v1::ListImagesResponse>, Status> {
+        at_leader!(self.gate, request, ImageServiceClient.list, list)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteImageRequest>,
+    ) -> Result<Response<v1::DeleteImageResponse>, Status> {
+        at_leader!(self.gate, request, ImageServiceClient.delete, delete)
+    }
+}
+
+async fn list(lead: Lead, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Fault> {
+    let state = lead.read().await?;
+    let images = lead.picture(&state, |picture, _| {
+        let mut all: Vec<_> = state.images.values().collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.into_iter().map(|image| picture.image(image)).collect()
+    });
+    Ok(v1::ListImagesResponse { images })
+}
+
+async fn delete(
+    lead: Lead,
+    request: v1::DeleteImageRequest,
+) -> Result<v1::DeleteImageResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let command = RemoveImage { name: request.name.parse()? };
+    let state = lead.read().await?;
+    if answered(&state, id)?.is_none() {
+        drop(state);
+        lead.propose(id, Command::RemoveImage(command)).await?;
+    }
+    Ok(v1::DeleteImageResponse {})
+}

@@ -1,0 +1,54 @@
+//! The public API, `holdfast.v1`. Any node answers; see [`crate::forward`] for how.
+
+mod cluster;
+mod container;
+mod create;
+mod event;
+mod exec;
+mod image;
+mod import;
+mod logs;
+mod operation;
+mod route;
+
+pub(crate) use cluster::{ClusterApi, Origin};
+pub(crate) use container::ContainerApi;
+pub(crate) use event::EventApi;
+pub(crate) use image::ImageApi;
+pub(crate) use operation::OperationApi;
+
+use holdfast_core::{Outcome, Response, State};
+use holdfast_planner::Observations;
+use holdfast_types::RequestId;
+
+use crate::clock;
+use crate::convert::Picture;
+use crate::fault::Fault;
+use crate::member::Lead;
+
+impl Lead {
+    /// Shows the state as it is now to `paint`.
+    pub(crate) fn picture<T>(
+        &self,
+        state: &State,
+        paint: impl FnOnce(&Picture<'_>, &Observations) -> T,
+    ) -> T {
+        let (now_ms, now) = (clock::boottime_ms(), clock::wall());
+        let seen = self.leadership.observe(state, now_ms, now);
+        let picture = Picture {
+            state,
+            seen: Some(&seen),
+            leader: Some(self.raft.id()),
+            silent_ms: &|id| self.leadership.leases.silent_ms(id, now_ms),
+            now,
+        };
+        paint(&picture, &seen)
+    }
+}
+
+/// The answer that this request got before, if it is a retry: what is checked before proposing
+/// must not refuse what has already been done (I7).
+fn answered(state: &State, request: RequestId) -> Result<Option<Outcome>, Fault> {
+    let answer: Option<Response> = state.answered.get(&request).cloned();
+    Ok(answer.transpose()?)
+}

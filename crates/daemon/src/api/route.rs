@@ -1,0 +1,66 @@
+//! Getting a call to the node that runs a container.
+
+use std::sync::Arc;
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::v1::container_service_client::ContainerServiceClient;
+use holdfast_types::{Code, ContainerUid};
+use tonic::Request;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+
+use super::{cluster, container};
+use crate::fault::Fault;
+use crate::forward::Call;
+use crate::member::Member;
+
+/// Set by the node that looked the container up: the receiver serves this uid itself.
+const UID_KEY: &str = "holdfast-uid";
+
+/// Where a call goes.
+pub(super) enum Route {
+    Here(ContainerUid),
+    There(ContainerUid, Channel),
+}
+
+/// The container that an earlier node has looked up.
+pub(super) fn looked_up(metadata: &MetadataMap) -> Result<Option<ContainerUid>, Fault> {
+    let Some(value) = metadata.get(UID_KEY) else { return Ok(None) };
+    let malformed = |_| Fault::new(Code::InvalidArgument, "a malformed container uid");
+    Ok(Some(value.to_str().map_err(malformed)?.parse()?))
+}
+
+/// Tells the next node which container it is.
+pub(super) fn directed<T>(mut request: Request<T>, uid: ContainerUid) -> Request<T> {
+    // A uuid's text is always a valid value.
+    if let Ok(value) = MetadataValue::try_from(uid.to_string()) {
+        request.metadata_mut().insert(UID_KEY, value);
+    }
+    request
+}
+
+/// Looks the container up, at the leader.
+pub(super) async fn find(member: &Arc<Member>, call: &Call, name: &str) -> Result<Route, Fault> {
+    let request = v1::GetContainerRequest { name: name.to_owned() };
+    let there = |channel| {
+        let request = call.onward(request.clone());
+        async move { ContainerServiceClient::new(channel).get(request).await }
+    };
+    let answer =
+        member.at_leader(call, |lead| container::get(lead, request.clone()), there).await?;
+    let found = answer.container.unwrap_or_default();
+    let uid: ContainerUid = found.uid.parse()?;
+    if found.node == member.identity.name.as_str() {
+        return Ok(Route::Here(uid));
+    }
+    let there = |channel| {
+        let request = call.onward(v1::ListNodesRequest {});
+        async move { ClusterServiceClient::new(channel).list_nodes(request).await }
+    };
+    let here = |lead| cluster::list_nodes(lead, v1::ListNodesRequest {});
+    let nodes = member.at_leader(call, here, there).await?.nodes;
+    let node = nodes.iter().find(|node| node.name == found.node);
+    let gone = || Fault::new(Code::NotFound, format!("there is no node {}", found.node));
+    Ok(Route::There(uid, member.channels.to(&node.ok_or_else(gone)?.address)?))
+}

@@ -1,0 +1,271 @@
+//! `/etc/holdfast/holdfastd.toml`: what a machine's owner decides. Unknown keys are errors, so that
+//! a misspelt one is not a default in disguise.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+
+use holdfast_proto::Address;
+use holdfast_types::{ByteSize, NodeName};
+use serde::{Deserialize, Deserializer};
+
+use crate::error::DaemonError;
+
+/// Where the file is if nobody says.
+pub const DEFAULT_CONFIG: &str = "/etc/holdfast/holdfastd.toml";
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The node's name in its cluster.
+    pub name: NodeName,
+    /// Identity, log and snapshots.
+    #[serde(default = "data_dir")]
+    pub data_dir: PathBuf,
+    /// The local socket, for its owner only.
+    #[serde(default = "socket")]
+    pub socket: PathBuf,
+    /// Where the API listens, `host:port`.
+    #[serde(default = "listen")]
+    pub listen: String,
+    /// Where other nodes reach it, `host:port`.
+    pub advertise: String,
+    /// Where metrics are served, `host:port`; absent for nowhere.
+    pub metrics: Option<String>,
+    /// Below this cgroup everything of ours lives, relative to each hierarchy's root.
+    #[serde(default = "cgroup_root")]
+    pub cgroup_root: String,
+    /// The guardian.
+    #[serde(default)]
+    pub guardian: GuardianConfig,
+    /// The pool.
+    #[serde(default)]
+    pub pool: PoolConfig,
+    /// The network.
+    pub network: NetworkConfig,
+    /// LXC.
+    #[serde(default)]
+    pub lxc: LxcConfig,
+}
+
+/// `[guardian]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GuardianConfig {
+    /// Where it listens.
+    pub socket: PathBuf,
+    /// Its program, which also puts others below it. `holdfast-freeze` lies beside it.
+    pub binary: PathBuf,
+    /// The link group that it was told to set down: that of all protected containers' links.
+    pub link_group: NonZeroU32,
+}
+
+/// `[pool]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PoolConfig {
+    /// For people.
+    pub name: String,
+    /// What it is made of.
+    pub driver: PoolDriver,
+    /// Its directory.
+    pub path: PathBuf,
+    /// With a size it is in a file of its own of that size; without one only where the directory
+    /// is on no XFS.
+    #[serde(deserialize_with = "size")]
+    pub size: Option<ByteSize>,
+}
+
+/// What a pool is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolDriver {
+    /// A directory on XFS with reflink, in a file of its own if need be.
+    Xfs,
+}
+
+/// `[network]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkConfig {
+    /// This node's address below the overlay.
+    pub underlay: Ipv4Addr,
+    /// VXLAN endpoints beside the nodes.
+    #[serde(default)]
+    pub overlay_gateways: Vec<Ipv4Addr>,
+    /// The overlay's VXLAN network identifier.
+    #[serde(default = "vxlan_id")]
+    pub vxlan_id: u32,
+    /// The overlay's UDP port.
+    #[serde(default = "vxlan_port")]
+    pub port: u16,
+}
+
+/// `[lxc]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LxcConfig {
+    /// LXC's own directory for our containers.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn load(path: &Path) -> Result<Self, DaemonError> {
+        let wrong = |what: String| DaemonError::Config { file: path.to_owned(), what };
+        let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+        let config: Self = toml::from_str(&text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start].lines().count().max(1));
+            let place = line.map(|n| format!("line {n}: ")).unwrap_or_default();
+            wrong(format!("{place}{}", e.message().replace('\n', " ")))
+        })?;
+        config.check().map_err(wrong)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        tcp("advertise", &self.advertise)?;
+        tcp("listen", &self.listen)?;
+        if let Some(metrics) = &self.metrics {
+            tcp("metrics", metrics)?;
+        }
+        if self.advertise.starts_with("0.0.0.0:") || self.advertise.starts_with("[::]:") {
+            return Err("advertise: other nodes cannot reach that address".into());
+        }
+        let paths = [
+            ("data_dir", &self.data_dir),
+            ("socket", &self.socket),
+            ("guardian.socket", &self.guardian.socket),
+            ("guardian.binary", &self.guardian.binary),
+            ("pool.path", &self.pool.path),
+            ("lxc.path", &self.lxc.path),
+        ];
+        if let Some((key, _)) = paths.iter().find(|(_, path)| !path.is_absolute()) {
+            return Err(format!("{key}: the path must be absolute"));
+        }
+        let mut parts = self.cgroup_root.split('/');
+        if parts.any(|part| part.is_empty() || part == "." || part == "..") {
+            return Err("cgroup_root: write a relative path such as holdfast".into());
+        }
+        if self.network.vxlan_id == 0 || self.network.vxlan_id >= 1 << 24 {
+            return Err("network.vxlan_id: use 1 to 16777215".into());
+        }
+        if self.pool.size.is_some_and(|size| size < ByteSize::mib(300)) {
+            return Err("pool.size: a pool needs at least 300MiB".into());
+        }
+        Ok(())
+    }
+}
+
+impl Default for GuardianConfig {
+    fn default() -> Self {
+        Self {
+            socket: "/run/holdfast/guardian.sock".into(),
+            binary: "/usr/lib/holdfast/holdfast-guardian".into(),
+            link_group: NonZeroU32::MIN.saturating_add(71),
+        }
+    }
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            name: "default".into(),
+            driver: PoolDriver::Xfs,
+            path: "/var/lib/holdfast/pool".into(),
+            size: None,
+        }
+    }
+}
+
+impl Default for LxcConfig {
+    fn default() -> Self {
+        Self { path: "/var/lib/holdfast/lxc".into() }
+    }
+}
+
+fn data_dir() -> PathBuf {
+    "/var/lib/holdfast".into()
+}
+
+fn socket() -> PathBuf {
+    "/run/holdfast/holdfastd.sock".into()
+}
+
+fn listen() -> String {
+    "0.0.0.0:7443".into()
+}
+
+fn cgroup_root() -> String {
+    "holdfast".into()
+}
+
+fn vxlan_id() -> u32 {
+    77
+}
+
+fn vxlan_port() -> u16 {
+    7789
+}
+
+fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ByteSize>, D::Error> {
+    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+}
+
+fn tcp(key: &str, text: &str) -> Result<(), String> {
+    match text.parse() {
+        Ok(Address::Tcp(_)) => Ok(()),
+        Ok(Address::Unix(_)) | Err(_) => Err(format!("{key}: {text:?} is not host:port")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use holdfast_types::Code;
+
+    const LEAST: &str = "name = \"n1\"\nadvertise = \"10.0.0.1:7443\"\n";
+    const NETWORK: &str = "[network]\nunderlay = \"10.0.0.1\"\n";
+
+    fn load(text: &str) -> Result<Config, DaemonError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        Config::load(file.path())
+    }
+
+    #[test]
+    fn three_keys_are_enough() {
+        let config = load(&format!("{LEAST}{NETWORK}")).unwrap();
+        assert_eq!((config.pool.size, config.guardian.link_group.get()), (None, 72));
+        assert_eq!((config.network.vxlan_id, config.network.port), (77, 7789));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        for text in [
+            format!("{LEAST}datadir = \"/x\"\n{NETWORK}"),
+            format!("{LEAST}{NETWORK}[pool]\ndatadir = \"x\"\n"),
+        ] {
+            let error = load(&text).unwrap_err();
+            assert_eq!(error.code(), Code::Config);
+            let line = error.to_string();
+            assert!(line.contains("datadir") && !line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn wrong_values_are_named_with_their_key() {
+        for (line, key) in [
+            ("listen = \"nowhere\"\n", "listen"),
+            ("data_dir = \"here\"\n", "data_dir"),
+            ("cgroup_root = \"../x\"\n", "cgroup_root"),
+            ("metrics = \"x:0\"\n", "metrics"),
+        ] {
+            let error = load(&format!("{LEAST}{line}{NETWORK}")).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        let error = load(&format!("{LEAST}{NETWORK}[pool]\nsize = \"4GB\"\n")).unwrap_err();
+        assert!(error.to_string().contains("4GB"), "{error}");
+    }
+}

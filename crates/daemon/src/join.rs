@@ -1,0 +1,147 @@
+//! `Join`: this node asks to be let into a cluster.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::NodeRole;
+use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
+use holdfast_proto::internal::{AdmitRequest, AdmitResponse};
+use holdfast_proto::{is_answer, v1};
+use holdfast_raft::RaftNode;
+use holdfast_types::{ClusterId, Code, NodeId};
+use tokio::time::{Instant, sleep, timeout};
+use tracing::{info, warn};
+
+use crate::channels::Channels;
+use crate::convert::{node_role, role_number};
+use crate::fault::Fault;
+use crate::identity::Identity;
+use crate::machine::Duties;
+use crate::startup::Shell;
+
+/// How long all attempts together may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// And one of them.
+const TRY_LIMIT: Duration = Duration::from_secs(5);
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the answer waits for consensus to take the node in. It is a node all the same.
+const MEMBER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Joins the cluster that these nodes are of.
+pub(crate) async fn join(
+    shell: &Arc<Shell>,
+    peers: Vec<String>,
+    role: v1::NodeRole,
+) -> Result<Identity, Fault> {
+    if peers.is_empty() {
+        return Err(Fault::new(Code::InvalidArgument, "name at least one node of the cluster"));
+    }
+    let config = shell.config();
+    let request = AdmitRequest {
+        name: config.name.to_string(),
+        address: config.advertise.clone(),
+        role: node_role(role).map_or(0, role_number),
+        request_id: shell.admission.to_bytes().into(),
+        underlay: config.network.underlay.to_string(),
+    };
+    let admitted = ask(peers, request).await?;
+    let identity = Identity {
+        cluster: ClusterId::try_from(&admitted.cluster_id[..])?,
+        node: NodeId(admitted.node_id),
+        name: config.name.clone(),
+        role: granted_role(admitted.role)?,
+        address: config.advertise.clone(),
+        peers: admitted.peers,
+    };
+    let (duties, hint) = shell.begin(&identity)?;
+    let raft = match prepare(shell, &identity, &*duties).await {
+        Ok(raft) => raft,
+        Err(fault) => {
+            duties.stop().await;
+            return Err(fault);
+        }
+    };
+    info!(cluster = %identity.cluster, id = %identity.node, role = %identity.role, "joined");
+    shell.enter(identity.clone(), raft.clone(), duties, hint);
+    if let Some(raft) = raft {
+        wait_for_part(&raft, &identity).await;
+    }
+    Ok(identity)
+}
+
+/// Everything that may fail before this machine is a node. A log that was opened under the new id
+/// may have been heard of by the leader, so opening it comes last but for saying whose it is.
+async fn prepare(
+    shell: &Shell,
+    identity: &Identity,
+    duties: &dyn Duties,
+) -> Result<Option<RaftNode>, Fault> {
+    duties.run().await?;
+    let raft = match identity.role {
+        NodeRole::Worker => None,
+        NodeRole::Voter | NodeRole::Standby => Some(shell.open_raft(identity).await?),
+    };
+    identity.write(shell.data().path())?;
+    Ok(raft)
+}
+
+/// Asks one node after another, and whom they name as the leader first.
+async fn ask(peers: Vec<String>, request: AdmitRequest) -> Result<AdmitResponse, Fault> {
+    let channels = Channels::default();
+    let until = Instant::now() + PATIENCE;
+    let mut order: VecDeque<String> = peers.into();
+    loop {
+        let Some(address) = order.pop_front() else {
+            return Err(Fault::new(Code::InvalidArgument, "there is no node to ask"));
+        };
+        let mut client = LeaderServiceClient::new(channels.to(&address)?);
+        let fault = match timeout(TRY_LIMIT, client.admit(request.clone())).await {
+            Ok(Ok(answer)) => return Ok(answer.into_inner()),
+            Err(_) => Fault::new(Code::Timeout, format!("{address} did not answer in time")),
+            Ok(Err(status)) if !is_answer(&status) => {
+                Fault::new(Code::Unavailable, format!("cannot reach {address}"))
+            }
+            Ok(Err(status)) => status.into(),
+        };
+        order.push_back(address);
+        let elsewhere = matches!(
+            fault.code,
+            Code::NotLeader | Code::NoQuorum | Code::Unavailable | Code::Timeout
+        );
+        if !elsewhere || Instant::now() >= until {
+            return Err(fault);
+        }
+        if let Some(leader) = fault.leader {
+            order.retain(|other| *other != leader);
+            order.push_front(leader);
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+fn granted_role(number: u32) -> Result<NodeRole, Fault> {
+    let role = i32::try_from(number).ok().and_then(|n| v1::NodeRole::try_from(n).ok());
+    role.and_then(node_role)
+        .ok_or_else(|| Fault::new(Code::Internal, "the leader named no role for this node"))
+}
+
+/// Waits until this node has its part: whoever asked for a voter counts on it from now on.
+async fn wait_for_part(raft: &RaftNode, me: &Identity) {
+    let has_part = || {
+        let members = raft.metrics();
+        members.voters.contains(&me.node)
+            || me.role == NodeRole::Standby && members.learners.contains(&me.node)
+    };
+    let until = Instant::now() + MEMBER_PATIENCE;
+    while !has_part() {
+        if Instant::now() >= until {
+            warn!("this node has no part in consensus yet; it will when the leader reaches it");
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}

@@ -1,0 +1,67 @@
+//! Renewing leases (DESIGN section 5 rule 2).
+
+use holdfast_controller::Sighting;
+use holdfast_planner::PoolObservation;
+use holdfast_proto::internal::{Capacity, HeartbeatRequest, HeartbeatResponse, Holding};
+use holdfast_proto::{FieldError, required};
+use holdfast_types::{ByteSize, HeldSnapshot, Incarnation, NodeId, VolumeUid};
+
+use crate::clock;
+use crate::fault::Fault;
+use crate::member::Lead;
+
+/// Grants a lease, after a quorum round that began when the heartbeat was already here.
+pub(super) async fn answer(
+    lead: Lead,
+    request: HeartbeatRequest,
+) -> Result<HeartbeatResponse, Fault> {
+    let (id, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
+    let sighting = sighting(request)?;
+    lead.raft.read_index().await?;
+    // The round proves that this node leads now; the table must be that of the same reign.
+    let reign = lead.raft.leadership_now().reign.map(|reign| reign.term);
+    if reign != Some(lead.leadership.term) {
+        return Err(Fault::not_leader(lead.member.leader()));
+    }
+    let latest = || lead.raft.state().nodes.get(&id).cloned();
+    lead.leadership.grant(id, incarnation, clock::boottime_ms, latest)?;
+    let now_ms = clock::boottime_ms();
+    let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, now_ms);
+    let state = lead.raft.state();
+    let lease = state.cluster()?.lease;
+    Ok(HeartbeatResponse {
+        lease_ms: lease.lease_ms,
+        fence_budget_ms: lease.fence_budget_ms,
+        assignment_revision: state.node(id)?.assignment_revision.0,
+        term: lead.leadership.term,
+        heartbeat_ms: lease.heartbeat_ms(),
+        send_full,
+    })
+}
+
+fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
+    let mut sighting = Sighting { full: request.full, ..Default::default() };
+    for holding in request.holdings {
+        match holding.removed {
+            true => sighting.removed.push(VolumeUid::try_from(&holding.volume[..])?),
+            false => sighting.held.push(held(holding)?),
+        }
+    }
+    sighting.pool = request.pool.map(pool);
+    Ok(sighting)
+}
+
+fn held(holding: Holding) -> Result<HeldSnapshot, FieldError> {
+    let id = required(holding.newest, "newest")?.try_into()?;
+    Ok(HeldSnapshot { id, age_ms: holding.age_ms })
+}
+
+fn pool(capacity: Capacity) -> PoolObservation {
+    PoolObservation {
+        driver: capacity.driver,
+        size: ByteSize(capacity.size_bytes),
+        used: ByteSize(capacity.used_bytes),
+        promised: ByteSize(capacity.promised_bytes),
+        admits: capacity.admits,
+    }
+}

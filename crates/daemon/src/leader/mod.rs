@@ -1,0 +1,122 @@
+//! `LeaderService`: what nodes ask of the leader. Every node serves it; one that does not lead
+//! answers with where the leader is.
+
+mod admit;
+mod heartbeat;
+mod image;
+mod report;
+mod view;
+
+pub(crate) use image::add as add_image;
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures::Stream;
+use holdfast_proto::internal::leader_service_server::LeaderService;
+use holdfast_proto::internal::{
+    AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
+    HeartbeatResponse, NodeView, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse,
+    WatchViewRequest,
+};
+use holdfast_types::{ClusterId, Code, RequestId};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use crate::fault::Fault;
+use crate::gate::Gate;
+use crate::member::Lead;
+
+/// How long a node's call may take. Nodes try again by themselves.
+const LIMIT: Duration = Duration::from_millis(4_500);
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct LeaderApi {
+    pub(crate) gate: Gate,
+}
+
+impl LeaderApi {
+    /// This process as the leader, or where to find it.
+    fn lead(&self) -> Result<Lead, Fault> {
+        self.gate.member()?.lead(Instant::now() + LIMIT)
+    }
+
+    /// The same, for a caller that must be of this cluster.
+    fn lead_for(&self, cluster: &[u8]) -> Result<Lead, Fault> {
+        let member = self.gate.member()?;
+        check_cluster(cluster, member.cluster())?;
+        member.lead(Instant::now() + LIMIT)
+    }
+}
+
+#[tonic::async_trait]
+impl LeaderService for LeaderApi {
+    type WatchViewStream = Pin<Box<dyn Stream<Item = Result<NodeView, Status>> + Send>>;
+
+    async fn admit(
+        &self,
+        request: Request<AdmitRequest>,
+    ) -> Result<Response<AdmitResponse>, Status> {
+        Ok(Response::new(admit::admit(self.lead()?, request.into_inner()).await?))
+    }
+
+    async fn register(
+        &self,
+        request: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(admit::register(lead, request).await?))
+    }
+
+    async fn heartbeat(
+        &self,
+        request: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(heartbeat::answer(lead, request).await?))
+    }
+
+    async fn watch_view(
+        &self,
+        request: Request<WatchViewRequest>,
+    ) -> Result<Response<Self::WatchViewStream>, Status> {
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(Box::pin(view::watch(lead, request).await?)))
+    }
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(report::record(lead, request).await?))
+    }
+
+    async fn add_image(
+        &self,
+        request: Request<AddImageRequest>,
+    ) -> Result<Response<AddImageResponse>, Status> {
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(add_image(lead, request).await?))
+    }
+}
+
+fn check_cluster(theirs: &[u8], ours: ClusterId) -> Result<(), Fault> {
+    let theirs = ClusterId::try_from(theirs)?;
+    if theirs == ours {
+        return Ok(());
+    }
+    let message = format!("this node is of cluster {ours}, not {theirs}");
+    Err(Fault::new(Code::WrongCluster, message))
+}
+
+/// A client's request id; one that sent none gets a fresh one, and may not retry.
+pub(crate) fn request_id(bytes: &[u8]) -> Result<RequestId, Fault> {
+    if bytes.is_empty() { Ok(RequestId::generate()) } else { Ok(RequestId::try_from(bytes)?) }
+}

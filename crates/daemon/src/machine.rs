@@ -1,0 +1,94 @@
+//! What the daemon needs from the machine under it: the agent with its storage, runtime, network
+//! and guardian. A trait, so that a whole control plane runs in a test without any of them.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use holdfast_proto::internal::peer_service_server::PeerService;
+use holdfast_runtime::{ExecRequest, ExecSession};
+use holdfast_types::{ByteSize, Code, ContainerUid, ImageUid, SnapshotId};
+use tokio::sync::watch;
+
+use crate::identity::Identity;
+
+/// What the machine could not do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct MachineError {
+    /// The stable code.
+    pub code: Code,
+    /// One line for a person.
+    pub message: String,
+}
+
+/// An image as it was unpacked and made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// What containers are cloned from.
+    pub snapshot: SnapshotId,
+    /// Size of its filesystem.
+    pub size: ByteSize,
+    /// Files, directories and links in it.
+    pub entries: u64,
+    /// Bytes of file content in it.
+    pub content: ByteSize,
+    /// Whether it has a program to run as init.
+    pub has_init: bool,
+}
+
+/// A machine that can be a node.
+pub trait Machine: Send + Sync + 'static {
+    /// Whether what a node needs is installed. Quick, and changes nothing.
+    fn check(&self) -> Result<(), MachineError>;
+
+    /// Begins the lease side of a node: its first heartbeat leaves within a second of this
+    /// process's start (DESIGN section 5 rule 1), so it returns at once. `leader` is where the
+    /// leader was last heard.
+    fn begin(
+        &self,
+        me: &Identity,
+        leader: watch::Receiver<Option<String>>,
+    ) -> Result<Arc<dyn Duties>, MachineError>;
+}
+
+/// A node's duties on its machine.
+#[async_trait]
+pub trait Duties: Send + Sync + 'static {
+    /// Opens pool, runtime and network, and begins to reconcile.
+    async fn run(&self) -> Result<(), MachineError>;
+
+    /// What other nodes call.
+    fn peers(&self) -> Arc<dyn PeerService>;
+
+    /// Unpacks an archive into a new image volume of that size.
+    async fn import_image(
+        &self,
+        uid: ImageUid,
+        size: ByteSize,
+        archive: Box<dyn Read + Send>,
+    ) -> Result<Unpacked, MachineError>;
+
+    /// Removes an image volume that never became an image.
+    async fn discard_image(&self, uid: ImageUid) -> Result<(), MachineError>;
+
+    /// Runs a program in a container and hands out its streams.
+    async fn exec(
+        &self,
+        uid: ContainerUid,
+        request: ExecRequest,
+    ) -> Result<ExecSession, MachineError>;
+
+    /// The last bytes of what a container wrote to its console.
+    async fn console_tail(
+        &self,
+        uid: ContainerUid,
+        max_bytes: u64,
+    ) -> Result<Vec<u8>, MachineError>;
+
+    /// Whether protected containers may run here now.
+    fn is_leased(&self) -> bool;
+
+    /// Ends the daemon's part; containers run on.
+    async fn stop(&self);
+}

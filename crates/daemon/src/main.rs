@@ -1,0 +1,103 @@
+//! `holdfastd`: one node of a Holdfast cluster.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use holdfast_daemon::{Config, DEFAULT_CONFIG, Daemon, DaemonError, Host};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// What is logged, such as `info` or `holdfast_daemon=debug`.
+const LOG_VARIABLE: &str = "HOLDFAST_LOG";
+
+/// A node is mostly idle: two threads serve it, and what blocks has its own.
+const WORKERS: usize = 2;
+const MAX_BLOCKING: usize = 128;
+
+/// One node of a Holdfast cluster.
+#[derive(Parser)]
+#[command(name = "holdfastd", version)]
+struct Args {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Check the configuration and the machine, and change nothing.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+    match begin(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("holdfastd: {}: {error}", error.code());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn begin(args: &Args) -> Result<(), DaemonError> {
+    let config = Config::load(&args.config)?;
+    if !rustix::process::geteuid().is_root() {
+        return Err(DaemonError::NotRoot);
+    }
+    let host = Host::new(config.clone());
+    if args.check {
+        return Ok(holdfast_daemon::Machine::check(&host)?);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(MAX_BLOCKING)
+        .enable_all()
+        .build()
+        .map_err(|source| DaemonError::Disk { path: "/proc/self/task".into(), source })?;
+    let ended = runtime.block_on(run(config, host));
+    // A thread that waits for the kernel must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn run(config: Config, host: Host) -> Result<(), DaemonError> {
+    let mut stop = Box::pin(asked_to_stop()?);
+    let mut daemon = tokio::select! {
+        daemon = Daemon::start(config, Arc::new(host)) => daemon?,
+        name = &mut stop => {
+            info!(signal = name, "stopped while starting");
+            return Ok(());
+        }
+    };
+    let ended = tokio::select! {
+        error = daemon.failed() => Err(error),
+        name = &mut stop => {
+            info!(signal = name, "stopping");
+            Ok(())
+        }
+    };
+    daemon.stop().await;
+    ended
+}
+
+/// Returns when a signal asks the process to end.
+fn asked_to_stop() -> Result<impl Future<Output = &'static str>, DaemonError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| DaemonError::Disk { path: "/proc/self/fd".into(), source })
+    };
+    let (mut term, mut int) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => "SIGTERM",
+            _ = int.recv() => "SIGINT",
+        }
+    })
+}

@@ -1,0 +1,124 @@
+//! This machine as a member of its cluster: everything that its services share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_controller::Leadership;
+use holdfast_core::{Command, Entry, Outcome, State};
+use holdfast_planner::Observations;
+use holdfast_raft::RaftNode;
+use holdfast_types::{ClusterId, NodeId, RequestId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::channels::Channels;
+use crate::clock;
+use crate::fault::Fault;
+use crate::identity::Identity;
+use crate::machine::Duties;
+
+/// A member of a cluster.
+pub(crate) struct Member {
+    pub(crate) identity: Identity,
+    /// Nothing on a worker.
+    pub(crate) raft: Option<RaftNode>,
+    pub(crate) duties: Arc<dyn Duties>,
+    pub(crate) channels: Channels,
+    /// This process's leadership while it leads and is ready.
+    pub(crate) reign: watch::Receiver<Option<Arc<Leadership>>>,
+    /// Where other nodes answer, the one that did last first.
+    seeds: Mutex<Vec<String>>,
+}
+
+/// This process as the leader, for one call.
+#[derive(Clone)]
+pub(crate) struct Lead {
+    pub(crate) member: Arc<Member>,
+    pub(crate) raft: RaftNode,
+    pub(crate) leadership: Arc<Leadership>,
+    /// When the caller stops waiting.
+    pub(crate) deadline: Instant,
+}
+
+impl Member {
+    pub(crate) fn new(
+        identity: Identity,
+        raft: Option<RaftNode>,
+        duties: Arc<dyn Duties>,
+        reign: watch::Receiver<Option<Arc<Leadership>>>,
+    ) -> Self {
+        let seeds = Mutex::new(identity.peers.clone());
+        Self { identity, raft, duties, channels: Channels::default(), reign, seeds }
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterId {
+        self.identity.cluster
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.identity.node
+    }
+
+    /// This process as the leader, or where to find it.
+    pub(crate) fn lead(self: &Arc<Self>, deadline: Instant) -> Result<Lead, Fault> {
+        let leadership = self.reign.borrow().clone();
+        match (leadership, &self.raft) {
+            (Some(leadership), Some(raft)) => {
+                Ok(Lead { member: self.clone(), raft: raft.clone(), leadership, deadline })
+            }
+            _ => Err(Fault::not_leader(self.leader())),
+        }
+    }
+
+    /// The address of the leader, if another node is known to lead.
+    pub(crate) fn leader(&self) -> Option<String> {
+        let leader = self.raft.as_ref()?.leadership_now().leader?;
+        (leader.node != self.node() && !leader.addr.is_empty()).then_some(leader.addr)
+    }
+
+    /// Whom to ask in place of a leader that this node cannot know: it is a worker, or no leader
+    /// has added it yet.
+    pub(crate) fn seed(&self) -> Option<String> {
+        let outside = self.raft.as_ref().is_none_or(|raft| raft.metrics().voters.is_empty());
+        outside.then(|| self.seeds().first().cloned()).flatten()
+    }
+
+    /// The seed did not help: next time another one.
+    pub(crate) fn next_seed(&self, failed: &str) {
+        let mut seeds = self.seeds();
+        if seeds.first().is_some_and(|first| first == failed) {
+            seeds.rotate_left(1);
+        }
+    }
+
+    pub(crate) fn set_seeds(&self, addresses: Vec<String>) {
+        *self.seeds() = addresses;
+    }
+
+    fn seeds(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lead {
+    /// The state as of some moment after the call (I6).
+    pub(crate) async fn read(&self) -> Result<Arc<State>, Fault> {
+        self.raft.read_index().await?;
+        Ok(self.raft.state())
+    }
+
+    /// Commits a client's command; the same request id commits once (I7).
+    pub(crate) async fn propose(
+        &self,
+        request: RequestId,
+        command: Command,
+    ) -> Result<Outcome, Fault> {
+        let entry = Entry { request, at: clock::wall(), command };
+        let limit = self.deadline.saturating_duration_since(Instant::now());
+        Ok(self.raft.propose_within(entry, limit).await??)
+    }
+
+    /// What the planner is to see.
+    pub(crate) fn observe(&self, state: &State) -> Observations {
+        self.leadership.observe(state, clock::boottime_ms(), clock::wall())
+    }
+}

@@ -1,0 +1,60 @@
+//! From leadership in Raft to the controller's loops, and back.
+//!
+//! ```text
+//! follower ──reign ready──▶ Leadership::begin ─▶ published, lead() runs
+//!     ▲                                               │
+//!     └────── reign gone, or of another term: unpublished, lead() dropped
+//! ```
+
+use std::sync::Arc;
+
+use holdfast_controller::{Leadership, lead};
+use holdfast_raft::{RaftNode, Reign};
+use holdfast_types::ClusterId;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tracing::info;
+
+use crate::channels::Channels;
+use crate::error::DaemonError;
+use crate::ports::RaftPorts;
+
+/// Follows this node's leadership until consensus stops. The loops end with this future.
+pub(crate) async fn follow(
+    raft: RaftNode,
+    cluster: ClusterId,
+    channels: Channels,
+    published: watch::Sender<Option<Arc<Leadership>>>,
+) -> Result<(), DaemonError> {
+    let mut leadership = raft.leadership();
+    let mut loops = JoinSet::new();
+    let mut term = None;
+    loop {
+        let reign = leadership.borrow_and_update().reign.filter(|reign| reign.ready);
+        if reign.map(|reign| reign.term) != term {
+            loops.shutdown().await;
+            published.send_replace(None);
+            if let Some(reign) = reign {
+                let mine = begin(&raft, reign);
+                let ports = RaftPorts::new(raft.clone(), cluster, reign.term, channels.clone());
+                loops.spawn(lead(Arc::new(ports), mine.clone()));
+                published.send_replace(Some(mine));
+            }
+            term = reign.map(|reign| reign.term);
+        }
+        tokio::select! {
+            changed = leadership.changed() => if changed.is_err() {
+                return Ok(());
+            },
+            Some(_) = loops.join_next() => {
+                return Err(DaemonError::Ended { task: "the leader's loops" });
+            }
+        }
+    }
+}
+
+fn begin(raft: &RaftNode, reign: Reign) -> Arc<Leadership> {
+    info!(term = reign.term, "leading");
+    let began_ms = u64::try_from(reign.since.as_millis()).unwrap_or(u64::MAX);
+    Arc::new(Leadership::begin(reign.term, began_ms, &raft.state()))
+}

@@ -1,0 +1,173 @@
+//! Listening: the local socket for this machine's owner, TCP for the cluster and its clients. Both
+//! serve the same API; only the local socket makes and joins clusters.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::MAX_MESSAGE_BYTES;
+use holdfast_proto::internal::leader_service_server::LeaderServiceServer;
+use holdfast_proto::internal::peer_service_server::PeerServiceServer;
+use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
+use holdfast_proto::v1::container_service_server::ContainerServiceServer;
+use holdfast_proto::v1::event_service_server::EventServiceServer;
+use holdfast_proto::v1::image_service_server::ImageServiceServer;
+use holdfast_proto::v1::operation_service_server::OperationServiceServer;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Router, TcpIncoming};
+
+use crate::api::{ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin};
+use crate::config::Config;
+use crate::error::DaemonError;
+use crate::gate::RaftGate;
+use crate::leader::LeaderApi;
+use crate::peers::PeerGate;
+use crate::startup::Shell;
+
+/// How long calls under way may take when the daemon stops.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A peer that is silent for so long is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// The windows are those of a fast LAN: a snapshot stream must not wait for round trips.
+const STREAM_WINDOW: u32 = 8 << 20;
+
+/// Both listeners, bound before anything else is done, so that a taken port changes nothing.
+pub(crate) struct Listeners {
+    local: UnixListener,
+    socket: SocketFile,
+    remote: TcpListener,
+}
+
+/// The servers, running.
+pub(crate) struct Servers {
+    tasks: JoinSet<&'static str>,
+    stop: CancellationToken,
+}
+
+/// Removes the socket's file when dropped.
+struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // It may be gone already; nothing else would be of use to anybody now.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+impl Listeners {
+    pub(crate) async fn bind(config: &Config) -> Result<Self, DaemonError> {
+        let listen = |source| DaemonError::Listen { address: config.listen.clone(), source };
+        let remote = TcpListener::bind(&config.listen).await.map_err(listen)?;
+        let listen =
+            |source| DaemonError::Listen { address: config.socket.display().to_string(), source };
+        let local = bind_socket(&config.socket).map_err(listen)?;
+        Ok(Self { local, socket: SocketFile(config.socket.clone()), remote })
+    }
+
+    /// Serves until told to stop; a server that ends by itself has failed.
+    pub(crate) fn serve(self, shell: &Arc<Shell>) -> Servers {
+        let Self { local, socket, remote } = self;
+        let mut tasks = JoinSet::new();
+        let stop = CancellationToken::new();
+        let here = router(shell, Origin::Local);
+        let asked = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            let _socket = socket;
+            let local = UnixListenerStream::new(local);
+            report("the local server", here.serve_with_incoming_shutdown(local, asked).await)
+        });
+        let there = router(shell, Origin::Remote);
+        let remote = TcpIncoming::from(remote).with_nodelay(Some(true));
+        let asked = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            report("the server", there.serve_with_incoming_shutdown(remote, asked).await)
+        });
+        Servers { tasks, stop }
+    }
+}
+
+impl Servers {
+    /// Returns the name of a server that has ended.
+    pub(crate) async fn ended(&mut self) -> &'static str {
+        match self.tasks.join_next().await {
+            Some(Ok(task)) => task,
+            Some(Err(_)) | None => "a server",
+        }
+    }
+
+    /// Takes no new calls.
+    pub(crate) fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// Returns once the calls under way have ended, or have had their time.
+    pub(crate) async fn closed(mut self) {
+        let all = async { while self.tasks.join_next().await.is_some() {} };
+        // What is left are streams without end; they end with the runtime.
+        drop(timeout(CLOSE_PATIENCE, all).await);
+    }
+}
+
+/// A server never ends by itself; if one does, that is the end of the daemon.
+fn report(task: &'static str, ended: Result<(), tonic::transport::Error>) -> &'static str {
+    if let Err(error) = ended {
+        tracing::error!(task, %error, "a server failed");
+    }
+    task
+}
+
+/// The socket appears under its name only once nobody but its owner can open it. One that a dead
+/// daemon left behind is replaced.
+fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there"));
+    }
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut temp = path.as_os_str().to_owned();
+    temp.push(".new");
+    let temp = PathBuf::from(temp);
+    match fs::remove_file(&temp) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&temp)?;
+    fs::set_permissions(&temp, fs::Permissions::from_mode(0o600))?;
+    fs::rename(&temp, path)?;
+    Ok(listener)
+}
+
+fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
+    macro_rules! sized {
+        ($server:ident, $service:expr) => {
+            $server::new($service)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        };
+    }
+    let gate = || shell.gate().clone();
+    let cluster = ClusterApi { gate: gate(), shell: shell.clone(), origin };
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(STREAM_WINDOW * 2)
+        .add_service(sized!(ClusterServiceServer, cluster))
+        .add_service(sized!(ContainerServiceServer, ContainerApi { gate: gate() }))
+        .add_service(sized!(ImageServiceServer, ImageApi { gate: gate() }))
+        .add_service(sized!(OperationServiceServer, OperationApi { gate: gate() }))
+        .add_service(sized!(EventServiceServer, EventApi { gate: gate() }))
+        .add_service(sized!(LeaderServiceServer, LeaderApi { gate: gate() }))
+        .add_service(sized!(PeerServiceServer, PeerGate(gate())))
+        .add_service(RaftGate(gate()))
+}

@@ -1,0 +1,248 @@
+//! From a process to a node: at start with the identity on disk, or later by `Init` or `Join`.
+//!
+//! ```text
+//! lock ─▶ identity read ─▶ ports bound, servers up ─┬─ none: Uninitialised ──Init──▶ found ─┐
+//!                                                   │                      ──Join──▶ join ──┤
+//!                                                   └─▶ agent's lease side begins ◀─────────┘
+//!                                                        ─▶ log opened ─▶ Member ─▶ agent runs
+//! ```
+//! A new node's agent runs before its identity is written, so that a machine that cannot be a node
+//! stays what it was.
+//!
+//! With an identity the agent begins before the log is opened: its first heartbeat leaves within a
+//! second of the process's start (DESIGN section 5 rule 1).
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_core::NodeRole;
+use holdfast_proto::v1;
+use holdfast_raft::{RaftConfig, RaftNode};
+use holdfast_types::{Code, RequestId};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::error::DaemonError;
+use crate::fault::Fault;
+use crate::gate::{Gate, Stage};
+use crate::identity::Identity;
+use crate::machine::{Duties, Machine};
+use crate::member::Member;
+use crate::serve::{Listeners, Servers};
+use crate::{hints, reign, remember};
+
+/// A running daemon.
+pub struct Daemon {
+    shell: Arc<Shell>,
+    servers: Servers,
+    fatal: mpsc::Receiver<DaemonError>,
+}
+
+/// What the daemon is around the node that it may become.
+pub(crate) struct Shell {
+    config: Config,
+    machine: Arc<dyn Machine>,
+    data: DataDir,
+    gate: Gate,
+    /// One change of what this machine is at a time.
+    changing: tokio::sync::Mutex<()>,
+    /// One for all attempts to join: the cluster lets this machine in once.
+    pub(crate) admission: RequestId,
+    tasks: Mutex<JoinSet<()>>,
+    fatal: mpsc::Sender<DaemonError>,
+}
+
+type Hint = watch::Sender<Option<String>>;
+
+impl Daemon {
+    /// Starts, as the node that the data directory says, if any.
+    pub async fn start(config: Config, machine: Arc<dyn Machine>) -> Result<Self, DaemonError> {
+        machine.check()?;
+        let data = DataDir::open(&config.data_dir)?;
+        let identity = data.identity(&config)?;
+        let listeners = Listeners::bind(&config).await?;
+        let stage = if identity.is_some() { Stage::Starting } else { Stage::Uninitialised };
+        let (fatal, failures) = mpsc::channel(8);
+        let shell = Arc::new(Shell {
+            config,
+            machine,
+            data,
+            gate: Gate::new(stage),
+            changing: tokio::sync::Mutex::default(),
+            admission: RequestId::generate(),
+            tasks: Mutex::default(),
+            fatal,
+        });
+        let servers = listeners.serve(&shell);
+        match identity {
+            Some(identity) => shell.resume(identity).await?,
+            None => info!(node = %shell.config.name, "in no cluster yet"),
+        }
+        Ok(Self { shell, servers, fatal: failures })
+    }
+
+    /// Returns when the daemon cannot go on, with the reason.
+    pub async fn failed(&mut self) -> DaemonError {
+        let gone = DaemonError::Ended { task: "the daemon" };
+        tokio::select! {
+            failure = self.fatal.recv() => failure.unwrap_or(gone),
+            task = self.servers.ended() => DaemonError::Ended { task },
+        }
+    }
+
+    /// Ends the daemon's part. Containers run on, as long as the lease lasts.
+    pub async fn stop(self) {
+        self.servers.close();
+        let mut tasks = std::mem::take(&mut *self.shell.tasks());
+        tasks.shutdown().await;
+        if let Stage::Member(member) = self.shell.gate.stage() {
+            self.shell.gate.set(Stage::Starting);
+            member.duties.stop().await;
+            if let Some(raft) = &member.raft
+                && let Err(error) = raft.shutdown().await
+            {
+                warn!(%error, "consensus did not end in order");
+            }
+        }
+        self.servers.closed().await;
+    }
+}
+
+impl Shell {
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(crate) fn data(&self) -> &DataDir {
+        &self.data
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.config.name.to_string()
+    }
+
+    /// Makes a new cluster of this node.
+    pub(crate) async fn found(self: Arc<Self>) -> Result<Identity, Fault> {
+        self.change(|shell| async move { crate::found::found(&shell).await }).await
+    }
+
+    /// Joins the cluster of these nodes.
+    pub(crate) async fn join(
+        self: Arc<Self>,
+        peers: Vec<String>,
+        role: v1::NodeRole,
+    ) -> Result<Identity, Fault> {
+        self.change(move |shell| async move { crate::join::join(&shell, peers, role).await }).await
+    }
+
+    /// Lets a machine become a node. In a task of its own: a client that hangs up must not leave
+    /// it half done.
+    async fn change<F, Fut>(self: Arc<Self>, to: F) -> Result<Identity, Fault>
+    where
+        F: FnOnce(Arc<Self>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<Identity, Fault>> + Send,
+    {
+        let changing = tokio::spawn(async move {
+            let _changing = self.changing.lock().await;
+            if let Stage::Member(member) = self.gate.stage() {
+                let message = format!("this node is in cluster {} already", member.cluster());
+                return Err(Fault::new(Code::WrongState, message));
+            }
+            self.gate.set(Stage::Starting);
+            let made = to(self.clone()).await;
+            if made.is_err() && !matches!(self.gate.stage(), Stage::Member(_)) {
+                self.gate.set(Stage::Uninitialised);
+            }
+            made
+        });
+        let broken = |e| Fault::new(Code::Internal, format!("becoming a node was cut short: {e}"));
+        changing.await.map_err(broken)?
+    }
+
+    async fn resume(self: &Arc<Self>, identity: Identity) -> Result<(), DaemonError> {
+        info!(node = %identity.name, id = %identity.node, cluster = %identity.cluster, "starting");
+        let (duties, hint) = self.begin(&identity)?;
+        let raft = match identity.role {
+            NodeRole::Worker => None,
+            NodeRole::Voter | NodeRole::Standby => Some(self.open_raft(&identity).await?),
+        };
+        self.enter(identity, raft, duties.clone(), hint);
+        duties.run().await?;
+        Ok(())
+    }
+
+    /// Begins the agent's lease side.
+    pub(crate) fn begin(
+        &self,
+        identity: &Identity,
+    ) -> Result<(Arc<dyn Duties>, Hint), DaemonError> {
+        let (hint, leader) = watch::channel(None);
+        Ok((self.machine.begin(identity, leader)?, hint))
+    }
+
+    /// Opens the log and takes part.
+    pub(crate) async fn open_raft(&self, identity: &Identity) -> Result<RaftNode, DaemonError> {
+        let who = holdfast_raft::Identity { cluster: identity.cluster, node: identity.node };
+        Ok(RaftNode::start(RaftConfig::new(self.data.raft(), who)).await?)
+    }
+
+    /// Becomes a member: everything answers from here on.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        identity: Identity,
+        raft: Option<RaftNode>,
+        duties: Arc<dyn Duties>,
+        hint: Hint,
+    ) {
+        let (reigns, reign) = watch::channel(None);
+        let member = Arc::new(Member::new(identity, raft, duties, reign));
+        self.spawn(remember::follow(member.clone(), self.data.path().to_owned()));
+        match member.raft.clone() {
+            None => self.spawn(async move {
+                // A worker's agent finds the leader by itself.
+                hint.closed().await;
+            }),
+            Some(raft) => {
+                self.spawn(hints::follow(raft.clone(), hint));
+                self.watch(raft.clone());
+                let channels = member.channels.clone();
+                let (shell, cluster) = (self.clone(), member.cluster());
+                self.spawn(async move {
+                    if let Err(error) = reign::follow(raft, cluster, channels, reigns).await {
+                        shell.fail(error).await;
+                    }
+                });
+            }
+        }
+        self.gate.set(Stage::Member(member));
+    }
+
+    /// A node whose disk has failed takes no part any more, and its process ends.
+    fn watch(self: &Arc<Self>, raft: RaftNode) {
+        let shell = self.clone();
+        self.spawn(async move {
+            let error = raft.failed().await;
+            shell.fail(error.into()).await;
+        });
+    }
+
+    /// Ends the daemon.
+    pub(crate) async fn fail(&self, error: DaemonError) {
+        // Nobody listens when the daemon is ending anyway.
+        drop(self.fatal.send(error).await);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks().spawn(task);
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

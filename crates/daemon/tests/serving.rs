@@ -1,0 +1,197 @@
+//! What a client sees of a cluster: any node answers, retries apply once, no quorum is said.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::container_service_client::ContainerServiceClient;
+use holdfast_proto::v1::event_service_client::EventServiceClient;
+use holdfast_proto::v1::image_service_client::ImageServiceClient;
+use holdfast_proto::v1::operation_service_client::OperationServiceClient;
+use holdfast_types::{Code, RequestId};
+use support::{Node, all_up, code, three, wait};
+
+fn spec(image: &str) -> Option<v1::ContainerSpec> {
+    Some(v1::ContainerSpec { image: image.into(), disk_bytes: 1 << 30, ..Default::default() })
+}
+
+fn create(name: &str, image: &str) -> v1::CreateRequest {
+    v1::CreateRequest {
+        name: name.into(),
+        spec: spec(image),
+        request_id: RequestId::generate().to_bytes().into(),
+        ..Default::default()
+    }
+}
+
+async fn import(node: &Node, name: &str) -> Result<v1::Image, tonic::Status> {
+    use v1::import_request::Part;
+    let start = v1::ImportStart { name: name.into(), ..Default::default() };
+    let parts =
+        [Part::Start(start), Part::Data(vec![1; 1000].into()), Part::Data(vec![2; 24].into())];
+    let parts = parts.map(|part| v1::ImportRequest { part: Some(part) });
+    let answer = ImageServiceClient::new(node.remote()).import(tokio_stream::iter(parts)).await?;
+    Ok(answer.into_inner().image.unwrap())
+}
+
+async fn finished(node: &Node, operation: v1::Operation) -> v1::Operation {
+    let request = v1::GetOperationRequest { id: operation.id, wait_ms: 10_000 };
+    let answer = OperationServiceClient::new(node.remote()).get(request).await.unwrap();
+    answer.into_inner().operation.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_lives_through_its_states_by_way_of_followers() {
+    let nodes = three().await;
+    let mut client = ContainerServiceClient::new(nodes[1].remote());
+    for (request, expected) in [
+        (create("Web", "busybox"), Code::InvalidName),
+        (create("web", "nothing"), Code::NotFound),
+        (v1::CreateRequest { spec: None, ..create("web", "x") }, Code::InvalidArgument),
+        (
+            v1::CreateRequest { request_id: vec![1].into(), ..create("web", "x") },
+            Code::InvalidArgument,
+        ),
+    ] {
+        assert_eq!(code(client.create(request).await), Some(expected));
+    }
+
+    let image = import(&nodes[1], "busybox").await.unwrap();
+    assert_eq!((image.content_bytes, image.nodes), (1024, vec!["n2".to_owned()]));
+    let again = import(&nodes[2], "busybox").await.map(tonic::Response::new);
+    assert_eq!(code(again), Some(Code::AlreadyExists));
+    let mut huge = create("web", "busybox");
+    huge.spec.as_mut().unwrap().disk_bytes = 1 << 40;
+    assert_eq!(code(client.create(huge).await), Some(Code::InvalidSize));
+    let elsewhere = v1::CreateRequest { node: "n9".into(), ..create("web", "busybox") };
+    assert_eq!(code(client.create(elsewhere).await), Some(Code::NotFound));
+
+    let request = create("web", "busybox");
+    let made = client.create(request.clone()).await.unwrap().into_inner();
+    let container = made.container.clone().unwrap();
+    assert_eq!((container.node.as_str(), container.epoch), ("n2", 1), "where the image is");
+    assert_eq!(container.replicas.len(), 1);
+    // I7: the same request again, by way of another node.
+    let mut other = ContainerServiceClient::new(nodes[2].remote());
+    let retried = other.create(request).await.unwrap().into_inner();
+    assert_eq!(retried.container.unwrap().uid, container.uid);
+    assert_eq!(code(other.create(create("web", "busybox")).await), Some(Code::AlreadyExists));
+    let done = finished(&nodes[2], made.operation.unwrap()).await;
+    assert_eq!(done.state(), v1::OperationState::Done, "{done:?}");
+
+    let logs = v1::LogsRequest { name: "web".into(), tail_bytes: 0 };
+    let mut logs = other.logs(logs).await.unwrap().into_inner();
+    let text = logs.message().await.unwrap().unwrap().data;
+    assert_eq!(text, format!("console of {}", container.uid), "from the container's node");
+
+    let refused =
+        other.delete(v1::DeleteRequest { name: "web".into(), ..Default::default() }).await;
+    assert_eq!(code(refused), Some(Code::WrongState));
+    let stop = v1::StopRequest { name: "web".into(), ..Default::default() };
+    let stopped = other.stop(stop).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(finished(&nodes[0], stopped).await.state(), v1::OperationState::Done);
+    let delete = v1::DeleteRequest { name: "web".into(), ..Default::default() };
+    let deleted = client.delete(delete).await.unwrap().into_inner().operation.unwrap();
+    assert_eq!(finished(&nodes[0], deleted).await.state(), v1::OperationState::Done);
+    let gone = client.get(v1::GetContainerRequest { name: "web".into() }).await;
+    assert_eq!(code(gone), Some(Code::NotFound));
+
+    let watch = v1::WatchEventsRequest { after: 0, follow: false, container: "web".into() };
+    let mut events =
+        EventServiceClient::new(nodes[0].remote()).watch(watch).await.unwrap().into_inner();
+    let mut kinds = Vec::new();
+    while let Some(event) = events.message().await.unwrap() {
+        kinds.push(event.kind);
+    }
+    assert_eq!(
+        kinds,
+        [
+            "container-created",
+            "container-running",
+            "container-stopped",
+            "container-deleting",
+            "container-deleted"
+        ]
+    );
+}
+
+/// I12: with two of three nodes gone every write says so within 5 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_alone_says_no_quorum_within_five_seconds() {
+    for survivor in [0, 2] {
+        let mut nodes = three().await;
+        import(&nodes[survivor], "busybox").await.unwrap();
+        for at in (0..3).filter(|at| *at != survivor) {
+            nodes[at].stop().await;
+        }
+        for _ in 0..2 {
+            let begun = Instant::now();
+            let mut client = ContainerServiceClient::new(nodes[survivor].remote());
+            let answer = client.create(create("web", "busybox")).await;
+            assert_eq!(code(answer), Some(Code::NoQuorum), "survivor {survivor}");
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        }
+        let status = nodes[survivor].status().await;
+        assert_eq!((status.leader.as_str(), status.nodes.len()), ("", 3));
+        assert!(!status.warnings.is_empty());
+    }
+}
+
+/// DESIGN section 5 rule 4: silence makes a node lost, no sooner than the constants demand; that
+/// life is granted nothing any more, and the next one is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_node_is_lost_and_begins_a_new_life() {
+    let nodes = three().await;
+    let strings = &nodes[2].strings;
+    let watch = v1::WatchEventsRequest { after: 0, follow: true, container: String::new() };
+    let mut events =
+        EventServiceClient::new(nodes[1].remote()).watch(watch).await.unwrap().into_inner();
+    strings.silent.store(true, Ordering::SeqCst);
+    let silent_since = Instant::now();
+    let lost = loop {
+        let event = events.message().await.unwrap().unwrap();
+        if event.kind == "node-lost" {
+            break event;
+        }
+    };
+    // Its last answer came at most one heartbeat and a little before it fell silent.
+    assert!(silent_since.elapsed() > Duration::from_millis(4_000), "{:?}", silent_since.elapsed());
+    assert_eq!((lost.node.as_str(), lost.fields["incarnation"].as_str()), ("n3", "1"));
+    let status = nodes[0].status().await;
+    assert!(status.warnings.iter().any(|w| w.contains("n3 is lost")), "{:?}", status.warnings);
+
+    strings.silent.store(false, Ordering::SeqCst);
+    wait("a new life", Duration::from_secs(10), async || {
+        (strings.incarnation.load(Ordering::SeqCst) == 2).then_some(())
+    })
+    .await;
+    let status = all_up(&nodes[0], 3).await;
+    assert_eq!(status.nodes.iter().find(|n| n.name == "n3").unwrap().incarnation, 2);
+}
+
+/// A worker has no state and no vote; clients do not notice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_answers_like_any_node() {
+    let (one, mut worker) = (Node::fresh("n1").await, Node::fresh("w1").await);
+    one.init().await;
+    worker.join(&one, v1::NodeRole::Worker).await.unwrap();
+    all_up(&worker, 2).await;
+    worker.stop().await;
+    worker.start().await.unwrap();
+    wait("a life after the restart", Duration::from_secs(10), async || {
+        (worker.strings.grants.load(Ordering::SeqCst) > 0).then_some(())
+    })
+    .await;
+    import(&worker, "busybox").await.unwrap();
+    let mut client = ContainerServiceClient::new(worker.remote());
+    let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
+    assert_eq!(finished(&worker, made.operation.unwrap()).await.state(), v1::OperationState::Done);
+    let watch = v1::WatchEventsRequest { after: 0, follow: false, container: "web".into() };
+    let mut events =
+        EventServiceClient::new(worker.remote()).watch(watch).await.unwrap().into_inner();
+    assert_eq!(events.message().await.unwrap().unwrap().kind, "container-created");
+}

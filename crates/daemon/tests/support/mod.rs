@@ -1,0 +1,157 @@
+//! A few daemons on loopback, on machines that only pretend.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+mod puppet;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use holdfast_daemon::{
+    Config, Daemon, DaemonError, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig,
+};
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
+use holdfast_proto::{Address, RemoteError, connect_lazy, v1};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+pub(crate) use puppet::{Puppet, Strings};
+
+/// One daemon that can be stopped and started again.
+pub(crate) struct Node {
+    pub(crate) config: Config,
+    pub(crate) strings: Arc<Strings>,
+    daemon: Option<Daemon>,
+    _dir: TempDir,
+}
+
+impl Node {
+    /// A machine that is in no cluster, running.
+    pub(crate) async fn fresh(name: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let config = Config {
+            name: name.parse().unwrap(),
+            data_dir: dir.path().join("state"),
+            socket: dir.path().join("sock"),
+            listen: address.clone(),
+            advertise: address,
+            metrics: None,
+            cgroup_root: "holdfast-test".into(),
+            guardian: GuardianConfig::default(),
+            pool: PoolConfig::default(),
+            network: NetworkConfig {
+                underlay: "127.0.0.1".parse().unwrap(),
+                overlay_gateways: Vec::new(),
+                vxlan_id: 77,
+                port: 7789,
+            },
+            lxc: LxcConfig::default(),
+        };
+        let mut node = Self { config, strings: Arc::default(), daemon: None, _dir: dir };
+        node.start().await.unwrap();
+        node
+    }
+
+    pub(crate) async fn start(&mut self) -> Result<(), DaemonError> {
+        let puppet = Arc::new(Puppet::new(&self.config, self.strings.clone()));
+        self.daemon = Some(Daemon::start(self.config.clone(), puppet).await?);
+        Ok(())
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            daemon.stop().await;
+        }
+    }
+
+    /// Through the local socket.
+    pub(crate) fn local(&self) -> Channel {
+        connect_lazy(&Address::Unix(self.socket()), Duration::from_secs(1)).unwrap()
+    }
+
+    /// Over TCP.
+    pub(crate) fn remote(&self) -> Channel {
+        let address = self.config.listen.parse().unwrap();
+        connect_lazy(&address, Duration::from_secs(1)).unwrap()
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.config.socket.clone()
+    }
+
+    pub(crate) fn cluster(&self) -> ClusterServiceClient<Channel> {
+        ClusterServiceClient::new(self.local())
+    }
+
+    pub(crate) async fn init(&self) -> v1::InitResponse {
+        self.cluster().init(v1::InitRequest {}).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn join(
+        &self,
+        peer: &Node,
+        role: v1::NodeRole,
+    ) -> Result<v1::JoinResponse, RemoteError> {
+        let peers = vec![peer.config.advertise.clone()];
+        let request = v1::JoinRequest { peers, role: role.into() };
+        Ok(self.cluster().join(request).await?.into_inner())
+    }
+
+    pub(crate) async fn status(&self) -> v1::StatusResponse {
+        self.cluster().status(v1::StatusRequest {}).await.unwrap().into_inner()
+    }
+}
+
+/// Three voters, all up.
+pub(crate) async fn three() -> [Node; 3] {
+    let nodes = [Node::fresh("n1").await, Node::fresh("n2").await, Node::fresh("n3").await];
+    nodes[0].init().await;
+    nodes[1].join(&nodes[0], v1::NodeRole::Voter).await.unwrap();
+    nodes[2].join(&nodes[0], v1::NodeRole::Unspecified).await.unwrap();
+    all_up(&nodes[0], 3).await;
+    nodes
+}
+
+/// Waits until so many nodes are up in the eyes of a leader.
+pub(crate) async fn all_up(node: &Node, count: usize) -> v1::StatusResponse {
+    let begun = Instant::now();
+    loop {
+        let status = node.status().await;
+        let up = status.nodes.iter().filter(|n| n.state() == v1::NodeState::Up).count();
+        if !status.leader.is_empty() && up == count {
+            return status;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "not {count} nodes are up: {status:#?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks until there is an answer.
+pub(crate) async fn wait<T>(
+    what: &str,
+    limit: Duration,
+    mut ask: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < limit, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a call came to, with our own code.
+pub(crate) fn code<T>(
+    answer: Result<tonic::Response<T>, tonic::Status>,
+) -> Option<holdfast_types::Code> {
+    answer.err().map(|status| RemoteError::from(status).code)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
