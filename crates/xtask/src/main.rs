@@ -1,6 +1,7 @@
-//! The project's own chores: `cargo xtask verify|fix|arrows|codegen`.
+//! The project's own chores: `cargo xtask verify|fix|arrows|codegen|bench`.
 
 mod arrows;
+mod bench;
 mod codegen;
 mod documents;
 mod manifests;
@@ -36,6 +37,9 @@ enum Task {
     Arrows,
     /// Generate code from proto/.
     Codegen,
+    /// Measure something, and print it beside what was asked for.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +62,7 @@ impl Task {
                 Ok(())
             }
             Task::Codegen => codegen::refresh(root),
+            Task::Bench(bench) => bench.run(root),
         }
     }
 }

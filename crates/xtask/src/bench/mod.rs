@@ -1,0 +1,42 @@
+//! `cargo xtask bench NAME`: measurements, as a table or as one JSON object. Never part of the
+//! tests: a figure that is missed is a fact to report, not a failure.
+
+mod failover;
+mod idle;
+mod lab;
+mod machine;
+mod report;
+mod statistics;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// What to measure.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// RTO and RPO for the loss of a worker, a follower and the leader, on a lab with default
+    /// settings; then what an idle node costs.
+    Failover {
+        /// Rounds for each role.
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Print one JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+impl Bench {
+    pub(crate) fn run(self, root: &Path) -> Result<()> {
+        match self {
+            Self::Failover { rounds, json } => {
+                let bin = lab::build(root)?;
+                let mut rows = failover::measure(&bin, rounds)?;
+                rows.extend(idle::measure(&bin)?);
+                report::Report::new("failover", rows).print(json)
+            }
+        }
+    }
+}
