@@ -25,6 +25,8 @@ use crate::workload::{busybox_rootfs, debian_rootfs};
 const CONTAINER: &str = "web";
 /// An image travels in messages of this size.
 const IMPORT_CHUNK: usize = 1 << 20;
+/// A Debian image has 200 MB, and every node gets it.
+const SPREAD_LIMIT: Duration = Duration::from_secs(120);
 const CLEAR_LIMIT: Duration = Duration::from_secs(60);
 
 /// A lab with a formed cluster, an image, and an observer. It goes down when dropped.
@@ -66,6 +68,11 @@ impl Stage {
         narrator.say(format_args!("the cluster is formed; {} leads", status.leader));
         let observer = Observer::start(lab.layout())?;
         let image = import(&cluster, options.image, narrator)?;
+        let everywhere = up.voters + up.workers;
+        cluster.wait_for("the image on every node", SPREAD_LIMIT, async |s| {
+            let held = s.images().await?.into_iter().any(|i| i.nodes.len() >= everywhere);
+            Ok(held.then_some(()))
+        })?;
         let least = match options.image {
             ImageKind::Busybox => ByteSize::mib(128),
             ImageKind::Debian12 => ByteSize::gib(1),
