@@ -95,7 +95,7 @@ impl Picture<'_> {
         }
     }
 
-    fn replica(&self, c: &Container, id: NodeId) -> v1::Replica {
+    pub(crate) fn replica(&self, c: &Container, id: NodeId) -> v1::Replica {
         let copy = self.newest_copy(c, id);
         v1::Replica {
             node: self.name(id),

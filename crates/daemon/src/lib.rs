@@ -30,6 +30,7 @@ mod leader;
 mod machine;
 mod member;
 mod membership;
+mod metrics;
 mod peers;
 mod ports;
 mod reign;

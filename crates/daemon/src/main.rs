@@ -14,6 +14,9 @@ use tracing_subscriber::EnvFilter;
 /// What is logged, such as `info` or `holdfast_daemon=debug`.
 const LOG_VARIABLE: &str = "HOLDFAST_LOG";
 
+/// Consensus tells of its inner life at `info`; what matters of it is logged by us.
+const LOG_DEFAULT: &str = "info,openraft=warn";
+
 /// A node is mostly idle: two threads serve it, and what blocks has its own.
 const WORKERS: usize = 2;
 const MAX_BLOCKING: usize = 128;
@@ -32,7 +35,8 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

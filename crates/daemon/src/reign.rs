@@ -32,8 +32,8 @@ pub(crate) async fn follow(
     loop {
         let reign = leadership.borrow_and_update().reign.filter(|reign| reign.ready);
         if reign.map(|reign| reign.term) != term {
-            loops.shutdown().await;
             published.send_replace(None);
+            loops.shutdown().await;
             if let Some(reign) = reign {
                 let mine = begin(&raft, reign);
                 let ports = RaftPorts::new(raft.clone(), cluster, reign.term, channels.clone());

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::error::DaemonError;
 use crate::gate::RaftGate;
 use crate::leader::LeaderApi;
+use crate::metrics;
 use crate::peers::PeerGate;
 use crate::startup::Shell;
 
@@ -45,6 +46,7 @@ pub(crate) struct Listeners {
     local: UnixListener,
     socket: SocketFile,
     remote: TcpListener,
+    metrics: Option<TcpListener>,
 }
 
 /// The servers, running.
@@ -65,17 +67,20 @@ impl Drop for SocketFile {
 
 impl Listeners {
     pub(crate) async fn bind(config: &Config) -> Result<Self, DaemonError> {
-        let listen = |source| DaemonError::Listen { address: config.listen.clone(), source };
-        let remote = TcpListener::bind(&config.listen).await.map_err(listen)?;
+        let remote = bind_tcp(&config.listen).await?;
+        let metrics = match &config.metrics {
+            Some(address) => Some(bind_tcp(address).await?),
+            None => None,
+        };
         let listen =
             |source| DaemonError::Listen { address: config.socket.display().to_string(), source };
         let local = bind_socket(&config.socket).map_err(listen)?;
-        Ok(Self { local, socket: SocketFile(config.socket.clone()), remote })
+        Ok(Self { local, socket: SocketFile(config.socket.clone()), remote, metrics })
     }
 
     /// Serves until told to stop; a server that ends by itself has failed.
     pub(crate) fn serve(self, shell: &Arc<Shell>) -> Servers {
-        let Self { local, socket, remote } = self;
+        let Self { local, socket, remote, metrics } = self;
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
         let here = router(shell, Origin::Local);
@@ -91,6 +96,13 @@ impl Listeners {
         tasks.spawn(async move {
             report("the server", there.serve_with_incoming_shutdown(remote, asked).await)
         });
+        if let Some(listener) = metrics {
+            let (gate, asked) = (shell.gate().clone(), stop.clone());
+            tasks.spawn(async move {
+                asked.run_until_cancelled(metrics::serve(listener, gate)).await;
+                "the metrics server"
+            });
+        }
         Servers { tasks, stop }
     }
 }
@@ -123,6 +135,11 @@ fn report(task: &'static str, ended: Result<(), tonic::transport::Error>) -> &'s
         tracing::error!(task, %error, "a server failed");
     }
     task
+}
+
+async fn bind_tcp(address: &str) -> Result<TcpListener, DaemonError> {
+    let listen = |source| DaemonError::Listen { address: address.to_owned(), source };
+    TcpListener::bind(address).await.map_err(listen)
 }
 
 /// The socket appears under its name only once nobody but its owner can open it. One that a dead

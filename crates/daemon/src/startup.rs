@@ -13,6 +13,7 @@
 //! second of the process's start (DESIGN section 5 rule 1).
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_core::NodeRole;
 use holdfast_proto::v1;
@@ -20,6 +21,7 @@ use holdfast_raft::{RaftConfig, RaftNode};
 use holdfast_types::{Code, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -53,6 +55,12 @@ pub(crate) struct Shell {
     tasks: Mutex<JoinSet<()>>,
     fatal: mpsc::Sender<DaemonError>,
 }
+
+/// Leadership goes to a voter that has answered this lately.
+const HAND_OVER_TO_MS: u64 = 1_000;
+
+/// A stop waits no longer for it.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
 
 type Hint = watch::Sender<Option<String>>;
 
@@ -100,13 +108,30 @@ impl Daemon {
         if let Stage::Member(member) = self.shell.gate.stage() {
             self.shell.gate.set(Stage::Starting);
             member.duties.stop().await;
-            if let Some(raft) = &member.raft
-                && let Err(error) = raft.shutdown().await
-            {
-                warn!(%error, "consensus did not end in order");
+            if let Some(raft) = &member.raft {
+                hand_over(raft).await;
+                if let Err(error) = raft.shutdown().await {
+                    warn!(%error, "consensus did not end in order");
+                }
             }
         }
         self.servers.closed().await;
+    }
+}
+
+/// A leader that stops on purpose spares the others the wait for its silence.
+async fn hand_over(raft: &RaftNode) {
+    if raft.leadership_now().reign.is_none() {
+        return;
+    }
+    let metrics = raft.metrics();
+    let votes = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
+    let there = votes.filter(|lag| lag.silent_ms.is_some_and(|silent| silent < HAND_OVER_TO_MS));
+    let Some(next) = there.min_by_key(|lag| (lag.behind, lag.node)) else { return };
+    match timeout(HAND_OVER_PATIENCE, raft.transfer_leadership(next.node)).await {
+        Ok(Ok(())) => info!(to = %next.node, "leadership handed over"),
+        Ok(Err(error)) => warn!(%error, "leadership could not be handed over"),
+        Err(_) => warn!("leadership could not be handed over in time"),
     }
 }
 

@@ -195,3 +195,77 @@ async fn a_worker_answers_like_any_node() {
         EventServiceClient::new(worker.remote()).watch(watch).await.unwrap().into_inner();
     assert_eq!(events.message().await.unwrap().unwrap().kind, "container-created");
 }
+
+/// A program's streams and its end come through another node; a client that hangs up ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_runs_by_way_of_any_node() {
+    use v1::exec_request::Part as In;
+    use v1::exec_response::Part as Out;
+    let (one, worker) = (Node::fresh("n1").await, Node::fresh("w1").await);
+    one.init().await;
+    worker.join(&one, v1::NodeRole::Worker).await.unwrap();
+    all_up(&one, 2).await;
+    import(&one, "busybox").await.unwrap();
+    let mut client = ContainerServiceClient::new(worker.remote());
+    let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
+    assert_eq!(made.container.as_ref().unwrap().node, "n1", "not where the client asks");
+    finished(&worker, made.operation.unwrap()).await;
+
+    let start = |script: &str| {
+        let command = ["sh", "-c", script].map(str::to_owned).to_vec();
+        In::Start(v1::ExecStart { name: "web".into(), command, ..Default::default() })
+    };
+    let parts = [
+        start("cat; echo oops >&2; exit 7"),
+        In::Stdin(b"hello ".to_vec().into()),
+        In::Stdin(b"world".to_vec().into()),
+        In::StdinClosed(true),
+    ];
+    let parts = parts.map(|part| v1::ExecRequest { part: Some(part) });
+    let answer = client.exec(tokio_stream::iter(parts)).await.unwrap();
+    let (mut out, mut err, mut status) = (Vec::new(), Vec::new(), None);
+    let mut answer = answer.into_inner();
+    while let Some(message) = answer.message().await.unwrap() {
+        match message.part.unwrap() {
+            Out::Stdout(data) => out.extend_from_slice(&data),
+            Out::Stderr(data) => err.extend_from_slice(&data),
+            Out::ExitStatus(number) => status = Some(number),
+        }
+    }
+    assert_eq!((&out[..], &err[..], status), (&b"hello world"[..], &b"oops\n"[..], Some(7)));
+
+    let parts = [start("echo $$; exec sleep 1000")];
+    let parts = parts.map(|part| v1::ExecRequest { part: Some(part) });
+    let mut answer = client.exec(tokio_stream::iter(parts)).await.unwrap().into_inner();
+    let Some(Out::Stdout(pid)) = answer.message().await.unwrap().unwrap().part else { panic!() };
+    let pid: u32 = std::str::from_utf8(&pid).unwrap().trim().parse().unwrap();
+    drop(answer);
+    wait("the program's end", Duration::from_secs(10), async || {
+        (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_are_served_as_text() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let node = Node::fresh("n1").await;
+    let address = node.config.metrics.clone().unwrap();
+    let fetch = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        text
+    };
+    assert!(fetch("/metrics").await.contains("holdfast_ready 0"));
+    assert!(fetch("/").await.starts_with("HTTP/1.1 404"));
+    node.init().await;
+    all_up(&node, 1).await;
+    let text = fetch("/metrics").await;
+    for line in ["holdfast_ready 1", "holdfast_leader 1", "holdfast_pool_used_bytes{node=\"n1\"} "]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+}

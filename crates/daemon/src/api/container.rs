@@ -11,7 +11,10 @@ use holdfast_proto::required;
 use holdfast_proto::v1;
 use holdfast_proto::v1::container_service_client::ContainerServiceClient;
 use holdfast_proto::v1::container_service_server::ContainerService;
-use holdfast_types::{Code, ContainerName, DesiredState, NodeId, RunState, SnapshotId, VolumeUid};
+use holdfast_types::{
+    Code, ContainerName, ContainerUid, DesiredState, NodeId, RunState, SnapshotId, VolumeUid,
+};
+use tokio::time::{Instant, sleep};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{answered, create, exec, logs};
@@ -27,6 +30,9 @@ const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
 /// And at most, whatever it says.
 const SYNC_MAX: Duration = Duration::from_secs(600);
+
+/// How often it is looked whether a replica has said that it is current.
+const SYNC_LOOK: Duration = Duration::from_millis(20);
 
 /// The service.
 #[derive(Clone)]
@@ -230,19 +236,41 @@ async fn sync(lead: Lead, request: v1::SyncRequest) -> Result<v1::SyncResponse, 
         volume: VolumeUid::from(container.uid).to_bytes().into(),
         timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     };
-    let channel = lead.member.channels.to(&node.address)?;
+    let (uid, channel) = (container.uid, lead.member.channels.to(&node.address)?);
     drop(state);
     let answer = PeerServiceClient::new(channel).sync_now(message).await?.into_inner();
     let snapshot: SnapshotId = required(answer.snapshot, "snapshot")?.try_into()?;
-    let state = lead.raft.state();
-    let replica = v1::Replica {
-        node: state.node(NodeId(answer.node_id))?.name.to_string(),
-        epoch: Some(snapshot.epoch.0),
-        seq: Some(snapshot.seq.0),
-        snapshot_uuid: snapshot.uuid.to_string(),
-        age_ms: Some(0),
-    };
+    let replica = holder(&lead, uid, &snapshot).await?;
     Ok(v1::SyncResponse { replica: Some(replica) })
+}
+
+/// A replica that has said by itself that it holds the snapshot, or a newer one: holders report
+/// progress, not the primary. It does so with its next heartbeat.
+async fn holder(
+    lead: &Lead,
+    uid: ContainerUid,
+    snapshot: &SnapshotId,
+) -> Result<v1::Replica, Fault> {
+    loop {
+        let state = lead.raft.state();
+        let container = state.container(uid)?;
+        let found = lead.picture(&state, |picture, _| {
+            let has = |id: &&NodeId| {
+                let copy = picture.newest_copy(container, **id);
+                copy.is_some_and(|copy| copy.newest.order() >= snapshot.order())
+            };
+            container.replicas.iter().find(has).map(|id| picture.replica(container, *id))
+        });
+        if let Some(replica) = found {
+            return Ok(replica);
+        }
+        drop(state);
+        if Instant::now() + SYNC_LOOK >= lead.deadline {
+            let message = "a replica is current, and has not said so itself yet";
+            return Err(Fault::new(Code::Timeout, message));
+        }
+        sleep(SYNC_LOOK).await;
+    }
 }
 
 async fn list_diverged(

@@ -66,7 +66,9 @@ async fn send_all(
             changed = applied.changed() => if changed.is_err() {
                 return Err(Fault::new(Code::Unavailable, "this node is stopping"));
             },
-            _ = reign.changed() => {}
+            changed = reign.changed() => if changed.is_err() {
+                return Err(Fault::not_leader(None));
+            },
             () = views.closed() => return Ok(()),
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+mod program;
 mod puppet;
 
 use std::net::TcpListener;
@@ -38,7 +39,7 @@ impl Node {
             socket: dir.path().join("sock"),
             listen: address.clone(),
             advertise: address,
-            metrics: None,
+            metrics: Some(format!("127.0.0.1:{}", free_port())),
             cgroup_root: "holdfast-test".into(),
             guardian: GuardianConfig::default(),
             pool: PoolConfig::default(),

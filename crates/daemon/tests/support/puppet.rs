@@ -27,6 +27,8 @@ use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::program;
+
 /// What a test pulls.
 #[derive(Default)]
 pub(crate) struct Strings {
@@ -190,10 +192,6 @@ struct PuppetDuties {
     tasks: Mutex<JoinSet<()>>,
 }
 
-fn none(what: &str) -> MachineError {
-    MachineError { code: Code::WrongState, message: format!("a puppet has no {what}") }
-}
-
 #[async_trait]
 impl Duties for PuppetDuties {
     async fn run(&self) -> Result<(), MachineError> {
@@ -231,8 +229,12 @@ impl Duties for PuppetDuties {
         Ok(())
     }
 
-    async fn exec(&self, _: ContainerUid, _: ExecRequest) -> Result<ExecSession, MachineError> {
-        Err(none("programs"))
+    async fn exec(
+        &self,
+        _: ContainerUid,
+        request: ExecRequest,
+    ) -> Result<ExecSession, MachineError> {
+        Ok(program::run(&request))
     }
 
     async fn console_tail(&self, uid: ContainerUid, _: u64) -> Result<Vec<u8>, MachineError> {

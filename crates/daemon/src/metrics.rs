@@ -1,0 +1,154 @@
+//! `GET /metrics`: this node in Prometheus' text format, over a listener that knows nothing else.
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/>
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use holdfast_core::State;
+use holdfast_types::{NodeId, RunState};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::clock;
+use crate::gate::{Gate, Stage};
+use crate::member::Member;
+
+/// A request is read and answered within this time, or dropped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The largest request, in bytes.
+const MAX_REQUEST: usize = 8 << 10;
+
+/// Requests at a time; more wait.
+const AT_ONCE: usize = 4;
+
+/// Answers for ever.
+pub(crate) async fn serve(listener: TcpListener, gate: Gate) {
+    let turns = std::sync::Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        let Ok(turn) = turns.clone().acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, most likely: some will be free again.
+            tokio::time::sleep(PATIENCE).await;
+            continue;
+        };
+        let gate = gate.clone();
+        tokio::spawn(async move {
+            // Whoever asks in vain asks again.
+            drop(timeout(PATIENCE, answer(stream, &gate)).await);
+            drop(turn);
+        });
+    }
+}
+
+async fn answer(mut stream: TcpStream, gate: &Gate) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        if stream.read_buf(&mut request).await? == 0 || request.len() > MAX_REQUEST {
+            return Ok(());
+        }
+    }
+    let known = request.starts_with(b"GET /metrics ");
+    let (status, body) = match known {
+        true => ("200 OK", text(gate)),
+        false => ("404 Not Found", "there is only GET /metrics\n".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn text(gate: &Gate) -> String {
+    let mut page = Page::default();
+    match gate.stage() {
+        Stage::Member(member) => describe(&mut page, &member),
+        Stage::Uninitialised | Stage::Starting => {
+            page.put("holdfast_ready", "Whether this node is a member and answers.", "", 0);
+        }
+    }
+    page.0
+}
+
+fn describe(page: &mut Page, member: &Member) {
+    page.put("holdfast_ready", "Whether this node is a member and answers.", "", 1);
+    let leased = u64::from(member.duties.is_leased());
+    page.put("holdfast_leased", "Whether protected containers may run here.", "", leased);
+    let Some(raft) = &member.raft else { return };
+    let reign = member.reign.borrow().clone();
+    page.put("holdfast_leader", "Whether this node leads.", "", u64::from(reign.is_some()));
+    let metrics = raft.metrics();
+    page.put("holdfast_raft_term", "The newest term known.", "", metrics.term);
+    page.put("holdfast_raft_applied", "The last entry applied.", "", metrics.applied);
+    page.put("holdfast_raft_committed", "The last entry known committed.", "", metrics.committed);
+    page.put("holdfast_raft_syncs_total", "Durable syncs of the log.", "", metrics.syncs);
+    let state = raft.state();
+    containers(page, &state, member.node());
+    if let Some(leadership) = reign {
+        let seen = leadership.observe(&state, clock::boottime_ms(), clock::wall());
+        for (id, node) in &seen.nodes {
+            let Some(pool) = &node.pool else { continue };
+            let name = state.nodes.get(id).map(|n| n.name.to_string()).unwrap_or_default();
+            let label = format!("{{node=\"{name}\"}}");
+            let (size, used) = (pool.size.bytes(), pool.used.bytes());
+            page.put("holdfast_pool_size_bytes", "Physical size of a pool.", &label, size);
+            page.put("holdfast_pool_used_bytes", "Physical use of a pool.", &label, used);
+        }
+    }
+}
+
+fn containers(page: &mut Page, state: &State, me: NodeId) {
+    let mut count = [0; 4];
+    for container in state.containers.values().filter(|c| c.node == me) {
+        let state = match container.run {
+            RunState::Pending | RunState::Starting => 0,
+            RunState::Running => 1,
+            RunState::Stopped => 2,
+            RunState::Failed { .. } => 3,
+        };
+        count[state] += 1;
+    }
+    for (state, count) in ["starting", "running", "stopped", "failed"].iter().zip(count) {
+        let label = format!("{{state=\"{state}\"}}");
+        page.put("holdfast_containers", "Containers assigned to this node.", &label, count);
+    }
+}
+
+/// The text so far. Labels are names of ours, which need no escaping.
+#[derive(Default)]
+struct Page(String);
+
+impl Page {
+    fn put(&mut self, name: &str, help: &str, label: &str, value: u64) {
+        let head = format!("# HELP {name} ");
+        if !self.0.contains(&head) {
+            // Writing to a string cannot fail.
+            let _ = writeln!(self.0, "{head}{help}\n# TYPE {name} {}", kind(name));
+        }
+        let _ = writeln!(self.0, "{name}{label} {value}");
+    }
+}
+
+fn kind(name: &str) -> &'static str {
+    if name.ends_with("_total") { "counter" } else { "gauge" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_described_once() {
+        let mut page = Page::default();
+        page.put("holdfast_x_total", "X.", "{a=\"1\"}", 1);
+        page.put("holdfast_x_total", "X.", "{a=\"2\"}", 2);
+        let expected = "# HELP holdfast_x_total X.\n# TYPE holdfast_x_total counter\n\
+                        holdfast_x_total{a=\"1\"} 1\nholdfast_x_total{a=\"2\"} 2\n";
+        assert_eq!(page.0, expected);
+    }
+}
