@@ -8,6 +8,11 @@ use crate::rig::Rig;
 
 /// The program that holds a filesystem frozen for the instant of a snapshot.
 const FREEZER: &str = "holdfast-freeze";
+/// While it holds it, it waits in poll(2) or ppoll(2) for its parent's word.
+#[cfg(target_arch = "x86_64")]
+const WAITS_IN: &[&str] = &["7", "271"];
+#[cfg(not(target_arch = "x86_64"))]
+const WAITS_IN: &[&str] = &["73"];
 /// Longer than the replication's interval: a freeze comes within it.
 const FREEZE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -20,12 +25,16 @@ pub enum Victim {
     DaemonAndHelper,
 }
 
-/// Kills the node's daemon while it has a filesystem frozen.
+/// Kills the node's daemon while it has a filesystem frozen: its helper is caught holding it, and
+/// does not get to let go before the daemon is dead.
 pub fn die_in_mid_freeze(rig: &Rig, victim: Victim) -> Result<(), LabError> {
     let (lab, node) = (rig.lab(), rig.node());
-    lab.catch(node, Part::Daemon, FREEZER, FREEZE_LIMIT)?;
+    let helper = lab.catch(node, Part::Daemon, (FREEZER, WAITS_IN), FREEZE_LIMIT)?;
     match victim {
-        Victim::Daemon => lab.crash(node, Part::Daemon),
+        Victim::Daemon => {
+            lab.crash(node, Part::Daemon)?;
+            lab.let_go(helper)
+        }
         Victim::DaemonAndHelper => lab.crash_whole(node, Part::Daemon),
     }
 }

@@ -6,8 +6,9 @@ use holdfast_chaos_tests::checkers;
 use holdfast_chaos_tests::rig::{On, Rig};
 use holdfast_lab::{BootInstant, LabError};
 
-/// Around the moment of the loss, before and after, in milliseconds.
-const OFFSETS_MS: [i64; 7] = [-300, -150, -50, 0, 50, 150, 300];
+/// When the node comes back, before and after the last moment at which it may be declared lost, in
+/// milliseconds. The first is about half a second sooner: the last answer came before the cut.
+const OFFSETS_MS: [i64; 7] = [-600, -500, -400, -300, -200, -50, 100];
 
 /// I8, I12, I13: whichever wins, the container runs on one node, and answers.
 #[test]
@@ -25,6 +26,11 @@ fn a_loss_races_with_the_nodes_return() -> Result<(), LabError> {
         rig.lab().heal(&web.node)?;
         checkers::answers_again(&rig, BootInstant::now())?;
         checkers::never_two(&rig);
+        let now = rig.stage.cluster.ask(async |s| s.container(&rig.stage.container).await)?;
+        println!(
+            "{offset:+} ms: epoch {} on {} -> epoch {} on {}",
+            web.epoch, web.node, now.epoch, now.node
+        );
     }
     Ok(())
 }

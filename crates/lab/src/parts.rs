@@ -35,27 +35,42 @@ impl Lab {
         fs::write(&kill, "1").map_err(LabError::io("cannot write", &kill))
     }
 
-    /// Waits until the part has started a program of this name (15 characters at most, as the
-    /// kernel keeps it), looking without a pause: to strike while it runs.
+    /// Waits until a program of this name (15 characters at most, as the kernel keeps it), which
+    /// the part started, is in one of these system calls, and stops it there with SIGSTOP. Looks
+    /// without a pause: such moments are short. Returns its process id.
     pub fn catch(
         &self,
         node: &str,
         part: Part,
-        program: &str,
+        (program, calls): (&str, &[&str]),
         limit: Duration,
     ) -> Result<i32, LabError> {
         let procs = self.unit_path(node, part)?.join("cgroup.procs");
         let end = Instant::now() + limit;
+        let file = |pid: i32, name| fs::read_to_string(format!("/proc/{pid}/{name}"));
+        let named = |pid: &i32| file(*pid, "comm").is_ok_and(|comm| comm.trim() == program);
         while Instant::now() < end {
             let text = fs::read_to_string(&procs).unwrap_or_default();
-            let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm"));
-            let found = text.lines().find(|pid| name(pid).is_ok_and(|n| n.trim() == program));
-            if let Some(pid) = found.and_then(|pid| pid.parse().ok()) {
+            let mut pids = text.lines().filter_map(|line| line.parse().ok());
+            let Some(pid) = pids.find(named) else { continue };
+            // Stopped first: what is seen then stays so. "running" is not stopped yet.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGSTOP);
+            let mut call = file(pid, "syscall").unwrap_or_default();
+            while call.starts_with("running") && Instant::now() < end {
+                call = file(pid, "syscall").unwrap_or_default();
+            }
+            if call.split(' ').next().is_some_and(|number| calls.contains(&number)) {
                 return Ok(pid);
             }
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
         }
-        let what = format!("{program} on {node}");
+        let what = format!("{program} on {node} in system call {}", calls.join(" or "));
         Err(LabError::Deadline { what, seconds: limit.as_secs() })
+    }
+
+    /// SIGCONT to what was [caught](Self::catch).
+    pub fn let_go(&self, pid: i32) -> Result<(), LabError> {
+        kill(Pid::from_raw(pid), Signal::SIGCONT).map_err(LabError::sys("cannot continue it"))
     }
 
     fn unit_path(&self, node: &str, part: Part) -> Result<PathBuf, LabError> {
