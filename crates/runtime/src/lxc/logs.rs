@@ -30,23 +30,30 @@ pub(super) fn begin(log_dir: &Path, uid: ContainerUid) -> Result<PathBuf, Runtim
     }
 }
 
-/// Why a start failed: what was said, LXC's errors, the console's end.
+/// Why a start failed, in one line: LXC's first errors, else what was said; and the console's end.
 pub(super) fn explain(log_dir: &Path, uid: ContainerUid, said: &[u8]) -> String {
-    let console = tail(&console(log_dir, uid), 2_000).unwrap_or_default();
-    let log = tail(&log(log_dir, uid), 8_000).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    let errors: Vec<_> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
-    let mut parts = Vec::new();
-    let said = String::from_utf8_lossy(said);
-    for (name, text) in [("", said.as_ref()), ("log: ", &errors.join("\n"))] {
-        if !text.trim().is_empty() {
-            parts.push(format!("{name}{}", last_lines(text.as_bytes())));
-        }
-    }
+    let console = tail(&console(log_dir, uid), 1_000).unwrap_or_default();
+    let log = tail(&log(log_dir, uid), 16_000).unwrap_or_default();
+    let causes = causes(&String::from_utf8_lossy(&log));
+    let mut parts = match causes.is_empty() {
+        true => vec![last_lines(said)],
+        false => causes,
+    };
     if !console.is_empty() {
         parts.push(format!("console: {}", last_lines(&console)));
     }
     parts.join("; ")
+}
+
+/// The first errors of a log. What `lxc-start` itself adds says only that there were some.
+fn causes(log: &str) -> Vec<String> {
+    const MOST: usize = 3;
+    let boilerplate =
+        |line: &&str| line.contains(" lxc_start - ") || line.contains(" lxccontainer - ");
+    let errors = log.lines().filter(|line| line.contains(" ERROR ") && !boilerplate(line));
+    // "lxc-start UID TIME ERROR    module - file:function:line - what happened"
+    let message = |line: &str| line.splitn(3, " - ").last().map(|m| last_lines(m.as_bytes()));
+    errors.filter_map(message).take(MOST).collect()
 }
 
 /// The last bytes of a log and, if it is shorter, of the one before it.
@@ -97,6 +104,15 @@ fn tail_of(file: &Path, max_bytes: u64) -> Result<Vec<u8>, RuntimeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_causes_are_told() {
+        let log = "lxc-start x 2026 WARN     cgfsng - ../cgfsng.c:f:5 - Uninitialized\n\
+            lxc-start x 2026 ERROR    cgfsng - ../cgfsng.c:f:9 - No space left on device - Failed to enter\n\
+            lxc-start x 2026 ERROR    lxccontainer - ../lxccontainer.c:w:8 - Received \"ABORTING\"\n\
+            lxc-start x 2026 ERROR    lxc_start - ../lxc_start.c:main:3 - The container failed to start\n";
+        assert_eq!(causes(log), ["No space left on device - Failed to enter"]);
+    }
 
     #[test]
     fn a_tail_reaches_into_the_file_before() {
