@@ -64,11 +64,11 @@ pub fn taken_over_in_order(rig: &Rig, cut: Cut) -> Result<(), LabError> {
 }
 
 /// I17, I22: the chain is whole, and what it lacks was acknowledged after what the takeover since
-/// `cut` stated (`None`: there was none, so nothing may be missing). Ends the client's asking.
+/// `cut` stated (`None`: there was none, so nothing may be missing).
 ///
 /// # Panics
 /// If the chain is damaged, or lacks more than was said.
-pub fn nothing_lost_unsaid(rig: Rig, cut: Option<Cut>) -> Result<(), LabError> {
+pub fn nothing_lost_unsaid(rig: &Rig, cut: Option<Cut>) -> Result<(), LabError> {
     let as_of = match cut {
         None => None,
         Some(cut) => {

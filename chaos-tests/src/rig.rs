@@ -22,13 +22,9 @@ pub enum On {
 }
 
 impl Rig {
-    /// Three voters in a lab of this name, and a container that replicates every second.
-    pub fn new(name: &str, on: On) -> Result<Self, LabError> {
-        Self::with_noise(name, on, 0)
-    }
-
-    /// The same, with the container rewriting so many bytes each second besides.
-    pub fn with_noise(name: &str, on: On, noise_bytes_per_s: u64) -> Result<Self, LabError> {
+    /// Three voters in a lab of this name, and a container that replicates every second and
+    /// rewrites so many bytes each second besides its records.
+    fn with_noise(name: &str, on: On, noise_bytes_per_s: u64) -> Result<Self, LabError> {
         let narrator = Narrator::default();
         let kill = match on {
             On::Leader => Target::Leader,
@@ -53,6 +49,17 @@ impl Rig {
                 Err(error)
             }
         }
+    }
+
+    /// Plays a scenario on a new rig. Whatever it fails with, the nodes' logs are shown.
+    pub fn play(
+        name: &str,
+        on: On,
+        noise_bytes_per_s: u64,
+        scenario: impl FnOnce(&Rig) -> Result<(), LabError>,
+    ) -> Result<(), LabError> {
+        let rig = Self::with_noise(name, on, noise_bytes_per_s)?;
+        scenario(&rig).inspect_err(|_| rig.stage.show_logs())
     }
 
     /// The lab.

@@ -25,9 +25,12 @@ fn a_freeze_that_nobody_ended_is_undone_at_the_next_start() -> Result<(), LabErr
 
 fn crash_and_judge(name: &str, victim: Victim) -> Result<(), LabError> {
     // Much to sync makes for a long freeze, which is easier to hit.
-    let rig = Rig::with_noise(name, On::Follower, 4 << 20)?;
+    Rig::play(name, On::Follower, 4 << 20, |rig| scenario(rig, victim))
+}
+
+fn scenario(rig: &Rig, victim: Victim) -> Result<(), LabError> {
     for _ in 0..TIMES {
-        die_in_mid_freeze(&rig, victim)?;
+        die_in_mid_freeze(rig, victim)?;
         let died = BootInstant::now();
         wait_until("an answer, which takes a write to the disk", LIMIT, || {
             Ok(rig.scene.probe.first_after(died).is_some())
@@ -38,6 +41,6 @@ fn crash_and_judge(name: &str, victim: Victim) -> Result<(), LabError> {
     }
     let web = rig.stage.cluster.ask(async |s| s.container(&rig.stage.container).await)?;
     assert_eq!(web.node, rig.node(), "a short crash is no reason to move");
-    checkers::never_two(&rig);
+    checkers::never_two(rig);
     checkers::nothing_lost_unsaid(rig, None)
 }

@@ -13,7 +13,10 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(5_500);
 /// I12: a minority grants nothing, so its containers stop by lease; and it says so when asked.
 #[test]
 fn a_minority_says_no_quorum_and_its_containers_stop() -> Result<(), LabError> {
-    let rig = Rig::new("t-minority", On::Follower)?;
+    Rig::play("t-minority", On::Follower, 0, scenario)
+}
+
+fn scenario(rig: &Rig) -> Result<(), LabError> {
     let others = rig.others()?;
     let cut = BootInstant::now();
     others.iter().try_for_each(|node| rig.lab().kill(node).map(drop))?;
@@ -28,10 +31,10 @@ fn a_minority_says_no_quorum_and_its_containers_stop() -> Result<(), LabError> {
     assert_eq!(refused.map_err(|e| e.code()), Err(Code::NoQuorum));
     assert!(took <= ANSWER_LIMIT, "the answer took {took:?}");
 
-    checkers::stopped_in_time(&rig, both_gone)?;
+    checkers::stopped_in_time(rig, both_gone)?;
     others.iter().try_for_each(|node| rig.lab().power_on(node))?;
-    checkers::answers_again(&rig, BootInstant::now())?;
-    checkers::never_two(&rig);
+    checkers::answers_again(rig, BootInstant::now())?;
+    checkers::never_two(rig);
     assert!(rig.scene.probe.last_before(cut).is_some());
     Ok(())
 }

@@ -13,7 +13,10 @@ const OFFSETS_MS: [i64; 7] = [-600, -500, -400, -300, -200, -50, 100];
 /// I8, I12, I13: whichever wins, the container runs on one node, and answers.
 #[test]
 fn a_loss_races_with_the_nodes_return() -> Result<(), LabError> {
-    let rig = Rig::new("t-race", On::Follower)?;
+    Rig::play("t-race", On::Follower, 0, scenario)
+}
+
+fn scenario(rig: &Rig) -> Result<(), LabError> {
     let bound = i64::try_from(rig.scene.lease.lost_after_ms).unwrap_or(i64::MAX);
     for offset in OFFSETS_MS {
         let web = rig.stage.cluster.ask(async |s| {
@@ -24,8 +27,8 @@ fn a_loss_races_with_the_nodes_return() -> Result<(), LabError> {
         let wait = u64::try_from(bound + offset).unwrap_or(0);
         std::thread::sleep(Duration::from_millis(wait));
         rig.lab().heal(&web.node)?;
-        checkers::answers_again(&rig, BootInstant::now())?;
-        checkers::never_two(&rig);
+        checkers::answers_again(rig, BootInstant::now())?;
+        checkers::never_two(rig);
         let now = rig.stage.cluster.ask(async |s| s.container(&rig.stage.container).await)?;
         println!(
             "{offset:+} ms: epoch {} on {} -> epoch {} on {}",

@@ -20,15 +20,18 @@ fn the_kernel_ends_a_stopped_guardian_and_its_containers() -> Result<(), LabErro
 }
 
 fn stop_and_judge(name: &str, parts: &[Part]) -> Result<(), LabError> {
-    let rig = Rig::new(name, On::Follower)?;
+    Rig::play(name, On::Follower, 0, |rig| scenario(rig, parts))
+}
+
+fn scenario(rig: &Rig, parts: &[Part]) -> Result<(), LabError> {
     let revision = rig.stage.cluster.ask(async |s| s.status().await)?.applied;
     parts.iter().try_for_each(|part| rig.lab().pause(rig.node(), *part))?;
     let stopped = BootInstant::now();
     let cut = Cut::at(stopped, revision);
-    checkers::stopped_in_time(&rig, stopped)?;
-    checkers::taken_over_in_order(&rig, cut)?;
-    checkers::answers_again(&rig, BootInstant::now())?;
-    checkers::never_two(&rig);
+    checkers::stopped_in_time(rig, stopped)?;
+    checkers::taken_over_in_order(rig, cut)?;
+    checkers::answers_again(rig, BootInstant::now())?;
+    checkers::never_two(rig);
     // The node comes to itself, with a container that is not its own any more (I13).
     for part in parts {
         match rig.lab().resume(rig.node(), *part) {
@@ -48,7 +51,7 @@ fn stop_and_judge(name: &str, parts: &[Part]) -> Result<(), LabError> {
     )?;
     let seen = rig.stage.observer.observation();
     assert_eq!(seen.first_run_after(rig.scene.uid, rig.node(), resumed), None);
-    checkers::answers_again(&rig, resumed)?;
-    checkers::never_two(&rig);
+    checkers::answers_again(rig, resumed)?;
+    checkers::never_two(rig);
     checkers::nothing_lost_unsaid(rig, Some(cut))
 }
