@@ -1,4 +1,4 @@
-//! The replicated state of a Holdfast cluster: [`apply`] and the queries on [`State`].
+//! The replicated state of a Holdfast cluster: [`apply()`] and the queries on [`State`].
 //!
 //! Pure, ordered and bit-identical on every node (I4): no clock, no randomness, no map order. Time
 //! and ids come in with the entry. One file per replicated command, in `command/`, with its test.

@@ -226,7 +226,8 @@ mod tests {
 
     #[test]
     fn zero_and_absurd_limits_are_refused_with_their_own_error() {
-        let cases: [(fn(&mut ContainerSpec), Code); 8] = [
+        type Spoil = fn(&mut ContainerSpec);
+        let cases: [(Spoil, Code); 8] = [
             (|s| s.image = None, Code::InvalidArgument),
             (|s| s.disk = ByteSize(0), Code::InvalidSize),
             (|s| s.limits.memory = Some(ByteSize(1)), Code::InvalidSize),

@@ -2,7 +2,7 @@
 //! tasks do, never by what a daemon says.
 //!
 //! It polls the cgroups of all protected containers of a lab every [`PERIOD`] and makes *run
-//! intervals* of what it sees; [`sweep`] then judges invariant I8 on them: no two run intervals of
+//! intervals* of what it sees; [`sweep()`] then judges invariant I8 on them: no two run intervals of
 //! one container overlap on different nodes.
 
 mod sweep;
