@@ -1,38 +1,22 @@
 //! `ContainerService`.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use futures::Stream;
 use holdfast_core::{Command, Container, DecideTakeover, Outcome, SetDesired, State};
-use holdfast_proto::internal::SyncNowRequest;
-use holdfast_proto::internal::peer_service_client::PeerServiceClient;
-use holdfast_proto::required;
 use holdfast_proto::v1;
 use holdfast_proto::v1::container_service_client::ContainerServiceClient;
 use holdfast_proto::v1::container_service_server::ContainerService;
-use holdfast_types::{
-    Code, ContainerName, ContainerUid, DesiredState, NodeId, RunState, SnapshotId, VolumeUid,
-};
-use tokio::time::{Instant, sleep};
+use holdfast_types::{Code, ContainerName, DesiredState, RunState};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{answered, create, exec, logs};
+use super::{answered, create, exec, identified, logs, sync};
 use crate::convert;
 use crate::fault::Fault;
 use crate::forward::at_leader;
 use crate::gate::Gate;
 use crate::leader::request_id;
 use crate::member::Lead;
-
-/// How long a sync may take if the client does not say.
-const SYNC_LIMIT: Duration = Duration::from_secs(30);
-
-/// And at most, whatever it says.
-const SYNC_MAX: Duration = Duration::from_secs(600);
-
-/// How often it is looked whether a replica has said that it is current.
-const SYNC_LOOK: Duration = Duration::from_millis(20);
 
 /// The service.
 #[derive(Clone)]
@@ -51,6 +35,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::CreateRequest>,
     ) -> Result<Response<v1::CreateResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.create, create::create)
     }
 
@@ -72,6 +57,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::StartRequest>,
     ) -> Result<Response<v1::StartResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.start, start)
     }
 
@@ -79,6 +65,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::StopRequest>,
     ) -> Result<Response<v1::StopResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.stop, stop)
     }
 
@@ -86,6 +73,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.delete, delete)
     }
 
@@ -93,8 +81,8 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::SyncRequest>,
     ) -> Result<Response<v1::SyncResponse>, Status> {
-        let wait = sync_limit(request.get_ref());
-        at_leader!(self.gate, request, wait, ContainerServiceClient.sync, sync)
+        let wait = sync::limit(request.get_ref());
+        at_leader!(self.gate, request, wait, ContainerServiceClient.sync, sync::sync)
     }
 
     async fn exec(
@@ -122,6 +110,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::DecideTakeoverRequest>,
     ) -> Result<Response<v1::DecideTakeoverResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.decide_takeover, decide)
     }
 }
@@ -218,59 +207,6 @@ pub(super) fn operation_of(state: &State, outcome: &Outcome) -> Result<v1::Opera
     };
     convert::operation(state, *operation)
         .ok_or_else(|| Fault::new(Code::NotFound, format!("operation {operation} is forgotten")))
-}
-
-fn sync_limit(request: &v1::SyncRequest) -> Duration {
-    match request.timeout_ms {
-        0 => SYNC_LIMIT,
-        ms => Duration::from_millis(ms).min(SYNC_MAX),
-    }
-}
-
-async fn sync(lead: Lead, request: v1::SyncRequest) -> Result<v1::SyncResponse, Fault> {
-    let limit = sync_limit(&request);
-    let state = lead.read().await?;
-    let container = state.container_named(&request.name.parse()?)?;
-    let node = state.node(container.node)?;
-    let message = SyncNowRequest {
-        volume: VolumeUid::from(container.uid).to_bytes().into(),
-        timeout_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-    };
-    let (uid, channel) = (container.uid, lead.member.channels.to(&node.address)?);
-    drop(state);
-    let answer = PeerServiceClient::new(channel).sync_now(message).await?.into_inner();
-    let snapshot: SnapshotId = required(answer.snapshot, "snapshot")?.try_into()?;
-    let replica = holder(&lead, uid, &snapshot).await?;
-    Ok(v1::SyncResponse { replica: Some(replica) })
-}
-
-/// A replica that has said by itself that it holds the snapshot, or a newer one: holders report
-/// progress, not the primary. It does so with its next heartbeat.
-async fn holder(
-    lead: &Lead,
-    uid: ContainerUid,
-    snapshot: &SnapshotId,
-) -> Result<v1::Replica, Fault> {
-    loop {
-        let state = lead.raft.state();
-        let container = state.container(uid)?;
-        let found = lead.picture(&state, |picture, _| {
-            let has = |id: &&NodeId| {
-                let copy = picture.newest_copy(container, **id);
-                copy.is_some_and(|copy| copy.newest.order() >= snapshot.order())
-            };
-            container.replicas.iter().find(has).map(|id| picture.replica(container, *id))
-        });
-        if let Some(replica) = found {
-            return Ok(replica);
-        }
-        drop(state);
-        if Instant::now() + SYNC_LOOK >= lead.deadline {
-            let message = "a replica is current, and has not said so itself yet";
-            return Err(Fault::new(Code::Timeout, message));
-        }
-        sleep(SYNC_LOOK).await;
-    }
 }
 
 async fn list_diverged(

@@ -6,7 +6,7 @@ use holdfast_proto::v1::image_service_client::ImageServiceClient;
 use holdfast_proto::v1::image_service_server::ImageService;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{answered, import};
+use super::{answered, identified, import};
 use crate::fault::Fault;
 use crate::forward::at_leader;
 use crate::gate::Gate;
@@ -39,6 +39,7 @@ impl ImageService for ImageApi {
         &self,
         request: Request<v1::DeleteImageRequest>,
     ) -> Result<Response<v1::DeleteImageResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ImageServiceClient.delete, delete)
     }
 }

@@ -10,6 +10,7 @@ mod import;
 mod logs;
 mod operation;
 mod route;
+mod sync;
 
 pub(crate) use cluster::{ClusterApi, Origin};
 pub(crate) use container::ContainerApi;
@@ -17,6 +18,7 @@ pub(crate) use event::EventApi;
 pub(crate) use image::ImageApi;
 pub(crate) use operation::OperationApi;
 
+use bytes::Bytes;
 use holdfast_core::{Outcome, Response, State};
 use holdfast_planner::Observations;
 use holdfast_types::RequestId;
@@ -44,6 +46,19 @@ impl Lead {
         };
         paint(&picture, &seen)
     }
+}
+
+/// The request with an id, which stays the same through all tries (I7). A client that sent none
+/// does not try again by itself.
+fn identified<T>(
+    mut request: tonic::Request<T>,
+    id: impl FnOnce(&mut T) -> &mut Bytes,
+) -> tonic::Request<T> {
+    let id = id(request.get_mut());
+    if id.is_empty() {
+        *id = RequestId::generate().to_bytes().into();
+    }
+    request
 }
 
 /// The answer that this request got before, if it is a retry: what is checked before proposing
