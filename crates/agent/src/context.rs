@@ -19,6 +19,13 @@ use crate::peers::Peers;
 use crate::replicate::Shipments;
 use crate::report::Reporter;
 
+/// Which stream of views is the one to follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Follow {
+    term: u64,
+    attempt: u64,
+}
+
 /// Shared by every task of an agent.
 pub(crate) struct Context {
     pub(crate) config: AgentConfig,
@@ -32,7 +39,7 @@ pub(crate) struct Context {
     lease: watch::Sender<LeaseState>,
     view: watch::Sender<Option<Arc<NodeView>>>,
     capacity: watch::Sender<Option<internal::Capacity>>,
-    term: watch::Sender<u64>,
+    follow: watch::Sender<Follow>,
 }
 
 impl Context {
@@ -48,7 +55,7 @@ impl Context {
             lease: watch::Sender::new(LeaseState::default()),
             view: watch::Sender::new(None),
             capacity: watch::Sender::new(None),
-            term: watch::Sender::new(0),
+            follow: watch::Sender::new(Follow::default()),
             config,
         }
     }
@@ -121,11 +128,17 @@ impl Context {
     /// A leader of that term granted: what an older one streams is over, even if its connection
     /// has not noticed.
     pub(crate) fn led_in(&self, term: u64) {
-        self.term.send_if_modified(|known| std::mem::replace(known, term) != term);
+        self.follow.send_if_modified(|f| std::mem::replace(&mut f.term, term) != term);
     }
 
-    pub(crate) fn watch_term(&self) -> watch::Receiver<u64> {
-        self.term.subscribe()
+    /// The stream of views has missed something: ask for a new one.
+    pub(crate) fn follow_anew(&self) {
+        self.follow.send_modify(|f| f.attempt += 1);
+    }
+
+    /// Changes when the stream of views is to be begun anew.
+    pub(crate) fn watch_follow(&self) -> watch::Receiver<Follow> {
+        self.follow.subscribe()
     }
 
     /// The guardian holds none.

@@ -27,6 +27,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         incarnation: Incarnation(0),
         full: true,
         quiet: false,
+        views_missed: 0,
         context,
     };
     loop {
@@ -50,6 +51,8 @@ struct Keeper {
     incarnation: Incarnation,
     full: bool,
     quiet: bool,
+    /// Grants in a row that knew of a newer view than the one at hand.
+    views_missed: u32,
 }
 
 impl Keeper {
@@ -73,9 +76,21 @@ impl Keeper {
             self.context.holdings.told(news);
         }
         self.context.led_in(grant.term);
+        self.check_view(Revision(grant.view_revision));
         self.full = grant.send_full;
         self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
         self.granted(sent_ns, &grant).await
+    }
+
+    /// A view that is on its way arrives within a heartbeat; one that does not is stuck.
+    fn check_view(&mut self, newest: Revision) {
+        const MISSED: u32 = 3;
+        let behind = self.context.view().is_none_or(|view| view.revision < newest);
+        self.views_missed = if behind { self.views_missed + 1 } else { 0 };
+        if self.views_missed >= MISSED {
+            self.views_missed = 0;
+            self.context.follow_anew();
+        }
     }
 
     async fn register(&mut self) -> Result<(), AgentError> {

@@ -42,14 +42,14 @@ async fn follow(context: &Context, incarnation: Incarnation) -> Result<(), Remot
         let request = request.clone();
         async move { leader.watch_view(request).await }
     };
-    let mut term = context.watch_term();
+    let mut stale = context.watch_follow();
     let mut stream =
         context.leader.ask(Duration::from_millis(500), Duration::from_secs(2), ask).await?;
     while context.incarnation() == incarnation {
         let message = tokio::select! {
             message = stream.message() => message?,
             // A dead leader's stream says nothing, and its end may not be noticed for long.
-            _ = term.changed() => return Ok(()),
+            _ = stale.changed() => return Ok(()),
         };
         let Some(message) = message else { return Ok(()) };
         match rmp_serde::from_slice::<NodeView>(&message.view) {

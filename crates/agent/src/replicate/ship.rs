@@ -1,6 +1,7 @@
 //! Sends one snapshot to one node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_proto::RemoteError;
@@ -8,6 +9,7 @@ use holdfast_proto::internal::{OfferRequest, ReceiveRequest, ReceiveStart, recei
 use holdfast_storage::{Offer, Pool, SnapshotInfo, stream};
 use holdfast_types::{SnapshotId, SnapshotUuid};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
 
@@ -17,6 +19,10 @@ use crate::error::{AgentError, blocking};
 
 /// How long a node may take to say what it has.
 const OFFER_LIMIT: Duration = Duration::from_secs(5);
+
+/// A transfer in which nothing moved for so long is given up: a connection that broke without a
+/// word is noticed by nobody else. The receiver needs some of it to make the whole durable.
+const STALLED: Duration = Duration::from_secs(20);
 
 /// Frames under way between disk and network; each is at most 1 MiB.
 const FRAMES_AHEAD: usize = 4;
@@ -94,13 +100,35 @@ pub(crate) async fn ship(
         }
         blocking(move || read(&*pool, &offer, answer.resume_at, &frames)).await
     };
-    let sending = peer.receive(ReceiverStream::new(requests));
+    let moved = Arc::new(AtomicU64::new(0));
+    let count = moved.clone();
+    let requests = ReceiverStream::new(requests).map(move |request| {
+        count.fetch_add(1, Ordering::Relaxed);
+        request
+    });
+    let sending = peer.receive(requests);
+    let (read, sent) = tokio::select! {
+        done = async { tokio::join!(reading, sending) } => done,
+        () = stalled(&moved) => return Err(AgentError::NotSynced),
+    };
     // The receiver's word counts: its refusal explains why the reader could not go on.
-    let (read, sent) = tokio::join!(reading, sending);
     sent.map_err(RemoteError::from)?;
     let bytes = read?;
     info!(volume = %snapshot.id.volume, seq = %snapshot.id.seq, %address, bytes, delta = base.is_some(), "shipped");
     Ok(())
+}
+
+/// Returns when nothing has moved for too long.
+async fn stalled(moved: &AtomicU64) {
+    let mut before = moved.load(Ordering::Relaxed);
+    loop {
+        tokio::time::sleep(STALLED).await;
+        let now = moved.load(Ordering::Relaxed);
+        if now == before {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// Reads, encodes, and hands over frame by frame. Returns the plain bytes sent.

@@ -29,10 +29,12 @@ pub(super) async fn answer(
     let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, now_ms);
     let state = lead.raft.state();
     let lease = state.cluster()?.lease;
+    let node = state.node(id)?;
     Ok(HeartbeatResponse {
         lease_ms: lease.lease_ms,
         fence_budget_ms: lease.fence_budget_ms,
-        assignment_revision: state.node(id)?.assignment_revision.0,
+        assignment_revision: node.assignment_revision.0,
+        view_revision: node.view_revision.0,
         term: lead.leadership.term,
         heartbeat_ms: lease.heartbeat_ms(),
         send_full,

@@ -113,6 +113,10 @@ pub struct HeartbeatResponse {
     /// The leader's memory of holdings began after the node last sent everything.
     #[prost(bool, tag = "6")]
     pub send_full: bool,
+    /// The node's view changed last at this revision: an older one at hand means that the stream of
+    /// views is stuck.
+    #[prost(uint64, tag = "7")]
+    pub view_revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchViewRequest {
