@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_core::{Command, Container, HoldTakeover, State, TakeOver};
 use holdfast_planner::{Brake, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide};
-use holdfast_types::{ContainerUid, Epoch, NodeId, VolumeUid};
+use holdfast_types::{ContainerUid, Epoch, NodeId, TimestampMs, VolumeUid};
 use tracing::{debug, info, warn};
 
 use crate::leadership::Leadership;
@@ -65,11 +65,14 @@ async fn round<P: Ports>(
         }
     }
     let going: Vec<_> = open.iter().filter(may_go).collect();
+    // Holders name ages as of some moment after this one: counted back from here, no copy is said
+    // to be newer than it is (I22).
+    let asked = ports.wall();
     let sealed = seal_all(ports, state, &going).await;
     for case in &going {
         let Some(container) = of(case) else { continue };
         match case.holders.iter().all(|id| sealed.contains_key(id)) {
-            true => settle(ports, state, case, container, &sealed).await,
+            true => settle(ports, state, case, container, &sealed, asked).await,
             // A live holder has not answered: it may hold the newest copy. Either it answers next
             // time, or its own silence makes it lost.
             false => debug!(container = %container.name, "a holder has not sealed yet"),
@@ -115,12 +118,15 @@ async fn settle<P: Ports>(
     case: &TakeoverCase,
     container: &Container,
     sealed: &BTreeMap<NodeId, Vec<SealedCopy>>,
+    asked: TimestampMs,
 ) {
     let volume = VolumeUid::from(case.uid);
     let holders: BTreeSet<NodeId> = case.holders.iter().copied().collect();
     let mine = sealed.iter().filter(|(id, _)| holders.contains(id)).flat_map(|(_, copies)| copies);
     let copies: Vec<_> = mine.filter(|copy| copy.id.volume == volume).copied().collect();
-    match decide(state, container, &copies, ports.wall()) {
+    match decide(state, container, &copies, asked) {
+        // Every entry wakes this loop: one for each look at a held case would never end.
+        TakeoverDecision::Hold { .. } if container.hold.is_some() => {}
         TakeoverDecision::Hold { reason } => hold(ports, case, reason).await,
         TakeoverDecision::Take { to, branch, data_as_of } => {
             let command = TakeOver {
@@ -188,6 +194,42 @@ mod tests {
         ports.answers.insert(NodeId(2), Vec::new());
         one_round(&ports);
         assert!(matches!(&ports.proposed()[..], [Command::HoldTakeover(_)]));
+    }
+
+    /// A held case that was held again at each look filled the log as fast as it would commit.
+    #[test]
+    fn a_held_case_writes_no_more_entries() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[2]);
+        crate::testing::lose(&mut state, 1);
+        for approved in [false, true] {
+            let hold =
+                holdfast_core::Hold { since: TimestampMs(0), reason: "none".into(), approved };
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+            let mut ports = FakePorts::new(state.clone());
+            ports.answers.insert(NodeId(2), Vec::new());
+            one_round(&ports);
+            assert!(ports.proposed().is_empty(), "approved: {approved}");
+        }
+    }
+
+    /// I22: a holder that answers late does not make the data of another look newer.
+    #[test]
+    fn a_slow_seal_does_not_understate_the_loss() {
+        let mut state = state_of(&[1, 2]);
+        let uid = add_container(&mut state, 1, &[2]);
+        crate::testing::lose(&mut state, 1);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+        ports.seal_takes_ms = 900;
+        let asked = ports.wall();
+        one_round(&ports);
+        let as_of = asked.before(copy(uid, 2, 5).age_ms);
+        let proposed = ports.proposed();
+        assert!(
+            matches!(&proposed[..], [Command::TakeOver(t)] if t.data_as_of == as_of),
+            "{proposed:?}"
+        );
     }
 
     #[test]

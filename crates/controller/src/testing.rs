@@ -17,12 +17,21 @@ use crate::ports::{PortError, Ports};
 pub(crate) struct FakePorts {
     state: Arc<State>,
     pub(crate) answers: BTreeMap<NodeId, Vec<SealedCopy>>,
+    /// How far the clock goes on while a node seals.
+    pub(crate) seal_takes_ms: u64,
+    wall: Mutex<TimestampMs>,
     proposed: Mutex<Vec<Command>>,
 }
 
 impl FakePorts {
     pub(crate) fn new(state: State) -> Self {
-        Self { state: Arc::new(state), answers: BTreeMap::new(), proposed: Mutex::default() }
+        Self {
+            state: Arc::new(state),
+            answers: BTreeMap::new(),
+            seal_takes_ms: 0,
+            wall: Mutex::new(TimestampMs(2_000)),
+            proposed: Mutex::default(),
+        }
     }
 
     pub(crate) fn proposed(&self) -> Vec<Command> {
@@ -48,6 +57,7 @@ impl Ports for FakePorts {
         node: &Node,
         _items: Vec<(VolumeUid, Epoch)>,
     ) -> Result<Vec<SealedCopy>, PortError> {
+        self.wall.lock().unwrap().0 += self.seal_takes_ms;
         let missing = || PortError { code: Code::Unavailable, message: "no answer".into() };
         self.answers.get(&node.id).cloned().ok_or_else(missing)
     }
@@ -61,7 +71,7 @@ impl Ports for FakePorts {
     }
 
     fn wall(&self) -> TimestampMs {
-        TimestampMs(2_000)
+        *self.wall.lock().unwrap()
     }
 }
 
