@@ -71,8 +71,9 @@ pub(crate) fn kill_strangers(parts: &Parts, view: &NodeView) -> Result<(), Agent
         let Status::Running { protection: Protection::Protected, .. } = status else { continue };
         let live = parts.pool.volume(uid.into()).ok().and_then(|v| v.state.live);
         let epoch = live.map(|live| live.epoch);
-        let owned = view.assigned.iter().any(|a| a.uid == uid && Some(a.chain.epoch) == epoch);
-        if !owned {
+        let ours = |a: &AssignedView, epoch| a.chain.epoch == epoch || a.chain.goes_on_from(epoch);
+        let owns = |a: &AssignedView| a.uid == uid && epoch.is_some_and(|epoch| ours(a, epoch));
+        if !view.assigned.iter().any(owns) {
             info!(container = %uid, ?epoch, "killed before the thaw: it is not ours any more");
             parts.runtime.kill(uid)?;
         }

@@ -214,6 +214,10 @@ impl Worker {
                 let promote = move || parts.pool.promote(uid.into(), branch.uuid, epoch);
                 blocking(promote).await.map(drop)
             }
+            (Action::GoOn { epoch }, _) => {
+                let go_on = move || parts.pool.continue_live(uid.into(), epoch);
+                blocking(go_on).await.map(drop)
+            }
             (Action::Start, Duty::Assigned(assigned)) => self.start(view, assigned).await,
             (Action::Remove, _) => {
                 self.parts.network.detach(uid).await?;

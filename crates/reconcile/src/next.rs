@@ -60,6 +60,11 @@ pub enum Action {
         /// The epoch.
         epoch: Epoch,
     },
+    /// Let the live part go on under a higher epoch of the same assignment, running or not.
+    GoOn {
+        /// The epoch.
+        epoch: Epoch,
+    },
     /// Mount, attach the network, start, announce.
     Start,
     /// Remove the volume with all that it has.
@@ -85,6 +90,8 @@ pub enum Why {
     DesiredRunning,
     /// Its volume belongs to an epoch that moved on.
     Diverged,
+    /// Its node was lost, and came back before a takeover.
+    Returned,
     /// Its epoch has no volume here yet.
     NoVolume,
     /// The image is not here yet.
@@ -107,6 +114,7 @@ impl fmt::Display for Why {
             Self::DesiredStopped => "it is to be stopped",
             Self::DesiredRunning => "it is to run",
             Self::Diverged => "its epoch has moved on",
+            Self::Returned => "its node came back before a takeover",
             Self::NoVolume => "it has no volume here yet",
             Self::NoImage => "its image is not here yet",
             Self::NoBranch => "the snapshot that it should start from is not here",
@@ -144,6 +152,9 @@ pub fn next(duty: Duty<'_>, observed: &Observed, gate: Gate) -> Option<Step> {
 fn assigned(view: &AssignedView, observed: &Observed, gate: Gate) -> Option<Step> {
     let epoch = view.chain.epoch;
     let live = observed.volume.as_ref().and_then(|v| v.live);
+    if live.is_some_and(|live| view.chain.goes_on_from(live)) {
+        return step(Action::GoOn { epoch }, Why::Returned);
+    }
     if live != Some(epoch) {
         return take_up(view, observed);
     }
@@ -352,6 +363,24 @@ mod tests {
         seen.volume = volume(None, &[snap(1, 2)]);
         let report = action(next(duty, &seen, Gate::Open));
         assert!(matches!(report, Some(Action::ReportRun(RunState::Failed { .. }))));
+    }
+
+    /// Rule 5: a node that was lost and returns before a takeover keeps what it runs.
+    #[test]
+    fn a_live_part_of_the_same_assignment_goes_on_running() {
+        let mut view = view(2, DesiredState::Running);
+        view.chain.go_on();
+        let duty = Duty::Assigned(&view);
+        let mut seen = Observed {
+            running: true,
+            active: true,
+            volume: volume(Some(2), &[snap(1, 3), snap(2, 1)]),
+            ..Default::default()
+        };
+        let go_on = Action::GoOn { epoch: Epoch(3) };
+        assert_eq!(action(next(duty, &seen, Gate::Closed)), Some(go_on));
+        seen.volume = volume(Some(1), &[snap(1, 3)]);
+        assert_eq!(action(next(duty, &seen, Gate::Closed)), Some(Action::Kill));
     }
 
     /// I13, I21: a returned node kills, unmounts, keeps the tail, and only then is a replica.

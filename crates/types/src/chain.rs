@@ -1,6 +1,6 @@
 //! The committed chain of a volume's snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +17,15 @@ pub struct Chain {
     pub epoch: Epoch,
     /// The snapshot that each epoch after the first started from, the latest ones.
     pub branches: BTreeMap<Epoch, SnapshotId>,
+    /// Epochs in which the same node went on with all that it had, the latest ones.
+    #[serde(default)]
+    pub continued: BTreeSet<Epoch>,
 }
 
 impl Chain {
     /// A chain in its first epoch.
     pub fn begin(epoch: Epoch) -> Self {
-        Self { epoch, branches: BTreeMap::new() }
+        Self { epoch, ..Self::default() }
     }
 
     /// Goes on in the next epoch, from `branch`.
@@ -34,9 +37,32 @@ impl Chain {
         }
     }
 
-    /// The snapshot that the present epoch starts from; none for the first.
+    /// Goes on in the next epoch, on the same node, with everything that it wrote in this one.
+    pub fn go_on(&mut self) {
+        self.epoch = self.epoch.next();
+        self.continued.insert(self.epoch);
+        while self.continued.len() > BRANCHES_KEPT {
+            self.continued.pop_first();
+        }
+    }
+
+    /// The snapshot that the present assignment starts from; none for the first.
     pub fn branch(&self) -> Option<SnapshotId> {
-        self.branches.get(&self.epoch).copied()
+        self.branches.get(&self.assigned_since()).copied()
+    }
+
+    /// Whether what was live under `epoch` on the assigned node goes on in the present epoch.
+    pub fn goes_on_from(&self, epoch: Epoch) -> bool {
+        (self.assigned_since()..self.epoch).contains(&epoch)
+    }
+
+    /// The first epoch of the present assignment.
+    fn assigned_since(&self) -> Epoch {
+        let mut epoch = self.epoch;
+        while self.continued.contains(&epoch) {
+            epoch = Epoch(epoch.0 - 1);
+        }
+        epoch
     }
 
     /// Whether a snapshot of this volume is on the chain: of the present epoch, or not past the
@@ -48,6 +74,7 @@ impl Chain {
         let mut tip = (self.epoch, None);
         while tip.0 > id.epoch {
             match self.branches.get(&tip.0) {
+                None if self.continued.contains(&tip.0) => tip = (Epoch(tip.0.0 - 1), None),
                 Some(branch) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
                 _ => return false,
             }
@@ -91,6 +118,24 @@ mod tests {
                 on,
                 "({epoch}, {seq})"
             );
+        }
+    }
+
+    /// What a node wrote before it went on in a new epoch stays on the chain, but for what a later
+    /// branch leaves behind.
+    #[test]
+    fn an_epoch_that_went_on_keeps_the_one_before() {
+        let mut chain = Chain::begin(Epoch(1));
+        chain.go_on();
+        assert_eq!((chain.epoch, chain.branch()), (Epoch(2), None));
+        assert!(chain.goes_on_from(Epoch(1)) && !chain.goes_on_from(Epoch(2)));
+        assert!(chain.contains(snap(1, 1).volume, &snap(1, 99)));
+        chain.advance(snap(2, 3));
+        chain.go_on();
+        assert_eq!(chain.branch(), Some(snap(2, 3)));
+        assert!(chain.goes_on_from(Epoch(3)) && !chain.goes_on_from(Epoch(2)));
+        for (epoch, seq, on) in [(1, 99, true), (2, 3, true), (2, 4, false), (3, 7, true)] {
+            assert_eq!(chain.contains(snap(1, 1).volume, &snap(epoch, seq)), on, "{epoch} {seq}");
         }
     }
 

@@ -76,7 +76,7 @@ impl Snapshooter {
         let writes = fsys::write_counter(device)?;
         if let Some(covered) = &self.covered
             && covered.writes == Some(writes)
-            && let Some(newest) = volume.state.find(covered.snapshot)
+            && let Some(newest) = of_this_epoch(volume, covered.snapshot)
         {
             return Ok(Latest { snapshot: newest.clone(), as_of_ms });
         }
@@ -103,7 +103,7 @@ impl Snapshooter {
     ) -> Result<Option<Latest>, AgentError> {
         let as_of_ms = boottime_ms();
         if let Some(Covered { snapshot, writes: None }) = &self.covered
-            && let Some(newest) = volume.state.find(*snapshot)
+            && let Some(newest) = of_this_epoch(volume, *snapshot)
         {
             return Ok(Some(Latest { snapshot: newest.clone(), as_of_ms }));
         }
@@ -111,6 +111,13 @@ impl Snapshooter {
         self.covered = Some(Covered { snapshot: snapshot.id.uuid, writes: None });
         Ok(Some(Latest { snapshot, as_of_ms }))
     }
+}
+
+/// The snapshot, unless the live part has gone on in another epoch since: replicas take none but
+/// the present one's.
+fn of_this_epoch(volume: &VolumeInfo, uuid: SnapshotUuid) -> Option<&SnapshotInfo> {
+    let live = volume.state.live.as_ref()?;
+    volume.state.find(uuid).filter(|snapshot| snapshot.id.epoch == live.epoch)
 }
 
 fn take(

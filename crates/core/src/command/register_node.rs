@@ -7,6 +7,10 @@ use crate::apply::Change;
 use crate::{NodeLife, Outcome, Response};
 
 /// Registers a node's daemon: a new incarnation, up. It is no evidence that the one before is dead.
+///
+/// A life that was lost may have had its containers' replicas sealed for a takeover that did not
+/// come, and a seal is for ever: what the node still owns goes on in the next epoch, or nothing of
+/// it could be shipped again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegisterNode {
     /// Which node.
@@ -16,6 +20,7 @@ pub struct RegisterNode {
 impl RegisterNode {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let mut node = change.state.node(self.node)?.clone();
+        let was_lost = node.is_lost(node.incarnation);
         node.incarnation = node.incarnation.next();
         node.life = NodeLife::Up;
         let incarnation = node.incarnation;
@@ -24,7 +29,12 @@ impl RegisterNode {
         // The node has what it was to be taken over with: nothing is left for a person to decide.
         for container in change.state.containers.values_mut().filter(|c| c.node == self.node) {
             container.hold = None;
+            if was_lost && container.is_protected() && !container.is_deleting() {
+                container.chain.go_on();
+                container.revision = change.revision;
+            }
         }
+        change.touch_assignments(was_lost.then_some(self.node));
         change.touch_all_views();
         change.node_event("node-up", self.node, message, []);
         Ok(Outcome::Registered(incarnation))
@@ -33,9 +43,9 @@ impl RegisterNode {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::World;
+    use crate::testing::{World, lost, register, take_over};
     use crate::{Command, HoldTakeover, Outcome, RegisterNode};
-    use holdfast_types::{Epoch, Incarnation, NodeId};
+    use holdfast_types::{Code, Epoch, Incarnation, NodeId};
 
     #[test]
     fn each_registration_is_a_new_life() {
@@ -52,5 +62,23 @@ mod tests {
         world.ok(Command::HoldTakeover(HoldTakeover { uid, epoch: Epoch(1), reason }));
         world.ok(Command::RegisterNode(RegisterNode { node: NodeId(1) }));
         assert_eq!(world.state.containers[&uid].hold, None);
+    }
+
+    /// L3: replicas that were sealed for a takeover that did not come refuse the old epoch for
+    /// ever. I10: a takeover that was decided before the return is refused.
+    #[test]
+    fn a_node_that_returns_before_the_takeover_goes_on_in_the_next_epoch() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(register(1));
+        assert_eq!(world.state.containers[&uid].epoch(), Epoch(1), "it was not lost");
+        world.ok(lost(1, 2));
+        let before = world.state.nodes[&NodeId(1)].assignment_revision;
+        world.ok(register(1));
+        let container = &world.state.containers[&uid];
+        assert_eq!((container.node, container.epoch()), (NodeId(1), Epoch(2)));
+        assert!(container.chain.goes_on_from(Epoch(1)));
+        assert!(world.state.nodes[&NodeId(1)].assignment_revision > before);
+        assert_eq!(world.refused(take_over(uid, 1, 2, 2)), Code::StaleEpoch);
     }
 }

@@ -123,9 +123,10 @@ mod tests {
         let uid = world.container("web", 1, &[2]);
         world.ok(lost(1, 1));
         world.ok(register(1));
-        assert_eq!(world.refused(take_over(uid, 1, 1, 2)), Code::WrongState);
+        assert_eq!(world.refused(take_over(uid, 1, 1, 2)), Code::StaleEpoch);
+        assert_eq!(world.refused(take_over(uid, 2, 1, 2)), Code::WrongState);
         world.ok(lost(1, 2));
-        assert_eq!(world.refused(take_over(uid, 1, 1, 2)), Code::StaleIncarnation);
+        assert_eq!(world.refused(take_over(uid, 2, 1, 2)), Code::StaleIncarnation);
     }
 
     /// I10, I11: a second takeover of the same epoch is refused.
