@@ -4,15 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_reconcile::{Observed, ObservedVolume};
-use holdfast_runtime::Status;
 use holdfast_runtime::image::ROOTFS_DIR;
 use holdfast_runtime::{ContainerNet, StartRequest};
 use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, fsys};
 use holdfast_types::{
-    AssignedView, CidrV4, ContainerUid, Epoch, NodeView, Protection, SnapshotId, SnapshotUuid,
-    VolumeUid,
+    AssignedView, CidrV4, ContainerUid, Epoch, SnapshotId, SnapshotUuid, VolumeUid,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::agent::Parts;
 use crate::clock::wall;
@@ -64,23 +62,6 @@ pub(crate) fn holds(pool: &dyn Pool, id: SnapshotId) -> bool {
     pool.volume(id.volume).is_ok_and(|volume| volume.state.find(id.uuid).is_some())
 }
 
-/// Kills every protected container that runs and is not this node's by the view (DESIGN section 5
-/// rule 5): it was not assigned here, or what runs is of another epoch.
-pub(crate) fn kill_strangers(parts: &Parts, view: &NodeView) -> Result<(), AgentError> {
-    for (uid, status) in parts.runtime.list()? {
-        let Status::Running { protection: Protection::Protected, .. } = status else { continue };
-        let live = parts.pool.volume(uid.into()).ok().and_then(|v| v.state.live);
-        let epoch = live.map(|live| live.epoch);
-        let ours = |a: &AssignedView, epoch| a.chain.epoch == epoch || a.chain.goes_on_from(epoch);
-        let owns = |a: &AssignedView| a.uid == uid && epoch.is_some_and(|epoch| ours(a, epoch));
-        if !view.assigned.iter().any(owns) {
-            info!(container = %uid, ?epoch, "killed before the thaw: it is not ours any more");
-            parts.runtime.kill(uid)?;
-        }
-    }
-    Ok(())
-}
-
 /// Mounts the volume; the first time, after its filesystem got its own identity and size.
 pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(), AgentError> {
     let volume = VolumeUid::from(view.uid);
@@ -94,10 +75,9 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(),
         fsys::new_uuid(&device)?;
         fsys::grow(&device)?;
     }
+    // Before the first write: a filesystem that has a journal to replay takes no new identity.
+    parts.pool.set_role(volume, ROLE_READY)?;
     fsys::mount(&device, at)?;
-    if !ready {
-        parts.pool.set_role(volume, ROLE_READY)?;
-    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use holdfast_proto::internal;
 use holdfast_reconcile::Gate;
 use holdfast_storage::fsys::FreezeHelper;
-use holdfast_types::{ContainerUid, Incarnation, NodeId, NodeView, PeerView};
+use holdfast_types::{ContainerUid, Epoch, Incarnation, NodeId, NodeView, PeerView};
 use tokio::sync::watch;
 
 use crate::agent::Parts;
@@ -18,6 +18,7 @@ use crate::leader::LeaderClient;
 use crate::peers::Peers;
 use crate::replicate::Shipments;
 use crate::report::Reporter;
+use crate::strangers::Starts;
 
 /// Which stream of views is the one to follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) peers: Peers,
     pub(crate) reporter: Reporter,
     pub(crate) shipments: Shipments,
+    pub(crate) starts: Starts,
     parts: OnceLock<Arc<Parts>>,
     lease: watch::Sender<LeaseState>,
     view: watch::Sender<Option<Arc<NodeView>>>,
@@ -51,6 +53,7 @@ impl Context {
             peers: Peers::default(),
             reporter: Reporter::default(),
             shipments: Shipments::default(),
+            starts: Starts::default(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),
             view: watch::Sender::new(None),
@@ -153,6 +156,14 @@ impl Context {
     /// Whether protected containers may start now.
     pub(crate) fn gate(&self, view: &NodeView) -> Gate {
         self.lease.borrow().gate(view)
+    }
+
+    /// Whether a protected container may start now, under that epoch.
+    pub(crate) fn may_start(&self, uid: ContainerUid, epoch: Epoch) -> bool {
+        self.view().is_some_and(|view| {
+            let mine = view.assigned.iter().any(|a| a.uid == uid && a.chain.epoch == epoch);
+            mine && self.gate(&view) == Gate::Open
+        })
     }
 
     pub(crate) fn capacity(&self) -> Option<internal::Capacity> {

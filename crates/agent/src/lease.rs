@@ -185,7 +185,11 @@ impl Keeper {
         if !lease.view_is_fresh(&view) {
             return Ok(false);
         }
-        crate::error::blocking(move || crate::act::kill_strangers(&parts, &view)).await?;
+        let starts = self.context.starts.clone();
+        crate::error::blocking(move || {
+            crate::strangers::kill(&*parts.pool, &*parts.runtime, &starts, &view)
+        })
+        .await?;
         Ok(true)
     }
 }

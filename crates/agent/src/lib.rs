@@ -34,6 +34,7 @@ mod reconciler;
 mod replicate;
 mod report;
 mod serve;
+mod strangers;
 mod view;
 mod worker;
 

@@ -249,8 +249,19 @@ impl Worker {
         mounted?;
         let LinkNames { container, .. } = links?;
         let request = act::start_request(assigned, view.overlay, &mountpoint, container.as_str());
+        // Mounting may have outlasted the lease, and the assignment. The order matters: see
+        // `strangers`.
+        let underway = self.context.starts.begin(uid, assigned.chain.epoch);
+        let pinned = assigned.spec.protection == Protection::Pinned;
+        if !pinned && !self.context.may_start(uid, assigned.chain.epoch) {
+            return Ok(());
+        }
         let parts = self.parts.clone();
-        blocking(move || parts.runtime.start(&request)).await?;
+        blocking(move || {
+            let _underway = underway;
+            parts.runtime.start(&request)
+        })
+        .await?;
         self.started = Some((assigned.chain.epoch, Instant::now()));
         self.link_up(assigned).await
     }

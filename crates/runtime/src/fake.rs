@@ -30,6 +30,7 @@ struct State {
     refuse_start: BTreeSet<ContainerUid>,
     ignores_stop: BTreeSet<ContainerUid>,
     hung: bool,
+    entered: BTreeSet<ContainerUid>,
     next_pid: u32,
     sinks: Vec<Weak<Mutex<Sink>>>,
 }
@@ -110,6 +111,11 @@ impl FakeRuntime {
         self.lock().hung = hung;
     }
 
+    /// Leaves a start behind that is not over, as a daemon does that dies in one.
+    pub fn enter(&self, uid: ContainerUid) {
+        self.lock().entered.insert(uid);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -176,6 +182,7 @@ impl Runtime for FakeRuntime {
     }
 
     fn kill(&self, uid: ContainerUid) -> Result<Stopped, RuntimeError> {
+        self.lock().entered.remove(&uid);
         Ok(self.remove(uid, Stopped::Killed))
     }
 
@@ -185,6 +192,10 @@ impl Runtime for FakeRuntime {
 
     fn list(&self) -> Result<BTreeMap<ContainerUid, Status>, RuntimeError> {
         Ok(self.lock().running.iter().map(|(uid, entry)| (*uid, status_of(entry))).collect())
+    }
+
+    fn entered(&self) -> Result<BTreeSet<ContainerUid>, RuntimeError> {
+        Ok(self.lock().entered.clone())
     }
 
     fn usage(&self, uid: ContainerUid) -> Result<Usage, RuntimeError> {

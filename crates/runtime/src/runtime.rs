@@ -1,6 +1,6 @@
 //! The [`Runtime`] trait and the values that go in and out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -149,6 +149,10 @@ pub trait Runtime: Send + Sync {
     /// Every container of this node that runs now, whoever started it: how a restarted daemon
     /// finds what it has to adopt. Cheap like [`Runtime::status`].
     fn list(&self) -> Result<BTreeMap<ContainerUid, Status>, RuntimeError>;
+
+    /// The protected containers for which a program of ours runs below the guardian, such as a
+    /// start that a freeze holds back; they need not run themselves. [`Runtime::kill`] ends it.
+    fn entered(&self) -> Result<BTreeSet<ContainerUid>, RuntimeError>;
 
     /// What a running container uses now.
     fn usage(&self, uid: ContainerUid) -> Result<Usage, RuntimeError>;

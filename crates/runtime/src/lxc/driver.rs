@@ -200,6 +200,17 @@ impl Runtime for LxcRuntime {
         Ok(found)
     }
 
+    fn entered(&self) -> Result<BTreeSet<ContainerUid>, RuntimeError> {
+        let [protected, _] = side_dirs(&self.hierarchies, &self.config.cgroup_root);
+        let mut found = BTreeSet::new();
+        for uid in names_in(&protected)?.iter().filter_map(|name| uid_of_helper(name)) {
+            if self.groups(Protection::Protected, uid).has_helper()? {
+                found.insert(uid);
+            }
+        }
+        Ok(found)
+    }
+
     fn usage(&self, uid: ContainerUid) -> Result<Usage, RuntimeError> {
         let (groups, _) = self.running(uid)?.ok_or(RuntimeError::NotRunning(uid))?;
         let of = |controller| self.hierarchies.carrier(controller);
@@ -284,19 +295,28 @@ fn side_dirs(hierarchies: &Hierarchies, cgroup_root: &str) -> [PathBuf; 2] {
 
 /// The containers that have a group in a directory.
 pub(super) fn uids_in(dir: &Path) -> Result<BTreeSet<ContainerUid>, RuntimeError> {
+    Ok(names_in(dir)?.iter().filter_map(|name| uid_of_group(name)).collect())
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>, RuntimeError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(io_error("list", dir)(e)),
     };
     let names = entries.flatten().map(|entry| entry.file_name());
-    Ok(names.filter_map(|name| name.to_str().and_then(uid_of_group)).collect())
+    Ok(names.filter_map(|name| name.into_string().ok()).collect())
 }
 
 /// The container that runs while a group has tasks: payload, monitor, pivot; helpers do not count.
 pub(super) fn uid_of_group(name: &str) -> Option<ContainerUid> {
     let uid = [".monitor", ".pivot"].into_iter().find_map(|suffix| name.strip_suffix(suffix));
     uid.unwrap_or(name).parse().ok()
+}
+
+/// The container for which helpers run in a group.
+fn uid_of_helper(name: &str) -> Option<ContainerUid> {
+    name.strip_suffix(".helper")?.parse().ok()
 }
 
 /// The process that is a container's init, if it has one.

@@ -89,6 +89,11 @@ impl<'a> Groups<'a> {
         Ok(Status::Stopped)
     }
 
+    /// Whether a helper runs for it.
+    pub(super) fn has_helper(&self) -> Result<bool, RuntimeError> {
+        Ok(read_events(&self.unified(&self.helper()))?.populated)
+    }
+
     /// Whether its own freezer, not an ancestor's, is closed.
     pub(super) fn own_freeze(&self) -> Result<bool, RuntimeError> {
         let file = self.unified(&self.payload).join("cgroup.freeze");
