@@ -198,6 +198,7 @@ impl Worker {
             }
             (Action::Deactivate, _) => {
                 self.parts.network.detach(uid).await?;
+                self.context.shipments.rests(uid);
                 blocking(move || act::deactivate(&parts, uid, &at)).await
             }
             (Action::Demote { to }, Duty::Assigned(AssignedView { chain, .. }))

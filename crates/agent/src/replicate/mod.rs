@@ -17,6 +17,7 @@ mod source;
 mod target;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) struct Shipments {
 pub(crate) struct Shipment {
     /// Look now, not when it is due.
     pub(crate) now: Notify,
+    /// How often the volume was taken out of use.
+    pub(crate) rests: AtomicU64,
     /// The newest moment, on this node's BOOTTIME, for which some replica has everything.
     pub(crate) current_as_of_ms: watch::Sender<u64>,
 }
@@ -47,9 +50,23 @@ pub(crate) struct Shipment {
 impl Shipments {
     pub(crate) fn of(&self, uid: ContainerUid) -> Arc<Shipment> {
         let mut volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh =
-            || Arc::new(Shipment { now: Notify::new(), current_as_of_ms: watch::Sender::new(0) });
+        let fresh = || {
+            Arc::new(Shipment {
+                now: Notify::new(),
+                rests: AtomicU64::new(0),
+                current_as_of_ms: watch::Sender::new(0),
+            })
+        };
         volumes.entry(uid).or_insert_with(fresh).clone()
+    }
+
+    /// The volume is about to be taken out of use: a snapshot from before it came into use may look
+    /// as if it were one of the present rest.
+    pub(crate) fn rests(&self, uid: ContainerUid) {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shipment) = volumes.get(&uid) {
+            shipment.rests.fetch_add(1, Ordering::SeqCst);
+        }
     }
 
     pub(crate) fn forget(&self, uid: ContainerUid) {

@@ -21,24 +21,27 @@ const THAW_SECTORS: u64 = 8;
 /// Remembers what the newest snapshot covers.
 #[derive(Default)]
 pub(crate) struct Snapshooter {
+    rests: u64,
     covered: Option<Covered>,
 }
 
 /// The newest snapshot holds everything while the device's write counter stays at this.
 struct Covered {
     snapshot: SnapshotUuid,
-    /// None when the volume was inactive: it is covered until it becomes active again.
+    /// How often the volume had come to rest: devices count anew each time.
+    rests: u64,
+    /// None when the volume was inactive.
     writes: Option<u64>,
 }
 
 impl Snapshooter {
     /// The newest snapshot after one round; a new one if anything was written. None while the
-    /// volume is not the primary copy of that epoch, or is between inactive and running.
+    /// volume is not the primary copy of that epoch, or is between inactive and running. `rests`
+    /// says how often the volume was taken out of use so far.
     pub(crate) fn round(
         &mut self,
         pool: &dyn Pool,
-        uid: ContainerUid,
-        epoch: Epoch,
+        (uid, epoch, rests): (ContainerUid, Epoch, u64),
         mountpoint: &Path,
         freezer: &FreezeHelper,
         running: impl Fn() -> bool,
@@ -51,6 +54,8 @@ impl Snapshooter {
         if live.is_none_or(|live| live.epoch != epoch) {
             return Ok(None);
         }
+        self.covered.take_if(|covered| covered.rests != rests);
+        self.rests = rests;
         match volume.device.clone() {
             Some(device) if fsys::is_mounted(mountpoint)? => {
                 self.mounted(pool, &volume, &device, mountpoint, freezer).map(Some)
@@ -92,7 +97,8 @@ impl Snapshooter {
             // The container wrote at once: the next round must see a difference.
             false => at,
         });
-        self.covered = Some(Covered { snapshot: snapshot.id.uuid, writes });
+        let rests = self.rests;
+        self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes });
         Ok(Latest { snapshot, as_of_ms })
     }
 
@@ -102,13 +108,14 @@ impl Snapshooter {
         volume: &VolumeInfo,
     ) -> Result<Option<Latest>, AgentError> {
         let as_of_ms = boottime_ms();
-        if let Some(Covered { snapshot, writes: None }) = &self.covered
+        if let Some(Covered { snapshot, writes: None, .. }) = &self.covered
             && let Some(newest) = of_this_epoch(volume, *snapshot)
         {
             return Ok(Some(Latest { snapshot: newest.clone(), as_of_ms }));
         }
         let snapshot = take(pool, volume, &mut AlreadyQuiet)?;
-        self.covered = Some(Covered { snapshot: snapshot.id.uuid, writes: None });
+        let rests = self.rests;
+        self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes: None });
         Ok(Some(Latest { snapshot, as_of_ms }))
     }
 }
@@ -156,6 +163,8 @@ impl Quiesce for Counting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_storage::PoolIdentity;
+    use holdfast_storage::fake::FakePool;
     use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
     use holdfast_types::{ByteSize, ClusterId, VolumeUid};
     use std::time::Duration;
@@ -204,7 +213,7 @@ mod tests {
             let freezer = FreezeHelper::new(helper, &[]);
             let pool = self.pool.as_ref().unwrap();
             let latest = snapshooter
-                .round(pool, UID, Epoch(1), &self.mountpoint, &freezer, || true)
+                .round(pool, (UID, Epoch(1), 0), &self.mountpoint, &freezer, || true)
                 .unwrap()
                 .unwrap();
             latest.snapshot.id.seq.0
@@ -218,6 +227,44 @@ mod tests {
             let _ = pool.deactivate(UID.into());
             let _ = pool.close();
         }
+    }
+
+    fn at_rest(pool: &FakePool, snapshooter: &mut Snapshooter, epoch: u64, rests: u64) -> u64 {
+        let nobody = FreezeHelper::new("/bin/false", &[]);
+        let nowhere = Path::new("/nonexistent");
+        let assignment = (UID, Epoch(epoch), rests);
+        let latest = snapshooter.round(pool, assignment, nowhere, &nobody, || false);
+        latest.unwrap().unwrap().snapshot.id.seq.0
+    }
+
+    fn fake() -> FakePool {
+        let cluster = ClusterId(uuid::Uuid::from_u128(1));
+        let identity = PoolIdentity { cluster, pool: uuid::Uuid::from_u128(2) };
+        let pool = FakePool::new(identity, ByteSize::gib(1));
+        pool.create(UID.into(), ByteSize::mib(64), Epoch(1)).unwrap();
+        pool
+    }
+
+    /// I22: started, written to and stopped between two rounds, it looked as if it had never run,
+    /// and its old snapshot was vouched for.
+    #[test]
+    fn a_volume_that_was_in_use_between_two_rounds_is_not_covered() {
+        let (pool, mut snapshooter) = (fake(), Snapshooter::default());
+        let first = at_rest(&pool, &mut snapshooter, 1, 1);
+        assert_eq!(at_rest(&pool, &mut snapshooter, 1, 1), first, "nobody touched it");
+        assert_eq!(at_rest(&pool, &mut snapshooter, 1, 2), first + 1);
+    }
+
+    /// L3: replicas take only what is of the epoch in force, so an idle volume that goes on in a
+    /// new one needs one more snapshot.
+    #[test]
+    fn a_new_epoch_gets_a_snapshot_of_its_own() {
+        let (pool, mut snapshooter) = (fake(), Snapshooter::default());
+        at_rest(&pool, &mut snapshooter, 1, 0);
+        pool.continue_live(UID.into(), Epoch(2)).unwrap();
+        at_rest(&pool, &mut snapshooter, 2, 0);
+        let newest = pool.volume(UID.into()).unwrap().state.newest().unwrap().id;
+        assert_eq!((newest.epoch.0, newest.seq.0), (2, 1));
     }
 
     /// A container that writes nothing ships nothing; the first byte it writes is noticed. If a

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_storage::SnapshotInfo;
@@ -14,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
+use crate::replicate::Shipment;
 use crate::replicate::prune::{Acked, Bases};
 use crate::replicate::snapshot::Snapshooter;
 use crate::replicate::target;
@@ -34,6 +36,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
     let mut source = Source {
         context: context.clone(),
         uid,
+        shipment: shipment.clone(),
         snapshooter: Snapshooter::default(),
         latest: watch::Sender::new(None),
         bases: Arc::default(),
@@ -64,6 +67,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
 struct Source {
     context: Arc<Context>,
     uid: ContainerUid,
+    shipment: Arc<Shipment>,
     snapshooter: Snapshooter,
     latest: watch::Sender<Option<Latest>>,
     bases: Arc<Bases>,
@@ -89,12 +93,15 @@ impl Source {
         self.keep_targets(assigned);
         let mountpoint = self.context.mountpoint(self.uid);
         let (freezer, epoch, uid) = (self.context.freezer(), assigned.chain.epoch, self.uid);
+        // Read before the volume is looked at: what counts it later came to rest later.
+        let rests = self.shipment.rests.load(Ordering::SeqCst);
         let mut snapshooter = std::mem::take(&mut self.snapshooter);
         let (pool, running) = (parts.pool.clone(), parts.clone());
         let work = move || {
-            let result = snapshooter.round(&*pool, uid, epoch, &mountpoint, &freezer, || {
-                running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
-            });
+            let result =
+                snapshooter.round(&*pool, (uid, epoch, rests), &mountpoint, &freezer, || {
+                    running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
+                });
             Ok::<_, AgentError>((snapshooter, result))
         };
         let (snapshooter, result) = blocking(work).await?;
