@@ -37,8 +37,11 @@ fn plan_one(
         replicas.extend(new.into_iter().take(wanted - counted));
     } else if replicas.len() > wanted && replicas.iter().all(|id| is_current(state, container, *id))
     {
-        // Every copy is good, so dropping the last one loses nothing (I18).
-        replicas.pop_last();
+        // Every copy is good, so dropping one loses nothing (I18), unless its node also keeps what
+        // it never shipped: that yields to a person alone (I21).
+        let plain = |id: &&NodeId| !keeps_diverged(state, container, **id);
+        let surplus = replicas.iter().rfind(plain).copied();
+        surplus.inspect(|id| drop(replicas.remove(id)));
     }
     (replicas != container.replicas).then_some(SetReplicas {
         uid: container.uid,
@@ -53,6 +56,11 @@ fn gone_for_long(state: &State, id: NodeId, now: TimestampMs) -> bool {
         Some(NodeLife::Up | NodeLife::New) => false,
         None => true,
     }
+}
+
+/// Whether the node keeps data of the container that is on no other.
+fn keeps_diverged(state: &State, container: &Container, id: NodeId) -> bool {
+    state.diverged.values().any(|kept| kept.uid == container.uid && kept.node == id)
 }
 
 /// Whether the node is up and known to hold a snapshot of the present epoch.
@@ -98,5 +106,21 @@ mod tests {
         }
         let plan = plan_replicas(&state, &seen, TimestampMs(0));
         assert_eq!(plan[0].replicas, [NodeId(2)].into());
+
+        // I21: its volume would go with the tail that it keeps.
+        let kept = holdfast_core::Diverged {
+            uid,
+            container: "web".parse().unwrap(),
+            node: NodeId(3),
+            epoch: holdfast_types::Epoch(1),
+            changed_bytes: 1,
+            kept: TimestampMs(0),
+        };
+        state.diverged.insert(snapshot(uid, 1, 9).uuid, kept.clone());
+        let plan = plan_replicas(&state, &seen, TimestampMs(0));
+        assert_eq!(plan[0].replicas, [NodeId(3)].into());
+        let also = holdfast_core::Diverged { node: NodeId(2), ..kept };
+        state.diverged.insert(snapshot(uid, 1, 8).uuid, also);
+        assert!(plan_replicas(&state, &seen, TimestampMs(0)).is_empty());
     }
 }

@@ -95,8 +95,13 @@ pub fn decide(
 ) -> TakeoverDecision {
     let approved = container.hold.as_ref().is_some_and(|hold| hold.approved);
     let on_chain = sealed.iter().filter(|copy| container.on_chain(&copy.id));
-    let best =
-        on_chain.max_by_key(|copy| (copy.id.order(), Reverse(copy.age_ms), Reverse(copy.node)));
+    // A copy that was told to go may be gone before it is promoted: it serves only if no other does.
+    let stays = |copy: &&SealedCopy| container.replicas.contains(&copy.node);
+    let (staying, going): (Vec<&SealedCopy>, Vec<&SealedCopy>) = on_chain.partition(stays);
+    let known = if staying.is_empty() { going } else { staying };
+    let best = known
+        .into_iter()
+        .max_by_key(|copy| (copy.id.order(), Reverse(copy.age_ms), Reverse(copy.node)));
     let Some(best) = best else {
         let reason = format!("no live node holds a copy; {}", absent(state, container));
         return TakeoverDecision::Hold { reason };
@@ -170,6 +175,23 @@ mod tests {
         let mut reversed = sealed;
         reversed.reverse();
         assert_eq!(decide(&state, web, &reversed, TimestampMs(10_000)), decision);
+    }
+
+    /// I18: a copy that was told to go is not chosen over one that stays; if it is all there is, it
+    /// is.
+    #[test]
+    fn a_copy_on_its_way_out_is_the_last_choice() {
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2], |_| {});
+        lose(&mut state, 1);
+        let web = &state.containers[&uid];
+        let sealed = [copy(uid, 2, 1, 7, 900), copy(uid, 3, 1, 8, 400)];
+        let to = |sealed: &[SealedCopy]| match decide(&state, web, sealed, TimestampMs(10_000)) {
+            TakeoverDecision::Take { to, .. } => to,
+            TakeoverDecision::Hold { reason } => panic!("{reason}"),
+        };
+        assert_eq!(to(&sealed), NodeId(2));
+        assert_eq!(to(&sealed[1..]), NodeId(3));
     }
 
     /// I22: older than promised goes ahead only with a person's word.
