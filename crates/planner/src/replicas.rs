@@ -41,7 +41,7 @@ fn plan_one(
         // it never shipped: that yields to a person alone (I21).
         let plain = |id: &&NodeId| !keeps_diverged(state, container, **id);
         let surplus = replicas.iter().rfind(plain).copied();
-        surplus.inspect(|id| drop(replicas.remove(id)));
+        replicas.retain(|id| Some(*id) != surplus);
     }
     (replicas != container.replicas).then_some(SetReplicas {
         uid: container.uid,
