@@ -157,8 +157,13 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
     }
     for node in &image.ship_to {
         let Some(peer) = context.peer(*node) else { continue };
-        ship(context, &peer.address, &snapshot, boottime_ms(), Vec::new()).await?;
-        info!(image = %image.uid, node = %peer.name, "image shipped");
+        // One that cannot be reached does not keep the image from the others.
+        match ship(context, &peer.address, &snapshot, boottime_ms(), Vec::new()).await {
+            Ok(_) => info!(image = %image.uid, node = %peer.name, "image shipped"),
+            Err(error) => {
+                debug!(image = %image.uid, node = %peer.name, error = %error.line(), "not shipped yet");
+            }
+        }
     }
     Ok(())
 }

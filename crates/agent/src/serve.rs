@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{debug, info, warn};
 
 use crate::agent::Parts;
-use crate::clock::boottime_ms;
+use crate::clock::{boottime_ms, meant_ms};
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 
@@ -70,7 +70,9 @@ impl PeerApi {
         self.may_receive(&id)?;
         let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
         let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
-        blocking(move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates))).await
+        let choose = move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates));
+        let chosen = blocking(choose).await?;
+        Ok(OfferResponse { clock_ms: boottime_ms(), ..chosen })
     }
 
     async fn take_in(&self, mut stream: Streaming<ReceiveRequest>) -> Result<(), AgentError> {
@@ -82,7 +84,7 @@ impl PeerApi {
         let parts = self.parts(&start.cluster_id)?;
         let offer = offer_of(&start)?;
         self.may_receive(&offer.snapshot)?;
-        let as_of_ms = arrived_ms.saturating_sub(start.age_ms);
+        let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
         let pool = parts.pool.clone();
         let begin = blocking(move || pool.begin_receive(&offer)).await?;
         if let Begin::Receive(receiver) = begin {
@@ -140,6 +142,7 @@ impl PeerApi {
     }
 
     fn restamp_all(&self, request: &RestampRequest) -> Result<RestampResponse, AgentError> {
+        let arrived_ms = boottime_ms();
         let parts = self.parts(&request.cluster_id)?;
         let mut held = Vec::with_capacity(request.items.len());
         for item in &request.items {
@@ -149,11 +152,14 @@ impl PeerApi {
             let newest = state.ok().filter(|s| s.live.is_none()).and_then(|s| s.newest().cloned());
             let is_it = newest.is_some_and(|s| s.id.uuid == uuid && s.id.epoch.0 == item.epoch);
             if is_it {
-                self.context.holdings.stamp(volume, uuid, item.age_ms);
+                let (clock_ms, since_ms) = (request.clock_ms, request.since_ms);
+                let as_of_ms = meant_ms(arrived_ms, item.age_ms, clock_ms, since_ms);
+                let age_ms = boottime_ms().saturating_sub(as_of_ms);
+                self.context.holdings.stamp(volume, uuid, age_ms);
             }
             held.push(is_it);
         }
-        Ok(RestampResponse { held })
+        Ok(RestampResponse { held, clock_ms: boottime_ms() })
     }
 
     async fn sync(&self, request: SyncNowRequest) -> Result<SyncNowResponse, AgentError> {
@@ -238,11 +244,11 @@ fn choose(pool: &dyn Pool, id: &SnapshotId, candidates: &[SnapshotUuid]) -> Offe
         && partial.base.is_none_or(|base| candidates.contains(&base))
     {
         let base = partial.base.map(|b| b.to_bytes().into()).unwrap_or_default();
-        return OfferResponse { already_there: false, base, resume_at: partial.synced };
+        return OfferResponse { base, resume_at: partial.synced, ..Default::default() };
     }
     let here = |uuid: &&SnapshotUuid| pool.hold(**uuid).is_ok();
     let base = candidates.iter().find(here).map(|b| b.to_bytes().into()).unwrap_or_default();
-    OfferResponse { already_there: false, base, resume_at: 0 }
+    OfferResponse { base, ..Default::default() }
 }
 
 fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {

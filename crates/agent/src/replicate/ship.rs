@@ -13,7 +13,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
 
-use crate::clock::boottime_ms;
+use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 
@@ -52,14 +52,14 @@ pub(crate) fn candidates(
     bases
 }
 
-/// Offers the snapshot, and streams what the node lacks of it.
+/// Offers the snapshot, and streams what the node lacks of it. Returns the node's clock.
 pub(crate) async fn ship(
     context: &Context,
     address: &str,
     snapshot: &SnapshotInfo,
     as_of_ms: u64,
     bases: Vec<SnapshotUuid>,
-) -> Result<(), AgentError> {
+) -> Result<PeerClock, AgentError> {
     let parts = context.parts().ok_or(AgentError::Starting)?;
     let mut peer = context.peers.at(address)?;
     let cluster_id: bytes::Bytes = context.config.identity.cluster.to_bytes().into();
@@ -73,6 +73,7 @@ pub(crate) async fn ship(
         .map_err(|_| AgentError::NotSynced)?
         .map_err(RemoteError::from)?
         .into_inner();
+    let clock = PeerClock::heard(answer.clock_ms);
     let base = match answer.base.is_empty() {
         true => None,
         false => Some(
@@ -88,6 +89,8 @@ pub(crate) async fn ship(
         age_ms: boottime_ms().saturating_sub(as_of_ms),
         size_bytes: snapshot.size.bytes(),
         taken_ms: snapshot.taken.0,
+        clock_ms: clock.clock_ms,
+        since_ms: clock.since_ms(),
     };
     let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
     let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };
@@ -115,7 +118,7 @@ pub(crate) async fn ship(
     sent.map_err(RemoteError::from)?;
     let bytes = read?;
     info!(volume = %snapshot.id.volume, seq = %snapshot.id.seq, %address, bytes, delta = base.is_some(), "shipped");
-    Ok(())
+    Ok(clock)
 }
 
 /// Returns when nothing has moved for too long.

@@ -130,6 +130,7 @@ impl Source {
                     node,
                     latest: self.latest.subscribe(),
                     bases: self.bases.clone(),
+                    clock: None,
                 };
                 tokio::spawn(target.run())
             });

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::internal::{RestampItem, RestampRequest};
-use holdfast_types::{ContainerUid, NodeId, SnapshotUuid};
+use holdfast_types::{ContainerUid, NodeId};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::clock::boottime_ms;
+use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::replicate::prune::Bases;
@@ -28,6 +28,8 @@ pub(crate) struct Target {
     pub(crate) node: NodeId,
     pub(crate) latest: watch::Receiver<Option<Latest>>,
     pub(crate) bases: Arc<Bases>,
+    /// The replica's clock, once it has answered.
+    pub(crate) clock: Option<PeerClock>,
 }
 
 impl Target {
@@ -60,12 +62,18 @@ impl Target {
         }
     }
 
-    async fn bring(&self, latest: &Latest, address: &str) -> Result<(), AgentError> {
+    async fn bring(&mut self, latest: &Latest, address: &str) -> Result<(), AgentError> {
         let uuid = latest.snapshot.id.uuid;
         let has_it = self.bases.of(self.node) == Some(uuid);
-        if !(has_it && self.restamp(latest, uuid, address).await?) {
-            self.send(latest, address).await?;
-        }
+        let clock = self.clock.filter(|_| has_it);
+        let restamped = match clock {
+            Some(clock) => self.restamp(latest, clock, address).await?,
+            None => None,
+        };
+        self.clock = match restamped {
+            Some(clock) => Some(clock),
+            None => Some(self.send(latest, address).await?),
+        };
         self.bases.acknowledge(self.node, uuid);
         let as_of_ms = latest.as_of_ms;
         let shipment = self.context.shipments.of(self.uid);
@@ -79,24 +87,29 @@ impl Target {
         Ok(())
     }
 
-    /// Vouches for the snapshot that the replica has. Returns whether it still has it.
+    /// Vouches for the snapshot that the replica has. Returns its clock if it still has it.
     async fn restamp(
         &self,
         latest: &Latest,
-        uuid: SnapshotUuid,
+        clock: PeerClock,
         address: &str,
-    ) -> Result<bool, AgentError> {
+    ) -> Result<Option<PeerClock>, AgentError> {
         let item = RestampItem {
             volume: self.uid.to_bytes().into(),
             epoch: latest.snapshot.id.epoch.0,
-            snapshot: uuid.to_bytes().into(),
+            snapshot: latest.snapshot.id.uuid.to_bytes().into(),
             age_ms: boottime_ms().saturating_sub(latest.as_of_ms),
         };
         let cluster_id = self.context.config.identity.cluster.to_bytes().into();
-        let request = RestampRequest { cluster_id, items: vec![item] };
+        let (clock_ms, since_ms) = (clock.clock_ms, clock.since_ms());
+        let request = RestampRequest { cluster_id, items: vec![item], clock_ms, since_ms };
         let mut peer = self.context.peers.at(address)?;
         match tokio::time::timeout(RESTAMP_LIMIT, peer.restamp(request)).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner().held.first().copied().unwrap_or(false)),
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                let held = answer.held.first() == Some(&true);
+                Ok(held.then(|| PeerClock::heard(answer.clock_ms)))
+            }
             Ok(Err(status)) => Err(holdfast_proto::RemoteError::from(status).into()),
             Err(_) => {
                 self.context.peers.drop_channel(address);
@@ -105,7 +118,7 @@ impl Target {
         }
     }
 
-    async fn send(&self, latest: &Latest, address: &str) -> Result<(), AgentError> {
+    async fn send(&self, latest: &Latest, address: &str) -> Result<PeerClock, AgentError> {
         let parts = self.context.parts().ok_or(AgentError::Starting)?;
         let view = self.context.view().ok_or(AgentError::Starting)?;
         let mine = view.assigned.iter().find(|a| a.uid == self.uid);

@@ -238,6 +238,9 @@ pub struct OfferResponse {
     /// A transfer of the same snapshot on that base goes on here; 0 begins anew.
     #[prost(uint64, tag = "3")]
     pub resume_at: u64,
+    /// This node's CLOCK_BOOTTIME at the answer.
+    #[prost(uint64, tag = "4")]
+    pub clock_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiveRequest {
@@ -272,6 +275,12 @@ pub struct ReceiveStart {
     pub size_bytes: u64,
     #[prost(uint64, tag = "7")]
     pub taken_ms: u64,
+    /// The receiver's CLOCK_BOOTTIME as its last answer told it; 0 if there was none.
+    #[prost(uint64, tag = "8")]
+    pub clock_ms: u64,
+    /// How long ago the receiver's answer that carried `clock_ms` came, on the sender's clock.
+    #[prost(uint64, tag = "9")]
+    pub since_ms: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiveResponse {}
@@ -281,6 +290,12 @@ pub struct RestampRequest {
     pub cluster_id: ::prost::bytes::Bytes,
     #[prost(message, repeated, tag = "2")]
     pub items: ::prost::alloc::vec::Vec<RestampItem>,
+    /// The receiver's CLOCK_BOOTTIME as its last answer told it; 0 if there was none.
+    #[prost(uint64, tag = "3")]
+    pub clock_ms: u64,
+    /// How long ago the receiver's answer that carried `clock_ms` came, on the sender's clock.
+    #[prost(uint64, tag = "4")]
+    pub since_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestampItem {
@@ -298,6 +313,9 @@ pub struct RestampResponse {
     /// For each item in order: whether the snapshot is held.
     #[prost(bool, repeated, tag = "1")]
     pub held: ::prost::alloc::vec::Vec<bool>,
+    /// This node's CLOCK_BOOTTIME at the answer.
+    #[prost(uint64, tag = "2")]
+    pub clock_ms: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SyncNowRequest {
