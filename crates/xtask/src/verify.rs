@@ -35,7 +35,7 @@ pub(crate) enum Check {
     Arrows,
     /// Names, versions and inherited settings of every manifest.
     Manifests,
-    /// What README.md and its neighbours point at exists.
+    /// What README.md and its neighbours point at exists, and every error code is explained.
     Documents,
     /// The generated code is what proto/ generates.
     Codegen,
@@ -91,7 +91,7 @@ impl Check {
             Check::Fmt => run::succeed(run::cargo(root).args(["fmt", "--all", "--check"]))?,
             Check::Arrows => none(arrows::violations(&Workspace::read(root)?))?,
             Check::Manifests => none(manifests::violations(root, &Workspace::read(root)?)?)?,
-            Check::Documents => none(documents::dangling(root)?)?,
+            Check::Documents => none(documents::violations(root)?)?,
             Check::Codegen => none(codegen::stale(root)?)?,
             Check::Clippy => run::succeed(run::cargo(root).args(CLIPPY))?,
             Check::Doc => {
