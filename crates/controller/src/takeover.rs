@@ -56,12 +56,14 @@ async fn round<P: Ports>(
     let held = |c: &Container| c.hold.is_some() && !approved(c);
     let of = |case: &TakeoverCase| state.containers.get(&case.uid);
     let may_go = |case: &&TakeoverCase| match &brake {
-        Brake::Off => true,
+        // What a landslide held, or a person refused, does not go by itself when the minute is over.
+        Brake::Off => !of(case).is_some_and(waits_for_person),
         Brake::Wait { .. } | Brake::Hold { .. } => of(case).is_some_and(approved),
     };
     if let Brake::Hold { reason } = &brake {
-        for case in open.iter().filter(|case| of(case).is_some_and(|c| c.hold.is_none())) {
-            hold(ports, case, reason.clone()).await;
+        let unbraked = |c: &Container| c.hold.as_ref().is_none_or(|h| !h.for_person && !h.approved);
+        for case in open.iter().filter(|case| of(case).is_some_and(unbraked)) {
+            hold(ports, case, reason.clone(), true).await;
         }
     }
     let going: Vec<_> = open.iter().filter(may_go).collect();
@@ -127,7 +129,7 @@ async fn settle<P: Ports>(
     match decide(state, container, &copies, asked) {
         // Every entry wakes this loop: one for each look at a held case would never end.
         TakeoverDecision::Hold { .. } if container.hold.is_some() => {}
-        TakeoverDecision::Hold { reason } => hold(ports, case, reason).await,
+        TakeoverDecision::Hold { reason } => hold(ports, case, reason, false).await,
         TakeoverDecision::Take { to, branch, data_as_of } => {
             let command = TakeOver {
                 uid: case.uid,
@@ -145,9 +147,13 @@ async fn settle<P: Ports>(
     }
 }
 
-async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, reason: String) {
+fn waits_for_person(container: &Container) -> bool {
+    container.hold.as_ref().is_some_and(|hold| hold.for_person && !hold.approved)
+}
+
+async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, reason: String, for_person: bool) {
     let uid: ContainerUid = case.uid;
-    let command = HoldTakeover { uid, epoch: case.epoch, reason };
+    let command = HoldTakeover { uid, epoch: case.epoch, reason, for_person };
     if let Err(error) = ports.propose(Command::HoldTakeover(command)).await {
         warn!(container = %uid, %error, "the hold could not be recorded");
     }
@@ -203,13 +209,36 @@ mod tests {
         let uid = add_container(&mut state, 1, &[2]);
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
-            let hold =
-                holdfast_core::Hold { since: TimestampMs(0), reason: "none".into(), approved };
+            let hold = holdfast_core::Hold {
+                since: TimestampMs(0),
+                reason: "none".into(),
+                approved,
+                for_person: false,
+            };
             state.containers.get_mut(&uid).unwrap().hold = Some(hold);
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), Vec::new());
             one_round(&ports);
             assert!(ports.proposed().is_empty(), "approved: {approved}");
+        }
+    }
+
+    /// A landslide's takeovers, and those that a person refused, went by themselves once the minute
+    /// of the brake was over.
+    #[test]
+    fn what_waits_for_a_person_does_not_go_by_itself() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[2]);
+        crate::testing::lose(&mut state, 1);
+        for approved in [false, true] {
+            let since = TimestampMs(0);
+            let hold =
+                holdfast_core::Hold { since, reason: "x".into(), approved, for_person: true };
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+            let mut ports = FakePorts::new(state.clone());
+            ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+            one_round(&ports);
+            assert_eq!(ports.proposed().len(), usize::from(approved));
         }
     }
 

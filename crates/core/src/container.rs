@@ -30,6 +30,9 @@ pub struct Hold {
     pub reason: String,
     /// A person said to go ahead with the best copy there is.
     pub approved: bool,
+    /// Only a person's word ends it: a better copy alone does not.
+    #[serde(default)]
+    pub for_person: bool,
 }
 
 /// One container.

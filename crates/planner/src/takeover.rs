@@ -213,6 +213,7 @@ mod tests {
             since: TimestampMs(0),
             reason: String::new(),
             approved: true,
+            for_person: false,
         });
         let decision = decide(&state, &state.containers[&uid], &sealed, TimestampMs(0));
         assert!(matches!(decision, TakeoverDecision::Take { .. }));

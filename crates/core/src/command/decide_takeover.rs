@@ -24,6 +24,7 @@ impl DecideTakeover {
             return Err(Refusal::new(Code::WrongState, message));
         };
         hold.approved = self.approve;
+        hold.for_person |= !self.approve;
         container.revision = change.revision;
         let (kind, word) = match self.approve {
             true => ("takeover-approved", "approved"),
@@ -39,8 +40,8 @@ impl DecideTakeover {
 #[cfg(test)]
 mod tests {
     use crate::testing::World;
-    use crate::{Command, DecideTakeover};
-    use holdfast_types::Code;
+    use crate::{Command, DecideTakeover, HoldTakeover};
+    use holdfast_types::{Code, Epoch};
 
     #[test]
     fn only_a_held_takeover_can_be_decided() {
@@ -48,5 +49,20 @@ mod tests {
         let uid = world.container("web", 1, &[2]);
         let decide = Command::DecideTakeover(DecideTakeover { uid, approve: true });
         assert_eq!(world.refused(decide), Code::WrongState);
+    }
+
+    /// A refused takeover went by itself as soon as a copy was good enough.
+    #[test]
+    fn a_refused_takeover_waits_for_a_persons_word() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        let (epoch, reason) = (Epoch(1), "old".into());
+        let hold = HoldTakeover { uid, epoch, reason, for_person: false };
+        world.ok(Command::HoldTakeover(hold));
+        for approve in [false, true] {
+            world.ok(Command::DecideTakeover(DecideTakeover { uid, approve }));
+            let hold = world.state.containers[&uid].hold.as_ref().unwrap();
+            assert!(hold.for_person && hold.approved == approve);
+        }
     }
 }

@@ -59,7 +59,12 @@ mod tests {
         let mut world = World::three_nodes();
         let uid = world.container("web", 1, &[2]);
         let reason = "too old".to_owned();
-        world.ok(Command::HoldTakeover(HoldTakeover { uid, epoch: Epoch(1), reason }));
+        world.ok(Command::HoldTakeover(HoldTakeover {
+            uid,
+            epoch: Epoch(1),
+            reason,
+            for_person: true,
+        }));
         world.ok(Command::RegisterNode(RegisterNode { node: NodeId(1) }));
         assert_eq!(world.state.containers[&uid].hold, None);
     }
