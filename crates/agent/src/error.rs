@@ -51,6 +51,14 @@ pub enum AgentError {
     /// No replica became current in time.
     #[error("no replica of the container became current in time")]
     NotSynced,
+    /// The guardian may take longer to stop everything than the cluster waits for it.
+    #[error("the guardian's fence budget is {own_ms} ms, the cluster's {agreed_ms} ms")]
+    Budget {
+        /// The guardian's.
+        own_ms: u64,
+        /// What the cluster counts on.
+        agreed_ms: u64,
+    },
     /// A task of ours ended early.
     #[error("a task of the agent ended early")]
     Ended,
@@ -67,6 +75,7 @@ impl AgentError {
             Self::Image(e) => e.code(),
             Self::Remote(e) => e.code(),
             Self::Field(e) => e.code(),
+            Self::Budget { .. } => Code::Config,
             Self::WrongCluster => Code::WrongCluster,
             Self::Starting => Code::Unavailable,
             Self::NotHere { .. } => Code::WrongState,

@@ -163,7 +163,7 @@ impl Keeper {
             Ok(held_ns) => held_ns,
             Err(AgentError::Guardian(error)) if error.is_fenced() => {
                 self.context.fenced();
-                match self.may_thaw(&lease).await? {
+                match self.may_thaw(&lease, grant.fence_budget_ms).await? {
                     true => self.context.guardian.thaw(sent_ns, deadline_ns).await?,
                     false => return Ok(()),
                 }
@@ -179,17 +179,29 @@ impl Keeper {
 
     /// Kills what is not this node's any more, by a view that has reached the grant; only then may
     /// the rest thaw (rule 5).
-    async fn may_thaw(&self, lease: &LeaseState) -> Result<bool, AgentError> {
+    async fn may_thaw(&self, lease: &LeaseState, fence_budget_ms: u64) -> Result<bool, AgentError> {
         let Some(parts) = self.context.parts() else { return Ok(false) };
         let Some(view) = self.context.view() else { return Ok(false) };
         if !lease.view_is_fresh(&view) {
             return Ok(false);
         }
+        self.check_budget(fence_budget_ms).await?;
         let starts = self.context.starts.clone();
         crate::error::blocking(move || {
             crate::strangers::kill(&*parts.pool, &*parts.runtime, &starts, &view)
         })
         .await?;
         Ok(true)
+    }
+
+    /// The cluster waits for `F` before it takes over. A guardian that takes longer would be too
+    /// late; each starts fenced, so each comes by here.
+    async fn check_budget(&self, agreed_ms: u64) -> Result<(), AgentError> {
+        let guardian = self.context.guardian.clone();
+        let status = crate::error::blocking(move || guardian.status_blocking()).await?;
+        match status.fence_budget_ms <= agreed_ms {
+            true => Ok(()),
+            false => Err(AgentError::Budget { own_ms: status.fence_budget_ms, agreed_ms }),
+        }
     }
 }
