@@ -48,6 +48,18 @@ pub enum Evidence {
     Relinquished,
 }
 
+impl Evidence {
+    /// Its numbers, as fields of an event.
+    pub(crate) fn figures(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Silence { silent_ms, required_ms } => {
+                vec![("silent_ms", silent_ms.to_string()), ("required_ms", required_ms.to_string())]
+            }
+            Self::Relinquished => Vec::new(),
+        }
+    }
+}
+
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

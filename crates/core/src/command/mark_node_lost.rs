@@ -39,6 +39,7 @@ impl MarkNodeLost {
             ("incarnation", self.incarnation.to_string()),
             ("evidence", self.evidence.to_string()),
         ];
+        let fields = fields.into_iter().chain(self.evidence.figures());
         change.node_event("node-lost", self.node, message, fields);
         Ok(Outcome::Done)
     }
@@ -46,8 +47,10 @@ impl MarkNodeLost {
 
 #[cfg(test)]
 mod tests {
+    use super::MarkNodeLost;
     use crate::testing::{World, lost, register};
-    use holdfast_types::{Code, NodeId};
+    use crate::{Command, Evidence};
+    use holdfast_types::{Code, Incarnation, NodeId};
 
     /// Rule 4: the loss names a life; a node that registered anew in the meantime is not lost.
     #[test]
@@ -58,5 +61,19 @@ mod tests {
         assert!(world.state.nodes[&NodeId(2)].is_up());
         world.ok(lost(2, 2));
         assert!(!world.state.nodes[&NodeId(2)].is_up());
+    }
+
+    /// Every loss records its evidence, for scripts as well.
+    #[test]
+    fn the_event_of_a_loss_by_silence_says_how_long_it_was() {
+        let mut world = World::three_nodes();
+        world.ok(Command::MarkNodeLost(MarkNodeLost {
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+            evidence: Evidence::Silence { silent_ms: 4_300, required_ms: 4_281 },
+        }));
+        let event = world.state.events.back().unwrap();
+        assert_eq!((event.kind.as_str(), &event.fields["silent_ms"][..]), ("node-lost", "4300"));
+        assert_eq!(event.fields["required_ms"], "4281");
     }
 }

@@ -99,13 +99,7 @@ impl Account {
 
 fn silence(event: &v1::Event) -> Option<Silence> {
     let number = |key: &str| event.fields.get(key).and_then(|text| text.parse().ok());
-    if let (Some(silent_ms), Some(required_ms)) = (number("silent_ms"), number("required_ms")) {
-        return Some(Silence { silent_ms, required_ms });
-    }
-    // "silent for 4300 ms, 4281 ms required"
-    let evidence = event.fields.get("evidence")?;
-    let mut numbers = evidence.split(' ').filter_map(|word| word.parse().ok());
-    Some(Silence { silent_ms: numbers.next()?, required_ms: numbers.next()? })
+    Some(Silence { silent_ms: number("silent_ms")?, required_ms: number("required_ms")? })
 }
 
 #[cfg(test)]
@@ -125,7 +119,7 @@ mod tests {
 
     #[test]
     fn the_events_of_a_takeover_are_read() {
-        let evidence = [("evidence", "silent for 4300 ms, 4281 ms required")];
+        let evidence = [("silent_ms", "4300"), ("required_ms", "4281")];
         let moved = [("to", "n3"), ("data_as_of_ms", "900")];
         let events = [
             event("container-running", 500, "n2", &[]),
