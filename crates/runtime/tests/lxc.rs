@@ -432,6 +432,28 @@ impl Drop for FrozenAncestor {
     }
 }
 
+/// I8: a start that a freeze holds back runs nothing of its container yet, and would after the thaw.
+#[test]
+fn a_start_that_a_freeze_holds_back_is_found_and_killed() {
+    let node = Node::new();
+    let uid = ContainerUid::generate();
+    let protected = node.cgroups("protected").remove(0);
+    let helper = protected.join(format!("{uid}.helper"));
+    fs::create_dir(&helper).unwrap();
+    let mut program = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    fs::write(helper.join("cgroup.procs"), program.id().to_string()).unwrap();
+    fs::write(protected.join("cgroup.freeze"), "1").unwrap();
+    let found = (node.runtime.list().unwrap().len(), node.runtime.entered().unwrap());
+    let killed = node.runtime.kill(uid);
+    fs::write(protected.join("cgroup.freeze"), "0").unwrap();
+    let ended = program.kill().and_then(|()| program.wait());
+    killed.unwrap();
+    ended.unwrap();
+    assert_eq!(found, (0, [uid].into()));
+    assert!(node.runtime.entered().unwrap().is_empty());
+    assert_nothing_left(&node, uid);
+}
+
 /// L4: no cgroup in any hierarchy, and so no process.
 fn assert_nothing_left(node: &Node, uid: ContainerUid) {
     for side in ["protected", "pinned"] {
