@@ -89,7 +89,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { heartbeat_ms: 200, election_min_ms: 400, election_max_ms: 600, deadline_ms: 4_500 }
+        Self { heartbeat_ms: 250, election_min_ms: 400, election_max_ms: 600, deadline_ms: 4_500 }
     }
 }
 
