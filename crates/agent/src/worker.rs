@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use holdfast_network::{AttachSpec, LinkNames, Outcome};
 use holdfast_reconcile::{Action, Duty, Gate, Observed, next};
+use holdfast_runtime::RuntimeError;
 use holdfast_types::{
     AssignedView, Code, ContainerUid, DesiredState, Epoch, NodeView, Protection, Report, RunState,
 };
@@ -119,6 +120,7 @@ impl Worker {
             match self.execute(&view, duty, step.action).await {
                 Ok(()) => {}
                 Err(error) => {
+                    let is_start = is_start && counts(&error);
                     self.fail(duty, is_start.then(|| error.line()), &error);
                     // A failed start is told to the cluster; the rest is tried again later.
                     if !is_start {
@@ -357,10 +359,28 @@ fn duty(view: &NodeView, uid: ContainerUid) -> Duty<'_> {
     }
 }
 
+/// Whether it was the container that could not start, and not the lease that ended meanwhile.
+fn counts(error: &AgentError) -> bool {
+    !matches!(error, AgentError::Runtime(RuntimeError::Frozen(_)))
+}
+
 /// The assignment that a failure belongs to.
 fn about(duty: Duty<'_>) -> Option<(Epoch, DesiredState)> {
     match duty {
         Duty::Assigned(view) => Some((view.chain.epoch, view.desired)),
         Duty::Replica(_) | Duty::Remove(_) | Duty::None(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A fence during a start failed the operation that waited for it.
+    #[test]
+    fn a_start_into_a_fence_is_no_failure_of_the_container() {
+        let uid = ContainerUid(uuid::Uuid::from_u128(1));
+        assert!(!counts(&AgentError::Runtime(RuntimeError::Frozen(uid))));
+        assert!(counts(&AgentError::Ended));
     }
 }
