@@ -16,6 +16,8 @@ pub(super) async fn answer(
     request: HeartbeatRequest,
 ) -> Result<HeartbeatResponse, Fault> {
     let (id, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
+    // Ages in it are as of when it was sent; the round may take long.
+    let arrived_ms = clock::boottime_ms();
     let sighting = sighting(request)?;
     lead.raft.read_index().await?;
     // The round proves that this node leads now; the table must be that of the same reign.
@@ -25,8 +27,7 @@ pub(super) async fn answer(
     }
     let latest = || lead.raft.state().nodes.get(&id).cloned();
     lead.leadership.grant(id, incarnation, clock::boottime_ms, latest)?;
-    let now_ms = clock::boottime_ms();
-    let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, now_ms);
+    let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, arrived_ms);
     let state = lead.raft.state();
     let lease = state.cluster()?.lease;
     let node = state.node(id)?;
