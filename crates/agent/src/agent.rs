@@ -1,13 +1,11 @@
 //! The agent's handle.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use holdfast_network::Network;
 use holdfast_runtime::{ExecRequest, ExecSession, Runtime};
 use holdfast_storage::Pool;
-use holdfast_types::{ByteSize, ContainerUid, ImageUid, Incarnation};
+use holdfast_types::{ByteSize, ContainerUid, ImageUid};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -74,11 +72,6 @@ pub struct AgentHandle {
 }
 
 impl AgentHandle {
-    /// The node's present life; none between two.
-    pub fn incarnation(&self) -> Option<Incarnation> {
-        Some(self.context.incarnation()).filter(|i| *i != Incarnation(0))
-    }
-
     /// Whether the guardian holds a live lease.
     pub fn is_leased(&self) -> bool {
         self.context.watch_lease().borrow().deadline_ns > holdfast_fence::boottime_ns()
@@ -118,20 +111,5 @@ impl AgentHandle {
     ) -> Result<Vec<u8>, AgentError> {
         let parts = self.context.parts().ok_or(AgentError::Starting)?;
         blocking(move || parts.runtime.console_tail(uid, max_bytes)).await
-    }
-
-    /// Gives up the lease before a planned end: returns once everything protected has stopped.
-    pub async fn relinquish(&self) -> Result<(), AgentError> {
-        self.context.guardian.relinquish().await.map(drop)
-    }
-
-    /// Where the volumes are mounted.
-    pub fn mounts_dir(&self) -> PathBuf {
-        self.context.config.data_dir.join("mounts")
-    }
-
-    /// Ships what was written before the call, and returns when a replica has it.
-    pub async fn sync_now(&self, uid: ContainerUid, limit: Duration) -> Result<(), AgentError> {
-        crate::replicate::sync_now(&self.context, uid, limit).await.map(drop)
     }
 }

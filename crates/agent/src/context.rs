@@ -17,7 +17,6 @@ use crate::holdings::Holdings;
 use crate::leader::LeaderClient;
 use crate::peers::Peers;
 use crate::replicate::Shipments;
-use crate::report::Reporter;
 use crate::strangers::Starts;
 
 /// Which stream of views is the one to follow.
@@ -34,7 +33,6 @@ pub(crate) struct Context {
     pub(crate) guardian: Guardian,
     pub(crate) holdings: Holdings,
     pub(crate) peers: Peers,
-    pub(crate) reporter: Reporter,
     pub(crate) shipments: Shipments,
     pub(crate) starts: Starts,
     parts: OnceLock<Arc<Parts>>,
@@ -51,7 +49,6 @@ impl Context {
             guardian: Guardian::new(config.guardian_socket.clone()),
             holdings: Holdings::default(),
             peers: Peers::default(),
-            reporter: Reporter::default(),
             shipments: Shipments::default(),
             starts: Starts::default(),
             parts: OnceLock::new(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_fence::protocol::{FenceRecord, Status};
+use holdfast_fence::protocol::Status;
 use holdfast_fence::{GuardianClient, GuardianError};
 
 use crate::error::{AgentError, blocking};
@@ -28,11 +28,6 @@ impl Guardian {
     /// Begins a lease; what this node no longer owns was killed before.
     pub(crate) async fn thaw(&self, sent_ns: u64, deadline_ns: u64) -> Result<u64, AgentError> {
         self.call(move |client| client.thaw(sent_ns, deadline_ns)).await
-    }
-
-    /// Ends the lease now.
-    pub(crate) async fn relinquish(&self) -> Result<FenceRecord, AgentError> {
-        self.call(GuardianClient::relinquish).await
     }
 
     /// The guardian's account of itself.

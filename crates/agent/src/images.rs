@@ -15,6 +15,7 @@ use crate::clock::{boottime_ms, wall};
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 use crate::replicate::ship;
+use crate::report;
 
 /// The role text of an image's volume: one that the cluster no longer knows may go.
 const ROLE_IMAGE: &str = "image";
@@ -153,7 +154,7 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
     let Some(snapshot) = found.await? else { return Ok(()) };
     if !image.held {
         let report = Report::ImageHeld { uid: image.uid };
-        return context.reporter.send(context, &report).await;
+        return report::send(context, &report).await;
     }
     for node in &image.ship_to {
         let Some(peer) = context.peer(*node) else { continue };

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::context::Context;
 use crate::error::blocking;
+use crate::report;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
@@ -72,7 +73,7 @@ async fn tell(context: &Context, capacity: &Capacity, told: Level) -> Level {
         ),
     };
     let report = Report::Notice { kind: kind.to_owned(), uid: None, message };
-    match context.reporter.send(context, &report).await {
+    match report::send(context, &report).await {
         Ok(()) => level,
         Err(_) => told,
     }

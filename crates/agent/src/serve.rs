@@ -23,6 +23,7 @@ use crate::agent::Parts;
 use crate::clock::{boottime_ms, meant_ms};
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
+use crate::report;
 
 /// A sender that says nothing for so long is gone.
 const SENDER_IDLE: Duration = Duration::from_secs(10);
@@ -110,7 +111,7 @@ impl PeerApi {
         let Some(view) = self.context.view() else { return Ok(()) };
         if view.images.iter().any(|i| i.snapshot.uuid == id.uuid) {
             let report = Report::ImageHeld { uid: ImageUid(id.volume.0) };
-            return self.context.reporter.send(&self.context, &report).await;
+            return report::send(&self.context, &report).await;
         }
         let uid = ContainerUid(id.volume.0);
         let Some(replica) = view.replicas.iter().find(|r| r.uid == uid) else { return Ok(()) };

@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use crate::act;
 use crate::agent::Parts;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
+use crate::{act, report};
 
 /// A container whose init ends sooner than this has failed to start.
 const MUST_LAST: Duration = Duration::from_secs(10);
@@ -299,7 +299,7 @@ impl Worker {
 
     async fn report_run(&mut self, epoch: Epoch, state: RunState) -> Result<(), AgentError> {
         let report = Report::Run { uid: self.uid, epoch, state: state.clone() };
-        match self.context.reporter.send(&self.context, &report).await {
+        match report::send(&self.context, &report).await {
             Ok(()) => {}
             // The cluster has moved on: the view will say so.
             Err(error) if error.code() == Code::StaleEpoch => {}
@@ -311,7 +311,7 @@ impl Worker {
 
     async fn report_removed(&mut self) -> Result<(), AgentError> {
         let report = Report::CopyRemoved { uid: self.uid };
-        self.context.reporter.send(&self.context, &report).await?;
+        report::send(&self.context, &report).await?;
         // The next view no longer names it; until then there is nothing to do.
         tokio::time::sleep(FIRST_BACKOFF).await;
         Ok(())
@@ -337,7 +337,7 @@ impl Worker {
                 snapshot: snapshot.id.uuid,
                 changed_bytes,
             };
-            if self.context.reporter.send(&self.context, &report).await.is_err() {
+            if report::send(&self.context, &report).await.is_err() {
                 return;
             }
         }
