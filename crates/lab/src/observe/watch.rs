@@ -42,13 +42,6 @@ impl Observation {
         self.runs.get(&uid).map_or_else(Verdict::default, |runs| sweep(runs))
     }
 
-    /// The judgement on one container for what began after `from`.
-    pub fn verdict_since(&self, uid: ContainerUid, from: BootInstant) -> Verdict {
-        let all = self.runs.get(&uid).map_or(&[][..], Vec::as_slice);
-        let late: Vec<_> = all.iter().filter(|i| i.last >= from).cloned().collect();
-        sweep(&late)
-    }
-
     /// The last instant at which the container was seen to run on the node.
     pub fn last_run(&self, uid: ContainerUid, node: &str) -> Option<BootInstant> {
         self.runs.get(&uid)?.iter().filter(|i| i.node == node).map(|i| i.last).max()
