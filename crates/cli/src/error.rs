@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use holdfast_cli::client::AddressesError;
+use holdfast_cli::usage;
 use holdfast_proto::{AddressError, RemoteError};
 use holdfast_types::{Code, NameError, SizeError, SpecError};
 use serde_json::json;
@@ -129,11 +130,7 @@ impl Report {
             return Self { code: Code::InvalidArgument, message };
         }
         let code = error.source().and_then(value_code).unwrap_or(Code::InvalidArgument);
-        // The first paragraph says what is wrong; the others are tips and the usage.
-        let text = error.to_string();
-        let first = text.split("\n\n").next().unwrap_or_default();
-        let first = first.strip_prefix("error: ").unwrap_or(first);
-        Self { code, message: first.split_whitespace().collect::<Vec<_>>().join(" ") }
+        Self { code, message: usage::sentence(error) }
     }
 
     /// Prints the line; returns the exit status.

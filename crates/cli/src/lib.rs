@@ -3,3 +3,4 @@
 //! The `holdfast` binary is built on it, and so is the lab.
 
 pub mod client;
+pub mod usage;
