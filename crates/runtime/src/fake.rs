@@ -28,7 +28,6 @@ struct State {
     running: BTreeMap<ContainerUid, Entry>,
     starts: Vec<StartRequest>,
     refuse_start: BTreeSet<ContainerUid>,
-    ignores_stop: BTreeSet<ContainerUid>,
     hung: bool,
     entered: BTreeSet<ContainerUid>,
     next_pid: u32,
@@ -99,11 +98,6 @@ impl FakeRuntime {
         } else {
             state.refuse_start.remove(&uid)
         };
-    }
-
-    /// Makes a container's init ignore the request to shut down.
-    pub fn ignore_stop(&self, uid: ContainerUid) {
-        self.lock().ignores_stop.insert(uid);
     }
 
     /// Lets every call that runs a program time out, as against a frozen tree.
@@ -177,8 +171,8 @@ impl Runtime for FakeRuntime {
     }
 
     fn stop(&self, uid: ContainerUid, _grace: Duration) -> Result<Stopped, RuntimeError> {
-        let stubborn = self.answering("lxc-stop")?.ignores_stop.contains(&uid);
-        Ok(self.remove(uid, if stubborn { Stopped::Killed } else { Stopped::Clean }))
+        drop(self.answering("lxc-stop")?);
+        Ok(self.remove(uid, Stopped::Clean))
     }
 
     fn kill(&self, uid: ContainerUid) -> Result<Stopped, RuntimeError> {
