@@ -50,7 +50,7 @@ fn show<A: serde::Serialize>(
 
 /// One line: the code, what happened, and why.
 fn fail(code: Code, error: &dyn Error, status: u8) -> ExitCode {
-    let mut text = format!("{code}: {error}");
+    let mut text = format!("holdfast-guardian: {code}: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(&format!(": {error}"));

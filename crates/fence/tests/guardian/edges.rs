@@ -70,7 +70,10 @@ fn an_ancestor_has_one_guardian_and_a_lone_socket_none() {
         .expect("ran");
     assert_eq!(second.status.code(), Some(1));
     let text = String::from_utf8_lossy(&second.stderr).into_owned();
-    assert!(text.starts_with("HF-IN-USE: ") && text.lines().count() == 1, "{text}");
+    assert!(
+        text.starts_with("holdfast-guardian: HF-IN-USE: ") && text.lines().count() == 1,
+        "{text}"
+    );
     let error = GuardianClient::connect(&node.dir.path().join("none.sock")).expect_err("nobody");
     assert_eq!(error.code(), holdfast_fence::Code::Guardian);
 }
@@ -90,7 +93,10 @@ fn a_path_that_is_no_cgroup_is_refused_and_nothing_is_made() {
             .output()
             .expect("ran");
         let text = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(text.starts_with("HF-CONFIG: ") && text.lines().count() == 1, "{text}");
+        assert!(
+            text.starts_with("holdfast-guardian: HF-CONFIG: ") && text.lines().count() == 1,
+            "{text}"
+        );
         assert!(!path.join("cgroup.kill").exists() && !none.exists());
     }
 }
