@@ -12,6 +12,7 @@ pub mod catalog;
 pub mod conformance;
 mod durable;
 mod error;
+#[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod fsys;
 mod holds;
