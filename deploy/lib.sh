@@ -45,6 +45,10 @@ need_cargo() {
     PATH="$PATH:$HOME/.cargo/bin:${user_home:-$HOME}/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin"
     export PATH
     command -v cargo >/dev/null || die HF-MISSING-TOOL "Rust is missing: see https://rustup.rs"
+    # The user's cargo, run as root, would look for its toolchains with root.
+    if [[ -n $user_home && $(command -v cargo) == "$user_home"/* ]]; then
+        export RUSTUP_HOME=${RUSTUP_HOME:-$user_home/.rustup}
+    fi
 }
 
 # Runs cargo as the user who called sudo, so that the build's files stay theirs.
@@ -54,4 +58,10 @@ run_cargo() {
     else
         cargo "$@"
     fi
+}
+
+# Gives what root has built to the user who called sudo: their next build must not fail over it.
+give_back() {
+    [ -n "${SUDO_USER:-}" ] && [ "$SUDO_USER" != root ] && [ -d "$target" ] || return 0
+    chown -R --from=root "$SUDO_USER:" "$target"
 }
