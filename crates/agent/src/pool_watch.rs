@@ -17,11 +17,26 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Past this, operators are told.
 const WARN_PERCENT: u8 = 80;
 
+/// So far below a mark it counts as left: a pool at the mark must not be told of at each look.
+const CALM_PERCENT: u8 = 2;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Fine,
     Filling,
     Full,
+}
+
+impl Level {
+    /// The level of a pool so full, of which `told` was said last.
+    fn of(percent: u8, threshold_percent: u8, told: Self) -> Self {
+        let at = |percent: u8| match percent {
+            p if p >= threshold_percent => Self::Full,
+            p if p >= WARN_PERCENT => Self::Filling,
+            _ => Self::Fine,
+        };
+        at(percent).max(told.min(at(percent.saturating_add(CALM_PERCENT))))
+    }
 }
 
 /// Watches for ever.
@@ -54,11 +69,7 @@ fn message(driver: &str, capacity: &Capacity) -> internal::Capacity {
 
 async fn tell(context: &Context, capacity: &Capacity, told: Level) -> Level {
     let percent = capacity.used_percent();
-    let level = match percent {
-        p if p >= capacity.threshold_percent => Level::Full,
-        p if p >= WARN_PERCENT => Level::Filling,
-        _ => Level::Fine,
-    };
+    let level = Level::of(percent, capacity.threshold_percent, told);
     if level == told {
         return told;
     }
@@ -76,5 +87,24 @@ async fn tell(context: &Context, capacity: &Capacity, told: Level) -> Level {
     match report::send(context, &report).await {
         Ok(()) => level,
         Err(_) => told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I20: operators hear of it before and when admission stops, and not at each look.
+    #[test]
+    fn a_pool_is_told_of_once_at_each_mark() {
+        let mut told = Level::Fine;
+        let mut levels = Vec::new();
+        for percent in [70, 80, 79, 80, 91, 89, 90, 87, 78, 77] {
+            told = Level::of(percent, 90, told);
+            levels.push(told);
+        }
+        use Level::{Filling, Fine, Full};
+        let expected = [Fine, Filling, Filling, Filling, Full, Full, Full, Filling, Filling, Fine];
+        assert_eq!(levels, expected);
     }
 }
