@@ -52,12 +52,13 @@ pub fn answers_again(rig: &Rig, from: BootInstant) -> Result<Acked, LabError> {
         .ok_or_else(|| LabError::Deadline { what: "an answer".into(), seconds: LIMIT.as_secs() })
 }
 
-/// DESIGN section 5, rule 4: the takeover came, with evidence, and no sooner than that allows.
+/// DESIGN section 5, rule 4: the takeover from `node` came, with evidence, and no sooner than that
+/// allows.
 ///
 /// # Panics
 /// If there was none, or it was too early.
-pub fn taken_over_in_order(rig: &Rig, cut: Cut) -> Result<(), LabError> {
-    let told = account(&rig.stage, rig.node(), &rig.scene.uid.to_string(), cut.revision)?;
+pub fn taken_over_in_order(rig: &Rig, node: &str, cut: Cut) -> Result<(), LabError> {
+    let told = account(&rig.stage, node, &rig.scene.uid.to_string(), cut.revision)?;
     let problems = too_early(&told, &rig.scene.lease, cut);
     assert!(problems.is_empty(), "{problems:?}: {told:?}");
     Ok(())

@@ -29,7 +29,7 @@ fn scenario(rig: &Rig, parts: &[Part]) -> Result<(), LabError> {
     let stopped = BootInstant::now();
     let cut = Cut::at(stopped, revision);
     checkers::stopped_in_time(rig, stopped)?;
-    checkers::taken_over_in_order(rig, cut)?;
+    checkers::taken_over_in_order(rig, rig.node(), cut)?;
     checkers::answers_again(rig, BootInstant::now())?;
     checkers::never_two(rig);
     // The node comes to itself, with a container that is not its own any more (I13).
