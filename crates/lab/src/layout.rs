@@ -13,9 +13,6 @@ use crate::LabError;
 /// The default lab's name: the one that the `holdfast` client finds by itself.
 pub const DEFAULT_LAB: &str = "lab";
 
-/// Where the `holdfast` client looks for the addresses of a local cluster.
-pub const ADDRESS_FILE: &str = "/run/holdfast/address";
-
 /// Longest name: it goes into socket paths (108 bytes at most) and cgroup names.
 const MAX_NAME_LEN: usize = 24;
 

@@ -34,7 +34,7 @@ pub use clock::{BootInstant, wall_ms};
 pub use cluster::Cluster;
 pub use error::LabError;
 pub use lab::Lab;
-pub use layout::{ADDRESS_FILE, CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, DEFAULT_LAB, Layout};
+pub use layout::{CLIENT_ADDRESS, CLIENT_OVERLAY_ADDRESS, DEFAULT_LAB, Layout};
 pub use plan::Part;
 pub use plumbing::tool::check_machine;
 pub use programs::{BIN_DIR_VARIABLE, Programs};

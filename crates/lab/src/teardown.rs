@@ -5,8 +5,10 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use holdfast_cli::client::ADDRESS_FILE;
+
 use crate::LabError;
-use crate::layout::{ADDRESS_FILE, DEFAULT_LAB, Layout};
+use crate::layout::{DEFAULT_LAB, Layout};
 use crate::plumbing::cgroup::Hierarchies;
 use crate::plumbing::{fabric, loops, mounts};
 use crate::power::CUT_LIMIT;

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use holdfast_cli::client::ADDRESS_FILE;
 use holdfast_types::ByteSize;
 
 use crate::LabError;
 use crate::lab::Lab;
-use crate::layout::{ADDRESS_FILE, DEFAULT_LAB, Layout, node_address};
+use crate::layout::{DEFAULT_LAB, Layout, node_address};
 use crate::plumbing::{fabric, tool};
 use crate::power;
 use crate::programs::Programs;
