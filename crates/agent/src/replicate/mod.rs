@@ -80,8 +80,13 @@ pub(crate) async fn sync_now(
     uid: ContainerUid,
     limit: Duration,
 ) -> Result<u64, AgentError> {
-    let assigned = context.view().is_some_and(|v| v.assigned.iter().any(|a| a.uid == uid));
-    if !assigned {
+    let deadline = tokio::time::Instant::now() + limit;
+    // A daemon that has just come back does not know yet what is its own.
+    let mut views = context.watch_view();
+    let known = tokio::time::timeout_at(deadline, views.wait_for(Option::is_some)).await;
+    let view = known.ok().and_then(Result::ok).and_then(|view| view.clone());
+    let view = view.ok_or(AgentError::Starting)?;
+    if !view.assigned.iter().any(|a| a.uid == uid) {
         return Err(AgentError::NotHere { uid, reason: "is not assigned to this node" });
     }
     let asked_ms = boottime_ms();
@@ -89,7 +94,7 @@ pub(crate) async fn sync_now(
     let mut current = shipment.current_as_of_ms.subscribe();
     shipment.now.notify_one();
     let reached = current.wait_for(|as_of_ms| *as_of_ms >= asked_ms);
-    match tokio::time::timeout(limit, reached).await {
+    match tokio::time::timeout_at(deadline, reached).await {
         Ok(Ok(as_of_ms)) => Ok(*as_of_ms),
         Ok(Err(_)) | Err(_) => Err(AgentError::NotSynced),
     }
