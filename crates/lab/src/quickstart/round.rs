@@ -30,8 +30,10 @@ pub(super) fn play(
     let status = stage.cluster.ask(async |s| s.status().await)?;
     narrator.say(format_args!("CUTTING THE POWER of {} ({})", scene.node, scene.role));
     let boot = stage.lab().kill(&scene.node)?;
+    // A request that was sent while the power was being cut may still have been answered.
+    let dead = BootInstant::now();
     let cut = Cut::at(boot, status.applied);
-    judge(stage, narrator, scene, cut)
+    judge(stage, narrator, scene, cut, dead)
 }
 
 /// From here on everything that is wrong is a finding of the round, not an end to it.
@@ -40,18 +42,19 @@ fn judge(
     narrator: &Narrator,
     scene: Scene,
     cut: Cut,
+    dead: BootInstant,
 ) -> Result<RoundReport, LabError> {
     let mut problems = Vec::new();
     let Scene { node: victim, role, uid, address, lease, probe } = scene;
     match wait_until("the first answer after the cut", RETURN_LIMIT, || {
-        Ok(probe.first_after(cut.boot).is_some())
+        Ok(probe.first_after(dead).is_some())
     }) {
         Ok(()) => narrator.say("the service answers again"),
         Err(error) => problems.push(error.to_string()),
     }
     let account = account(stage, &victim, &uid.to_string(), cut.revision)?;
     std::thread::sleep(AFTERMATH);
-    let answers = Answers { last: probe.last_before(cut.boot), first: probe.first_after(cut.boot) };
+    let answers = Answers { last: probe.last_before(dead), first: probe.first_after(dead) };
     let records =
         hold_records(stage, address, probe.finish(), account.data_as_of_ms, &mut problems);
     let seen = stage.observer.observation();
