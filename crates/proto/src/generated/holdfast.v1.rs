@@ -2423,7 +2423,7 @@ pub struct Event {
     pub index: u32,
     #[prost(uint64, tag = "3")]
     pub at_ms: u64,
-    /// Machine-readable: "takeover", "node-lost", "container-started", ...
+    /// Machine-readable: "takeover", "node-lost", "container-running", ...
     #[prost(string, tag = "4")]
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
