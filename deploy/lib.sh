@@ -40,7 +40,7 @@ need_packages() {
 
 # Finds cargo, which sudo may have cut out of PATH.
 need_cargo() {
-    local user_home=''
+    local user_home='' HOME=${HOME:-/root}
     [ -z "${SUDO_USER:-}" ] || user_home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
     PATH="$PATH:$HOME/.cargo/bin:${user_home:-$HOME}/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/sbin"
     export PATH

@@ -22,8 +22,10 @@ use crate::gate::LeaseState;
 
 /// Asks for grants for ever.
 pub(crate) async fn run(context: Arc<Context>) {
+    let period = Duration::from_millis(LeaseSettings::default().heartbeat_ms());
     let mut keeper = Keeper {
-        period: Duration::from_millis(LeaseSettings::default().heartbeat_ms()),
+        period,
+        next: period,
         incarnation: Incarnation(0),
         full: true,
         quiet: false,
@@ -40,13 +42,17 @@ pub(crate) async fn run(context: Arc<Context>) {
             }
             Err(error) => debug!(error = %error.line(), "still no lease"),
         }
-        tokio::time::sleep_until(begun + keeper.period).await;
+        let pause = std::mem::replace(&mut keeper.next, keeper.period);
+        tokio::time::sleep_until(begun + pause).await;
     }
 }
 
 struct Keeper {
     context: Arc<Context>,
+    /// `T/6`.
     period: Duration,
+    /// From the last heartbeat to the next: what the leader asked for with its answer, else `T/6`.
+    next: Duration,
     /// 0 while unregistered.
     incarnation: Incarnation,
     full: bool,
@@ -79,6 +85,10 @@ impl Keeper {
         self.check_view(Revision(grant.view_revision));
         self.full = grant.send_full;
         self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
+        self.next = match grant.next_heartbeat_ms {
+            0 => self.period,
+            next => Duration::from_millis(next).clamp(self.period / 8, self.period * 2),
+        };
         self.granted(sent_ns, &grant).await
     }
 

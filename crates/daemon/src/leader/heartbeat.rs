@@ -10,6 +10,8 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::member::Lead;
 
+use super::rhythm::{self, GATHER};
+
 /// Grants a lease, after a quorum round that began when the heartbeat was already here.
 pub(super) async fn answer(
     lead: Lead,
@@ -19,6 +21,8 @@ pub(super) async fn answer(
     // Ages in it are as of when it was sent; the round may take long.
     let arrived_ms = clock::boottime_ms();
     let sighting = sighting(request)?;
+    // Those that come now share the round.
+    tokio::time::sleep(GATHER).await;
     lead.raft.read_index().await?;
     // The round proves that this node leads now; the table must be that of the same reign.
     let reign = lead.raft.leadership_now().reign.map(|reign| reign.term);
@@ -39,6 +43,7 @@ pub(super) async fn answer(
         term: lead.leadership.term,
         heartbeat_ms: lease.heartbeat_ms(),
         send_full,
+        next_heartbeat_ms: rhythm::next_ms(arrived_ms, lease.heartbeat_ms(), id, state.nodes.len()),
     })
 }
 

@@ -5,6 +5,7 @@ mod admit;
 mod heartbeat;
 mod image;
 mod report;
+mod rhythm;
 mod view;
 
 pub(crate) use image::add as add_image;

@@ -26,6 +26,12 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// What an idle node costs: the last rows of `failover`, alone.
+    Idle {
+        /// Print one JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 impl Bench {
@@ -36,6 +42,10 @@ impl Bench {
                 let mut rows = failover::measure(&bin, rounds)?;
                 rows.extend(idle::measure(&bin)?);
                 report::Report::new("failover", rows).print(json)
+            }
+            Self::Idle { json } => {
+                let rows = idle::measure(&lab::build(root)?)?;
+                report::Report::new("idle", rows).print(json)
             }
         }
     }
