@@ -1,0 +1,156 @@
+//! Receiving a snapshot's stream.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::internal::{ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_proto::{FieldError, required};
+use holdfast_storage::{Begin, Offer, Pool, Receiver, SnapshotKind};
+use holdfast_types::{
+    ByteSize, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
+use tokio::sync::mpsc;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use super::PeerApi;
+use crate::agent::Parts;
+use crate::clock::{boottime_ms, meant_ms};
+use crate::error::{AgentError, blocking};
+use crate::report;
+
+/// A sender that says nothing for so long is gone.
+const SENDER_IDLE: Duration = Duration::from_secs(10);
+
+/// Frames between network and disk.
+const FRAMES_AHEAD: usize = 4;
+
+impl PeerApi {
+    pub(super) async fn take_in(
+        &self,
+        mut stream: Streaming<ReceiveRequest>,
+    ) -> Result<(), AgentError> {
+        let first = next_part(&mut stream).await?;
+        let Some(receive_request::Part::Start(start)) = first else {
+            return Err(FieldError::Missing("start").into());
+        };
+        let arrived_ms = boottime_ms();
+        let parts = self.parts(&start.cluster_id)?;
+        let offer = offer_of(&start)?;
+        self.may_receive(&offer.snapshot)?;
+        let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
+        let pool = parts.pool.clone();
+        let begin = blocking(move || pool.begin_receive(&offer)).await?;
+        if let Begin::Receive(receiver) = begin {
+            if receiver.resume_at() != start.resume_at {
+                let text = "the transfer would resume elsewhere: offer it again";
+                return Err(AgentError::Epoch(text.to_owned()));
+            }
+            feed(receiver, &mut stream).await?;
+        }
+        self.arrived(&parts, offer.snapshot, as_of_ms).await
+    }
+
+    /// A verified snapshot is here: stamp it, tell of an image, drop what it supersedes.
+    async fn arrived(
+        &self,
+        parts: &Arc<Parts>,
+        id: SnapshotId,
+        as_of_ms: u64,
+    ) -> Result<(), AgentError> {
+        let age_ms = boottime_ms().saturating_sub(as_of_ms);
+        self.context.holdings.stamp(id.volume, id.uuid, age_ms);
+        info!(volume = %id.volume, epoch = %id.epoch, seq = %id.seq, "received and verified");
+        let Some(view) = self.context.view() else { return Ok(()) };
+        if view.images.iter().any(|i| i.snapshot.uuid == id.uuid) {
+            let report = Report::ImageHeld { uid: ImageUid(id.volume.0) };
+            return report::send(&self.context, &report).await;
+        }
+        let uid = ContainerUid(id.volume.0);
+        let Some(replica) = view.replicas.iter().find(|r| r.uid == uid) else { return Ok(()) };
+        let (keep, pool) = (replica.keep.clone(), parts.pool.clone());
+        if let Err(error) = blocking(move || prune(&*pool, id.volume, &keep)).await {
+            warn!(container = %uid, error = %error.line(), "old snapshots stay");
+        }
+        Ok(())
+    }
+}
+
+fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {
+    let base = match start.base.is_empty() {
+        true => None,
+        false => Some(SnapshotUuid::try_from(&start.base[..]).map_err(FieldError::from)?),
+    };
+    Ok(Offer {
+        snapshot: SnapshotId::try_from(required(start.snapshot.clone(), "snapshot")?)?,
+        base,
+        size: ByteSize(start.size_bytes),
+        taken: TimestampMs(start.taken_ms),
+    })
+}
+
+async fn next_part(
+    stream: &mut Streaming<ReceiveRequest>,
+) -> Result<Option<receive_request::Part>, AgentError> {
+    let message = tokio::time::timeout(SENDER_IDLE, stream.message());
+    let message = message.await.map_err(|_| AgentError::NotSynced)?;
+    Ok(message.map_err(holdfast_proto::RemoteError::from)?.and_then(|m| m.part))
+}
+
+/// Feeds the stream to the pool on a thread that may block. A stream that breaks off leaves a
+/// partial receive, never a snapshot (I17).
+async fn feed(
+    mut receiver: Box<dyn Receiver>,
+    stream: &mut Streaming<ReceiveRequest>,
+) -> Result<(), AgentError> {
+    let (frames, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(FRAMES_AHEAD);
+    let writing = tokio::task::spawn_blocking(move || {
+        while let Some(frame) = incoming.blocking_recv() {
+            match frame {
+                Some(bytes) => receiver.feed(&bytes)?,
+                None => return receiver.finish().map(|_| true),
+            }
+        }
+        Ok(false)
+    });
+    let broken = loop {
+        match next_part(stream).await {
+            Ok(Some(receive_request::Part::Frame(bytes))) => {
+                if frames.send(Some(bytes)).await.is_err() {
+                    // The pool refused; its error follows.
+                    break None;
+                }
+            }
+            Ok(Some(receive_request::Part::Start(_))) => {
+                break Some(FieldError::Range("part").into());
+            }
+            Ok(None) => {
+                let _ = frames.send(None).await;
+                break None;
+            }
+            Err(error) => break Some(error),
+        }
+    };
+    drop(frames);
+    let written = writing.await.map_err(|_| AgentError::Ended)?;
+    match (broken, written) {
+        (Some(error), _) => Err(error),
+        (None, Ok(true)) => Ok(()),
+        (None, Ok(false)) => Err(AgentError::Ended),
+        (None, Err(error)) => Err(error.into()),
+    }
+}
+
+/// A replica keeps its newest snapshot, and what is another copy's newest.
+fn prune(pool: &dyn Pool, volume: VolumeUid, keep: &[SnapshotUuid]) -> Result<(), AgentError> {
+    let state = pool.volume(volume)?.state;
+    let newest = state.newest().map(|s| s.id.uuid);
+    let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
+    for snapshot in chain.filter(|s| Some(s.id.uuid) != newest && !keep.contains(&s.id.uuid)) {
+        match pool.remove_snapshot(snapshot.id.uuid) {
+            Ok(_) | Err(holdfast_storage::Error::InUse(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
