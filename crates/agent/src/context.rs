@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use holdfast_proto::internal;
 use holdfast_reconcile::Gate;
 use holdfast_storage::fsys::FreezeHelper;
-use holdfast_types::{ContainerUid, Epoch, Incarnation, NodeId, NodeView, PeerView};
+use holdfast_types::{ByteSize, ContainerUid, Epoch, Incarnation, NodeId, NodeView, PeerView};
 use tokio::sync::watch;
 
 use crate::agent::Parts;
@@ -15,6 +15,7 @@ use crate::gate::LeaseState;
 use crate::guardian::Guardian;
 use crate::holdings::Holdings;
 use crate::leader::LeaderClient;
+use crate::memory;
 use crate::peers::Peers;
 use crate::replicate::Shipments;
 use crate::strangers::Starts;
@@ -35,6 +36,8 @@ pub(crate) struct Context {
     pub(crate) peers: Peers,
     pub(crate) shipments: Shipments,
     pub(crate) starts: Starts,
+    /// The machine's, if the kernel says.
+    pub(crate) memory: Option<ByteSize>,
     parts: OnceLock<Arc<Parts>>,
     lease: watch::Sender<LeaseState>,
     view: watch::Sender<Option<Arc<NodeView>>>,
@@ -51,6 +54,7 @@ impl Context {
             peers: Peers::default(),
             shipments: Shipments::default(),
             starts: Starts::default(),
+            memory: memory::total(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),
             view: watch::Sender::new(None),

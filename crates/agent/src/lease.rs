@@ -13,7 +13,7 @@ use std::time::Duration;
 use holdfast_fence::boottime_ns;
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{self, HeartbeatRequest, RegisterRequest};
-use holdfast_types::{Code, Incarnation, LeaseSettings, RequestId, Revision};
+use holdfast_types::{ByteSize, Code, Incarnation, LeaseSettings, RequestId, Revision};
 use tracing::{debug, info, warn};
 
 use crate::context::Context;
@@ -144,6 +144,7 @@ impl Keeper {
         });
         request.holdings.extend(removed);
         request.pool = self.context.capacity();
+        request.memory_bytes = self.context.memory.filter(|_| self.full).map(ByteSize::bytes);
         (request, Some(news))
     }
 

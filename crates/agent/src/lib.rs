@@ -27,6 +27,7 @@ mod holdings;
 mod images;
 mod leader;
 mod lease;
+mod memory;
 mod overlay;
 mod peers;
 mod pool_watch;

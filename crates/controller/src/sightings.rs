@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_planner::{HeldCopy, NodeObservation, PoolObservation};
-use holdfast_types::{HeldSnapshot, Incarnation, NodeId, SnapshotId, TimestampMs, VolumeUid};
+use holdfast_types::{
+    ByteSize, HeldSnapshot, Incarnation, NodeId, SnapshotId, TimestampMs, VolumeUid,
+};
 
 /// What one heartbeat told.
 #[derive(Debug, Clone, Default)]
@@ -18,6 +20,8 @@ pub struct Sighting {
     pub removed: Vec<VolumeUid>,
     /// The pool, when it changed.
     pub pool: Option<PoolObservation>,
+    /// The node's physical memory, when everything is sent.
+    pub memory: Option<ByteSize>,
 }
 
 /// The newest sighting of each node.
@@ -30,6 +34,7 @@ pub struct Sightings {
 struct Seen {
     incarnation: Incarnation,
     pool: Option<PoolObservation>,
+    memory: Option<ByteSize>,
     /// Snapshot, and the BOOTTIME in milliseconds for which it was the whole content.
     held: BTreeMap<VolumeUid, (SnapshotId, u64)>,
 }
@@ -55,6 +60,9 @@ impl Sightings {
         if sighting.pool.is_some() {
             seen.pool = sighting.pool;
         }
+        if sighting.memory.is_some() {
+            seen.memory = sighting.memory;
+        }
         false
     }
 
@@ -72,7 +80,8 @@ impl Sightings {
                 (*volume, HeldCopy { newest: *newest, as_of })
             };
             let held = seen.held.iter().map(copy).collect();
-            (*id, NodeObservation { leased: leased(*id), pool: seen.pool.clone(), held })
+            let (leased, pool) = (leased(*id), seen.pool.clone());
+            (*id, NodeObservation { leased, pool, memory: seen.memory, held })
         };
         nodes.iter().map(one).collect()
     }

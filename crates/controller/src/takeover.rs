@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use holdfast_core::{Command, Container, HoldTakeover, State, TakeOver};
-use holdfast_planner::{Brake, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide};
+use holdfast_core::{Command, Container, HoldCause, HoldTakeover, State, TakeOver};
+use holdfast_planner::{
+    Brake, Observations, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide,
+};
 use holdfast_types::{ContainerUid, Epoch, NodeId, TimestampMs, VolumeUid};
 use tracing::{debug, info, warn};
 
@@ -63,7 +65,7 @@ async fn round<P: Ports>(
     if let Brake::Hold { reason } = &brake {
         let unbraked = |c: &Container| c.hold.as_ref().is_none_or(|h| !h.for_person && !h.approved);
         for case in open.iter().filter(|case| of(case).is_some_and(unbraked)) {
-            hold(ports, case, reason.clone(), true).await;
+            hold(ports, case, HoldCause::Brake, reason.clone()).await;
         }
     }
     let going: Vec<_> = open.iter().filter(may_go).collect();
@@ -72,9 +74,12 @@ async fn round<P: Ports>(
     let asked = ports.wall();
     let sealed = seal_all(ports, state, &going).await;
     for case in &going {
-        let Some(container) = of(case) else { continue };
+        // What a takeover before this one took is not free any more (I23).
+        let now = ports.state();
+        let known = now.containers.get(&case.uid).filter(|c| c.epoch() == case.epoch);
+        let Some(container) = known else { continue };
         match case.holders.iter().all(|id| sealed.contains_key(id)) {
-            true => settle(ports, state, case, container, &sealed, asked).await,
+            true => settle(ports, (&now, &seen), case, container, &sealed, asked).await,
             // A live holder has not answered: it may hold the newest copy. Either it answers next
             // time, or its own silence makes it lost.
             false => debug!(container = %container.name, "a holder has not sealed yet"),
@@ -116,7 +121,7 @@ async fn seal_all<P: Ports>(
 
 async fn settle<P: Ports>(
     ports: &P,
-    state: &State,
+    (state, seen): (&State, &Observations),
     case: &TakeoverCase,
     container: &Container,
     sealed: &BTreeMap<NodeId, Vec<SealedCopy>>,
@@ -126,10 +131,13 @@ async fn settle<P: Ports>(
     let holders: BTreeSet<NodeId> = case.holders.iter().copied().collect();
     let mine = sealed.iter().filter(|(id, _)| holders.contains(id)).flat_map(|(_, copies)| copies);
     let copies: Vec<_> = mine.filter(|copy| copy.id.volume == volume).copied().collect();
-    match decide(state, container, &copies, asked) {
+    let room = |cause| cause == HoldCause::Room;
+    let told = |cause| container.hold.as_ref().is_some_and(|h| room(h.cause) == room(cause));
+    match decide(state, seen, container, &copies, asked) {
         // Every entry wakes this loop: one for each look at a held case would never end.
-        TakeoverDecision::Hold { .. } if container.hold.is_some() => {}
-        TakeoverDecision::Hold { reason } => hold(ports, case, reason, false).await,
+        TakeoverDecision::Hold { cause, .. } if told(cause) => {}
+        TakeoverDecision::Hold { cause, reason } => hold(ports, case, cause, reason).await,
+        TakeoverDecision::Wait => debug!(container = %container.name, "a holder has no lease now"),
         TakeoverDecision::Take { to, branch, data_as_of } => {
             let command = TakeOver {
                 uid: case.uid,
@@ -151,9 +159,10 @@ fn waits_for_person(container: &Container) -> bool {
     container.hold.as_ref().is_some_and(|hold| hold.for_person && !hold.approved)
 }
 
-async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, reason: String, for_person: bool) {
+async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, cause: HoldCause, reason: String) {
     let uid: ContainerUid = case.uid;
-    let command = HoldTakeover { uid, epoch: case.epoch, reason, for_person };
+    let for_person = cause == HoldCause::Brake;
+    let command = HoldTakeover { uid, epoch: case.epoch, reason, cause, for_person };
     if let Err(error) = ports.propose(Command::HoldTakeover(command)).await {
         warn!(container = %uid, %error, "the hold could not be recorded");
     }
@@ -162,14 +171,30 @@ async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, reason: String, for_pers
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Sighting;
     use crate::testing::{FakePorts, add_container, copy, state_of};
+    use holdfast_types::ByteSize;
     use std::sync::Arc;
 
+    /// One round of a leader that has answered every node that is up.
     fn one_round(ports: &FakePorts) {
         let state = ports.state();
-        let leadership = Leadership::begin(1, 0, &State::default());
+        let leadership = leads(&state);
         let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
         rt.block_on(round(ports, &leadership, &state, cases(&state)));
+    }
+
+    fn leads(state: &State) -> Leadership {
+        let leadership = Leadership::begin(1, 0, &State::default());
+        for node in state.nodes.values().filter(|n| n.is_up()) {
+            let granted_ms = || crate::testing::BOOTTIME_MS;
+            leadership.grant(node.id, node.incarnation, granted_ms, || Some(node.clone())).unwrap();
+            let memory = Some(ByteSize::mib(1000));
+            let sighting = Sighting { full: true, memory, ..Default::default() };
+            let now_ms = crate::testing::BOOTTIME_MS;
+            leadership.sightings.heard(node.id, node.incarnation, sighting, now_ms);
+        }
+        leadership
     }
 
     /// I15, I11: nothing is decided before every live holder has sealed.
@@ -212,6 +237,7 @@ mod tests {
             let hold = holdfast_core::Hold {
                 since: TimestampMs(0),
                 reason: "none".into(),
+                cause: HoldCause::Data,
                 approved,
                 for_person: false,
             };
@@ -232,8 +258,13 @@ mod tests {
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
             let since = TimestampMs(0);
-            let hold =
-                holdfast_core::Hold { since, reason: "x".into(), approved, for_person: true };
+            let hold = holdfast_core::Hold {
+                since,
+                reason: "x".into(),
+                cause: HoldCause::Brake,
+                approved,
+                for_person: true,
+            };
             state.containers.get_mut(&uid).unwrap().hold = Some(hold);
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
@@ -272,5 +303,51 @@ mod tests {
         one_round(&ports);
         assert!(matches!(&ports.proposed()[..], [Command::HoldTakeover(_)]));
         let _: Arc<State> = ports.state();
+    }
+
+    /// I23: each of two lost containers has room, both have not: the second saw the room that the
+    /// first one took.
+    #[test]
+    fn two_takeovers_do_not_share_one_room() {
+        let mut state = state_of(&[1, 2]);
+        let limit = Some(ByteSize::mib(600));
+        for n in [1, 2] {
+            let uid = crate::testing::add_container_as(&mut state, n, 1, &[2]);
+            state.containers.get_mut(&uid).unwrap().spec.limits.memory = limit;
+        }
+        crate::testing::lose(&mut state, 1);
+        let mut ports = FakePorts::new(state.clone());
+        let copies = state.containers.keys().map(|uid| copy(*uid, 2, 5)).collect();
+        ports.answers.insert(NodeId(2), copies);
+        ports.applies_takeovers = true;
+        one_round(&ports);
+        let proposed = ports.proposed();
+        let [Command::TakeOver(_), Command::HoldTakeover(held)] = &proposed[..] else {
+            panic!("{proposed:?}");
+        };
+        assert_eq!(held.cause, HoldCause::Room);
+    }
+
+    /// A want of room is told also of what was held for something else, and once.
+    #[test]
+    fn a_want_of_room_is_told_once() {
+        let mut state = state_of(&[1, 2]);
+        let uid = add_container(&mut state, 1, &[2]);
+        crate::testing::lose(&mut state, 1);
+        for (cause, told) in [(HoldCause::Data, 1), (HoldCause::Room, 0)] {
+            let web = state.containers.get_mut(&uid).unwrap();
+            web.spec.limits.memory = Some(ByteSize::gib(2));
+            web.hold = Some(holdfast_core::Hold {
+                since: TimestampMs(0),
+                reason: "x".into(),
+                cause,
+                approved: false,
+                for_person: false,
+            });
+            let mut ports = FakePorts::new(state.clone());
+            ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+            one_round(&ports);
+            assert_eq!(ports.proposed().len(), told, "{cause:?}");
+        }
     }
 }

@@ -14,9 +14,14 @@ use uuid::Uuid;
 
 use crate::ports::{PortError, Ports};
 
+/// What the fake clock says.
+pub(crate) const BOOTTIME_MS: u64 = 1_000_000;
+
 pub(crate) struct FakePorts {
-    state: Arc<State>,
+    state: Mutex<Arc<State>>,
     pub(crate) answers: BTreeMap<NodeId, Vec<SealedCopy>>,
+    /// Whether a committed takeover changes the state.
+    pub(crate) applies_takeovers: bool,
     /// How far the clock goes on while a node seals.
     pub(crate) seal_takes_ms: u64,
     wall: Mutex<TimestampMs>,
@@ -26,7 +31,8 @@ pub(crate) struct FakePorts {
 impl FakePorts {
     pub(crate) fn new(state: State) -> Self {
         Self {
-            state: Arc::new(state),
+            state: Mutex::new(Arc::new(state)),
+            applies_takeovers: false,
             answers: BTreeMap::new(),
             seal_takes_ms: 0,
             wall: Mutex::new(TimestampMs(2_000)),
@@ -42,12 +48,20 @@ impl FakePorts {
 #[async_trait]
 impl Ports for FakePorts {
     fn state(&self) -> Arc<State> {
-        self.state.clone()
+        self.state.lock().unwrap().clone()
     }
 
     async fn changed(&self) {}
 
     async fn propose(&self, command: Command) -> Result<Outcome, PortError> {
+        if let Command::TakeOver(taken) = &command
+            && self.applies_takeovers
+        {
+            let mut state = self.state.lock().unwrap();
+            let container = Arc::make_mut(&mut state).containers.get_mut(&taken.uid).unwrap();
+            container.chain.advance(taken.branch);
+            container.node = taken.to;
+        }
         self.proposed.lock().unwrap().push(command);
         Ok(Outcome::Done)
     }
@@ -67,7 +81,7 @@ impl Ports for FakePorts {
     }
 
     fn boottime_ms(&self) -> u64 {
-        1_000_000
+        BOOTTIME_MS
     }
 
     fn wall(&self) -> TimestampMs {
@@ -111,7 +125,16 @@ pub(crate) fn copy(uid: ContainerUid, node: u64, seq: u64) -> SealedCopy {
 }
 
 pub(crate) fn add_container(state: &mut State, node: u64, replicas: &[u64]) -> ContainerUid {
-    let uid = ContainerUid(Uuid::from_u128(1));
+    add_container_as(state, 1, node, replicas)
+}
+
+pub(crate) fn add_container_as(
+    state: &mut State,
+    number: u128,
+    node: u64,
+    replicas: &[u64],
+) -> ContainerUid {
+    let uid = ContainerUid(Uuid::from_u128(number));
     let address = "10.77.0.2".parse().unwrap();
     let replicas: BTreeSet<NodeId> = replicas.iter().map(|n| NodeId(*n)).collect();
     let container = Container {

@@ -21,13 +21,29 @@ pub struct Copy {
     pub as_of: TimestampMs,
 }
 
-/// A takeover that waits for a person.
+/// What keeps a takeover from going by itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldCause {
+    /// No copy, or none as new as was promised.
+    #[default]
+    Data,
+    /// The newest copy is on a node without room for the container.
+    Room,
+    /// Too many nodes were lost at once.
+    Brake,
+}
+
+/// A takeover that waits for a person, or for room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Since when.
     pub since: TimestampMs,
     /// What is at stake, in one line.
     pub reason: String,
+    /// What stands in the way.
+    #[serde(default)]
+    pub cause: HoldCause,
     /// A person said to go ahead with the best copy there is.
     pub approved: bool,
     /// Only a person's word ends it: a better copy alone does not.

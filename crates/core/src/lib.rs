@@ -28,7 +28,7 @@ pub use command::{
     NewNode, RecordFloor, RecordReport, RegisterNode, RemoveImage, SetDesired, SetReplicas,
     SetRole, TakeOver,
 };
-pub use container::{Container, Copy, Hold};
+pub use container::{Container, Copy, Hold, HoldCause};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};
 pub use event::Event;
 pub use image::Image;

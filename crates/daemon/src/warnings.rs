@@ -44,8 +44,7 @@ fn nodes(picture: &Picture<'_>, lines: &mut Vec<String>) {
 fn pools(picture: &Picture<'_>, seen: &Observations, lines: &mut Vec<String>) {
     for (id, node) in &seen.nodes {
         let Some(pool) = &node.pool else { continue };
-        let (used, size) = (u128::from(pool.used.bytes()), u128::from(pool.size.bytes().max(1)));
-        let percent = used * 100 / size;
+        let percent = pool.used_percent();
         if percent >= POOL_PERCENT {
             lines.push(format!("the pool of {} is {percent} % full", picture.name(*id)));
         }
@@ -68,8 +67,6 @@ fn lacks_copy(picture: &Picture<'_>, c: &Container) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
-
     use holdfast_core::{Evidence, Node, NodeRole, State};
     use holdfast_planner::{NodeObservation, PoolObservation};
     use holdfast_types::{ByteSize, Incarnation, NodeId, Revision, TimestampMs};
@@ -102,7 +99,7 @@ mod tests {
             promised: ByteSize(0),
             admits: true,
         };
-        let full = NodeObservation { leased: true, pool: Some(pool), held: BTreeMap::new() };
+        let full = NodeObservation { leased: true, pool: Some(pool), ..Default::default() };
         let seen =
             Observations { nodes: [(NodeId(3), full)].into(), leading_ms: 1, cold_start: true };
         let picture = Picture {

@@ -4,6 +4,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `place` | where a new container's primary and replicas go (I23) |
+//! | `room` | whether a node has room for a copy, or to run a container (I23) |
 //! | `takeover` | which lost containers wait for a takeover, and what to do with each (I15, I22) |
 //! | `brake` | when takeovers stop for a person: landslides, cold starts |
 //! | `replicas` | which replicas to add and which to drop |
@@ -12,12 +13,14 @@ mod brake;
 mod observe;
 mod place;
 mod replicas;
+mod room;
 mod takeover;
 #[cfg(test)]
 mod testing;
 
 pub use brake::{Brake, COLD_START_GRACE_MS, brake};
 pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
-pub use place::{Placement, PlacementError, WhyNot, place};
+pub use place::{Placement, PlacementError, place};
 pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
+pub use room::WhyNot;
 pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide};

@@ -19,6 +19,13 @@ pub struct PoolObservation {
     pub admits: bool,
 }
 
+impl PoolObservation {
+    /// Physical use in percent, rounded down.
+    pub fn used_percent(&self) -> u128 {
+        u128::from(self.used.bytes()) * 100 / u128::from(self.size.bytes().max(1))
+    }
+}
+
 /// A verified snapshot that a node reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldCopy {
@@ -35,6 +42,8 @@ pub struct NodeObservation {
     pub leased: bool,
     /// Its pool.
     pub pool: Option<PoolObservation>,
+    /// Its physical memory.
+    pub memory: Option<ByteSize>,
     /// The newest copy that it holds of each volume.
     pub held: BTreeMap<VolumeUid, HeldCopy>,
 }

@@ -5,12 +5,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use holdfast_core::{Node, State};
-use holdfast_types::{ByteSize, Code, ContainerSpec, ImageUid, NodeId, NodeName};
+use holdfast_types::{Code, ContainerSpec, ImageUid, NodeId, NodeName};
 
 use crate::observe::{Observations, PoolObservation};
-
-/// How far the sizes of thin volumes may exceed the pool, in percent of its size.
-const OVERCOMMIT_PERCENT: u128 = 400;
+use crate::room::{self, WhyNot};
 
 /// Where a container goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,36 +17,6 @@ pub struct Placement {
     pub node: NodeId,
     /// Its replicas; fewer than asked for when there are not enough nodes.
     pub replicas: BTreeSet<NodeId>,
-}
-
-/// Why one node is no place for a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WhyNot {
-    /// It is not up, or has no lease.
-    Down,
-    /// It has not said what its pool holds.
-    NoPool,
-    /// Its pool is past the admission threshold.
-    PoolFull,
-    /// The volume is larger than its whole pool.
-    LargerThanPool(ByteSize),
-    /// Its promises would exceed what is allowed.
-    Overcommitted,
-    /// It does not hold the image yet.
-    NoImage,
-}
-
-impl fmt::Display for WhyNot {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Down => f.write_str("is down"),
-            Self::NoPool => f.write_str("has not reported its pool"),
-            Self::PoolFull => f.write_str("has a pool past its admission threshold"),
-            Self::LargerThanPool(size) => write!(f, "has a pool of only {size}"),
-            Self::Overcommitted => f.write_str("has promised too much already"),
-            Self::NoImage => f.write_str("does not hold the image yet"),
-        }
-    }
 }
 
 /// No node can take a container.
@@ -93,81 +61,75 @@ pub fn place(
     image: ImageUid,
     only: Option<NodeId>,
 ) -> Result<Placement, PlacementError> {
-    let mut fit: Vec<(Score, NodeId)> = Vec::new();
+    let mut fit: Vec<(Score, &Node)> = Vec::new();
     let mut refused = Vec::new();
     for node in state.nodes.values() {
-        match check(state, seen, node, spec.disk) {
-            Ok(pool) => fit.push((score(state, pool, node.id), node.id)),
-            Err(why) => refused.push((node.name.clone(), why)),
+        match room::for_copy(state, seen, node, spec.disk) {
+            Ok(pool) => fit.push((score(state, seen, spec, pool, node), node)),
+            Err(why) => refused.push((node, why)),
         }
     }
-    fit.sort();
-    let has_image = |id: &NodeId| state.images.get(&image).is_some_and(|i| i.held_by.contains(id));
-    let allowed = |id: &NodeId| only.is_none_or(|wanted| *id == wanted);
-    let candidates = fit.iter().map(|(_, id)| *id).filter(|id| allowed(id));
-    let Some(node) = candidates.clone().find(|id| has_image(id)) else {
-        let name = |id: NodeId| state.nodes.get(&id).map(|n| n.name.clone());
-        let lacking = candidates.filter_map(name).map(|name| (name, WhyNot::NoImage));
-        let wanted = only.and_then(name);
-        let mut nodes: Vec<_> = refused.into_iter().chain(lacking).collect();
-        nodes.retain(|(name, _)| wanted.as_ref().is_none_or(|w| w == name));
+    fit.sort_by_key(|(score, node)| (*score, node.id));
+    let held_by = state.images.get(&image).map(|i| &i.held_by);
+    let has_image = |id: &NodeId| held_by.is_some_and(|nodes| nodes.contains(id));
+    let mut chosen = None;
+    for (_, node) in &fit {
+        match room::to_run(state, seen, node, &spec.limits) {
+            Err(why) => refused.push((node, why)),
+            Ok(()) if !has_image(&node.id) => refused.push((node, WhyNot::NoImage)),
+            Ok(()) if only.is_none_or(|wanted| node.id == wanted) => {
+                chosen.get_or_insert(node.id);
+            }
+            Ok(()) => {}
+        }
+    }
+    let Some(node) = chosen else {
+        refused.retain(|(node, _)| only.is_none_or(|wanted| node.id == wanted));
+        refused.sort_by_key(|(node, _)| node.id);
+        let nodes = refused.into_iter().map(|(node, why)| (node.name.clone(), why)).collect();
         return Err(PlacementError { nodes });
     };
-    let others = fit.iter().map(|(_, id)| *id).filter(|id| *id != node);
+    let others = fit.iter().map(|(_, other)| other.id).filter(|id| *id != node);
     let replicas = others.take(usize::from(spec.copies.saturating_sub(1))).collect();
     Ok(Placement { node, replicas })
 }
 
-/// Nodes that could take one more copy of that size, best first, `exclude`d ones left out.
+/// Nodes that could take one more copy of that container, best first, `exclude`d ones left out.
 pub(crate) fn candidates(
     state: &State,
     seen: &Observations,
-    size: ByteSize,
+    spec: &ContainerSpec,
     exclude: &BTreeSet<NodeId>,
 ) -> Vec<NodeId> {
     let nodes = state.nodes.values().filter(|n| !exclude.contains(&n.id));
-    let fit = nodes.filter_map(|n| Some((check(state, seen, n, size).ok()?, n.id)));
-    let mut scored: Vec<_> = fit.map(|(pool, id)| (score(state, pool, id), id)).collect();
+    let fit = nodes.filter_map(|n| Some((room::for_copy(state, seen, n, spec.disk).ok()?, n)));
+    let mut scored: Vec<_> =
+        fit.map(|(pool, n)| (score(state, seen, spec, pool, n), n.id)).collect();
     scored.sort();
     scored.into_iter().map(|(_, id)| id).collect()
 }
 
-/// Lower is better: fewest copies already there, then most free space, then the lowest id.
-type Score = (usize, Reverse<u64>);
+/// Lower is better: first those that could run it as well, then fewest copies already there, then
+/// most free space, then the lowest id.
+type Score = (bool, usize, Reverse<u64>);
 
-fn score(state: &State, pool: &PoolObservation, id: NodeId) -> Score {
-    let copies = state.containers.values().filter(|c| c.members().any(|m| m == id)).count();
-    (copies, Reverse(pool.size.bytes().saturating_sub(pool.used.bytes())))
-}
-
-fn check<'a>(
+fn score(
     state: &State,
-    seen: &'a Observations,
+    seen: &Observations,
+    spec: &ContainerSpec,
+    pool: &PoolObservation,
     node: &Node,
-    size: ByteSize,
-) -> Result<&'a PoolObservation, WhyNot> {
-    let observed = seen.nodes.get(&node.id).filter(|o| o.leased && node.is_up());
-    let pool = observed.ok_or(WhyNot::Down)?.pool.as_ref().ok_or(WhyNot::NoPool)?;
-    if size > pool.size {
-        return Err(WhyNot::LargerThanPool(pool.size));
-    }
-    if !pool.admits {
-        return Err(WhyNot::PoolFull);
-    }
-    // What the log has placed there counts even before the node has made it.
-    let placed = state.containers.values().filter(|c| c.members().any(|m| m == node.id));
-    let placed: u64 = placed.map(|c| c.spec.disk.bytes()).sum();
-    let promised = u128::from(placed.max(pool.promised.bytes())) + u128::from(size.bytes());
-    if promised * 100 > u128::from(pool.size.bytes()) * OVERCOMMIT_PERCENT {
-        return Err(WhyNot::Overcommitted);
-    }
-    Ok(pool)
+) -> Score {
+    let cramped = room::to_run(state, seen, node, &spec.limits).is_err();
+    let copies = state.containers.values().filter(|c| c.members().any(|m| m == node.id)).count();
+    (cramped, copies, Reverse(pool.size.bytes().saturating_sub(pool.used.bytes())))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{IMAGE, observed, spec, three_nodes};
+    use crate::testing::{IMAGE, add_container, observed, spec, three_nodes};
+    use holdfast_types::{ByteSize, Limits};
 
     #[test]
     fn the_emptiest_node_wins_and_replicas_are_elsewhere() {
@@ -202,5 +164,28 @@ mod tests {
         assert_eq!(placed.unwrap().node, NodeId(3));
         let error = place(&three_nodes(), &observed(&[1, 2]), &spec(), IMAGE, Some(NodeId(3)));
         assert_eq!(error.unwrap_err().nodes.len(), 1);
+    }
+
+    /// I23: memory that is promised is not promised again. A copy may go where the container could
+    /// not run, if it must, and not while there is a better place.
+    #[test]
+    fn a_node_without_memory_is_no_place_and_holds_a_copy_last() {
+        let mut state = three_nodes();
+        let mut seen = observed(&[1, 2, 3]);
+        seen.nodes.values_mut().for_each(|n| n.memory = Some(ByteSize::gib(1)));
+        let most =
+            |c: &mut holdfast_core::Container| c.spec.limits.memory = Some(ByteSize::mib(600));
+        add_container(&mut state, 1, 1, &[], most);
+        let memory = Some(ByteSize::mib(600));
+        let big = ContainerSpec { limits: Limits { memory, ..Limits::default() }, ..spec() };
+        let placed = place(&state, &seen, &big, IMAGE, None).unwrap();
+        assert_eq!(placed, Placement { node: NodeId(2), replicas: [NodeId(3)].into() });
+        let error = place(&state, &seen, &big, IMAGE, Some(NodeId(1))).unwrap_err();
+        assert_eq!(error.code(), Code::NoPlacement);
+        assert!(error.to_string().contains("n1 has "), "{error}");
+        assert!(error.to_string().contains("600MiB are needed"), "{error}");
+        add_container(&mut state, 2, 3, &[], most);
+        let placed = place(&state, &seen, &big, IMAGE, None).unwrap();
+        assert_eq!(placed, Placement { node: NodeId(2), replicas: [NodeId(1)].into() });
     }
 }

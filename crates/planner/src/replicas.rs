@@ -33,7 +33,7 @@ fn plan_one(
     let mut replicas = container.replicas.clone();
     if counted < wanted {
         let exclude: BTreeSet<NodeId> = container.members().collect();
-        let new = candidates(state, seen, container.spec.disk, &exclude);
+        let new = candidates(state, seen, &container.spec, &exclude);
         replicas.extend(new.into_iter().take(wanted - counted));
     } else if replicas.len() > wanted && replicas.iter().all(|id| is_current(state, container, *id))
     {

@@ -3,10 +3,13 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use holdfast_core::{Container, State};
+use holdfast_core::{Container, HoldCause, State};
 use holdfast_types::{
     ByteSize, ContainerUid, DesiredState, Epoch, Incarnation, NodeId, SnapshotId, TimestampMs,
 };
+
+use crate::observe::Observations;
+use crate::room::{self, WhyNot};
 
 /// A container whose node is lost and that waits for a takeover.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,45 +80,98 @@ pub enum TakeoverDecision {
         /// The moment for which that was the whole content.
         data_as_of: TimestampMs,
     },
-    /// A person must decide.
+    /// It does not go by itself: a person must decide, or room must be made.
     Hold {
+        /// What stands in the way.
+        cause: HoldCause,
         /// What is at stake, in one line.
         reason: String,
     },
+    /// The holder of the newest copy is up and has no lease: soon it has one, or is lost.
+    Wait,
 }
 
 /// Decides one case, once *every* live holder has sealed and answered with all that it holds. The
-/// newest snapshot on the committed chain wins (I15); among equals the lowest node id, so that the
-/// decision does not depend on the order of answers (I24). Older than promised is held (I22).
+/// newest snapshot on the committed chain wins (I15), on a node that has room to run it (I23); among
+/// equals the lowest node id, so that the decision does not depend on the order of answers (I24).
+/// Older than promised is held (I22), and so is a newest copy that fits nowhere: an older one takes
+/// its place only on the word of a person who was told.
 pub fn decide(
     state: &State,
+    seen: &Observations,
     container: &Container,
     sealed: &[SealedCopy],
     now: TimestampMs,
 ) -> TakeoverDecision {
-    let approved = container.hold.as_ref().is_some_and(|hold| hold.approved);
+    let approved = container.hold.as_ref().filter(|hold| hold.approved);
     let on_chain = sealed.iter().filter(|copy| container.on_chain(&copy.id));
     // A copy that was told to go may be gone before it is promoted: it serves only if no other does.
     let stays = |copy: &&SealedCopy| container.replicas.contains(&copy.node);
     let (staying, going): (Vec<&SealedCopy>, Vec<&SealedCopy>) = on_chain.partition(stays);
     let known = if staying.is_empty() { going } else { staying };
-    let best = known
-        .into_iter()
-        .max_by_key(|copy| (copy.id.order(), Reverse(copy.age_ms), Reverse(copy.node)));
-    let Some(best) = best else {
+    let Some(newest) = known.iter().map(|copy| copy.id.order()).max() else {
         let reason = format!("no live node holds a copy; {}", absent(state, container));
-        return TakeoverDecision::Hold { reason };
+        return TakeoverDecision::Hold { cause: HoldCause::Data, reason };
     };
-    if best.age_ms > container.spec.max_data_loss_ms && !approved {
+    let obstacles = |copy: &SealedCopy| obstacle(state, seen, container, copy.node);
+    let fitting = known.iter().copied().filter(|copy| obstacles(copy).is_none());
+    let best =
+        fitting.max_by_key(|copy| (copy.id.order(), Reverse(copy.age_ms), Reverse(copy.node)));
+    let refused: Vec<_> = known
+        .iter()
+        .filter(|copy| copy.id.order() == newest)
+        .filter_map(|copy| Some((copy.node, obstacles(copy)?)))
+        .collect();
+    let told_of_room = approved.is_some_and(|hold| hold.cause == HoldCause::Room);
+    let best = match best {
+        Some(best) if best.id.order() == newest || told_of_room => best,
+        _ if refused.iter().any(|(_, why)| *why == WhyNot::Down) => return TakeoverDecision::Wait,
+        older => {
+            let reason = no_room(state, &refused, older);
+            return TakeoverDecision::Hold { cause: HoldCause::Room, reason };
+        }
+    };
+    if best.age_ms > container.spec.max_data_loss_ms && approved.is_none() {
         let reason = format!(
             "the best copy is {} s old, {} s were promised; {}",
             best.age_ms / 1000,
             container.spec.max_data_loss_ms / 1000,
             absent(state, container)
         );
-        return TakeoverDecision::Hold { reason };
+        return TakeoverDecision::Hold { cause: HoldCause::Data, reason };
     }
     TakeoverDecision::Take { to: best.node, branch: best.id, data_as_of: now.before(best.age_ms) }
+}
+
+/// What keeps that node from running the container with the copy that it holds.
+fn obstacle(
+    state: &State,
+    seen: &Observations,
+    container: &Container,
+    node: NodeId,
+) -> Option<WhyNot> {
+    match state.nodes.get(&node) {
+        Some(node) => room::to_promote(state, seen, node, container).err(),
+        None => Some(WhyNot::Down),
+    }
+}
+
+/// What does not fit where, and what a person can do about it.
+fn no_room(state: &State, refused: &[(NodeId, WhyNot)], older: Option<&SealedCopy>) -> String {
+    let name = |id: NodeId| state.nodes.get(&id).map_or(id.to_string(), |n| n.name.to_string());
+    let refused: Vec<_> = refused.iter().map(|(id, why)| format!("{} {why}", name(*id))).collect();
+    let otherwise = match older {
+        Some(copy) => format!(
+            "; or approve to start the older copy on {}, {} s old",
+            name(copy.node),
+            copy.age_ms / 1000
+        ),
+        None => String::new(),
+    };
+    format!(
+        "the newest copy fits nowhere: {}; make room there and it goes by itself{otherwise}",
+        refused.join(", ")
+    )
 }
 
 /// Which absent nodes might hold better.
@@ -133,7 +189,7 @@ fn absent(state: &State, container: &Container) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{add_container, lose, snapshot, three_nodes};
+    use crate::testing::{add_container, lose, observed, snapshot, three_nodes};
 
     fn copy(uid: ContainerUid, node: u64, epoch: u64, seq: u64, age_ms: u64) -> SealedCopy {
         SealedCopy { node: NodeId(node), id: snapshot(uid, epoch, seq), age_ms }
@@ -161,9 +217,10 @@ mod tests {
         let mut state = three_nodes();
         let uid = add_container(&mut state, 1, 1, &[2, 3], |_| {});
         lose(&mut state, 1);
+        let seen = observed(&[2, 3]);
         let web = &state.containers[&uid];
         let sealed = [copy(uid, 2, 1, 7, 900), copy(uid, 3, 1, 8, 400), copy(uid, 3, 2, 1, 0)];
-        let decision = decide(&state, web, &sealed, TimestampMs(10_000));
+        let decision = decide(&state, &seen, web, &sealed, TimestampMs(10_000));
         assert_eq!(
             decision,
             TakeoverDecision::Take {
@@ -174,7 +231,7 @@ mod tests {
         );
         let mut reversed = sealed;
         reversed.reverse();
-        assert_eq!(decide(&state, web, &reversed, TimestampMs(10_000)), decision);
+        assert_eq!(decide(&state, &seen, web, &reversed, TimestampMs(10_000)), decision);
     }
 
     /// I18: a copy that was told to go is not chosen over one that stays; if it is all there is, it
@@ -184,12 +241,14 @@ mod tests {
         let mut state = three_nodes();
         let uid = add_container(&mut state, 1, 1, &[2], |_| {});
         lose(&mut state, 1);
+        let seen = observed(&[2, 3]);
         let web = &state.containers[&uid];
         let sealed = [copy(uid, 2, 1, 7, 900), copy(uid, 3, 1, 8, 400)];
-        let to = |sealed: &[SealedCopy]| match decide(&state, web, sealed, TimestampMs(10_000)) {
-            TakeoverDecision::Take { to, .. } => to,
-            TakeoverDecision::Hold { reason } => panic!("{reason}"),
-        };
+        let to =
+            |sealed: &[SealedCopy]| match decide(&state, &seen, web, sealed, TimestampMs(10_000)) {
+                TakeoverDecision::Take { to, .. } => to,
+                other => panic!("{other:?}"),
+            };
         assert_eq!(to(&sealed), NodeId(2));
         assert_eq!(to(&sealed[1..]), NodeId(3));
     }
@@ -200,11 +259,13 @@ mod tests {
         let mut state = three_nodes();
         let uid = add_container(&mut state, 1, 1, &[2], |_| {});
         lose(&mut state, 1);
+        let seen = observed(&[2, 3]);
         let sealed = [copy(uid, 2, 1, 7, 61_000)];
-        let decision = decide(&state, &state.containers[&uid], &sealed, TimestampMs(0));
+        let decision = decide(&state, &seen, &state.containers[&uid], &sealed, TimestampMs(0));
         assert_eq!(
             decision,
             TakeoverDecision::Hold {
+                cause: HoldCause::Data,
                 reason: "the best copy is 61 s old, 60 s were promised; n1 might hold better and is absent"
                     .into()
             }
@@ -212,10 +273,11 @@ mod tests {
         state.containers.get_mut(&uid).unwrap().hold = Some(holdfast_core::Hold {
             since: TimestampMs(0),
             reason: String::new(),
+            cause: HoldCause::Data,
             approved: true,
             for_person: false,
         });
-        let decision = decide(&state, &state.containers[&uid], &sealed, TimestampMs(0));
+        let decision = decide(&state, &seen, &state.containers[&uid], &sealed, TimestampMs(0));
         assert!(matches!(decision, TakeoverDecision::Take { .. }));
     }
 
@@ -224,7 +286,104 @@ mod tests {
         let mut state = three_nodes();
         let uid = add_container(&mut state, 1, 1, &[2], |_| {});
         lose(&mut state, 1);
-        let decision = decide(&state, &state.containers[&uid], &[], TimestampMs(0));
+        let seen = observed(&[2, 3]);
+        let decision = decide(&state, &seen, &state.containers[&uid], &[], TimestampMs(0));
         assert!(matches!(decision, TakeoverDecision::Hold { .. }));
+    }
+
+    /// A lost container of 600 MiB whose copies on n2 and n3 are of these numbers; each node may
+    /// promise about 900 MiB, and those in `full` have promised 600 of them.
+    fn cramped(full: &[u64], seqs: [u64; 2]) -> (State, Observations, [SealedCopy; 2]) {
+        let limit = |c: &mut Container| c.spec.limits.memory = Some(ByteSize::mib(600));
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2, 3], limit);
+        for (number, node) in full.iter().enumerate() {
+            add_container(&mut state, 10 + number as u128, *node, &[], limit);
+        }
+        lose(&mut state, 1);
+        let mut seen = observed(&[2, 3]);
+        seen.nodes.values_mut().for_each(|n| n.memory = Some(ByteSize::mib(1000)));
+        let sealed = [copy(uid, 2, 1, seqs[0], 400), copy(uid, 3, 1, seqs[1], 400)];
+        (state, seen, sealed)
+    }
+
+    fn decided(state: &State, seen: &Observations, sealed: &[SealedCopy]) -> TakeoverDecision {
+        let uid = ContainerUid(sealed[0].id.volume.0);
+        decide(state, seen, &state.containers[&uid], sealed, TimestampMs(10_000))
+    }
+
+    fn winner(decision: &TakeoverDecision) -> Option<u64> {
+        match decision {
+            TakeoverDecision::Take { to, .. } => Some(to.0),
+            TakeoverDecision::Hold { .. } | TakeoverDecision::Wait => None,
+        }
+    }
+
+    /// I23, I24: of copies that are equally new the one whose node has room, whatever the order.
+    #[test]
+    fn an_equally_new_copy_on_a_node_with_room_takes_over() {
+        let (state, seen, mut sealed) = cramped(&[2], [8, 8]);
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(3));
+        sealed.reverse();
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(3));
+        let (state, seen, sealed) = cramped(&[], [8, 8]);
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(2));
+    }
+
+    /// I15, I22: an older copy on a node with room does not stand in for the newest by itself.
+    #[test]
+    fn an_older_copy_is_never_chosen_silently() {
+        let (mut state, seen, sealed) = cramped(&[2], [8, 7]);
+        let decision = decided(&state, &seen, &sealed);
+        let TakeoverDecision::Hold { cause: HoldCause::Room, reason } = &decision else {
+            panic!("{decision:?}");
+        };
+        assert!(reason.contains("n2 has 300") && reason.contains("600MiB are needed"), "{reason}");
+        assert!(reason.contains("approve to start the older copy on n3"), "{reason}");
+        // A person who approved an old copy was not asked about an older one.
+        let uid = ContainerUid(sealed[0].id.volume.0);
+        for (cause, expected) in [(HoldCause::Data, None), (HoldCause::Room, Some(3))] {
+            state.containers.get_mut(&uid).unwrap().hold = Some(holdfast_core::Hold {
+                since: TimestampMs(0),
+                reason: String::new(),
+                cause,
+                approved: true,
+                for_person: false,
+            });
+            assert_eq!(winner(&decided(&state, &seen, &sealed)), expected);
+        }
+    }
+
+    /// I23: a person's word makes no room; room does.
+    #[test]
+    fn without_room_anywhere_it_waits_for_room() {
+        let (mut state, seen, sealed) = cramped(&[2, 3], [8, 7]);
+        let uid = ContainerUid(sealed[0].id.volume.0);
+        let hold = |approved| holdfast_core::Hold {
+            since: TimestampMs(0),
+            reason: String::new(),
+            cause: HoldCause::Room,
+            approved,
+            for_person: false,
+        };
+        for approved in [false, true] {
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold(approved));
+            let decision = decided(&state, &seen, &sealed);
+            let held = matches!(decision, TakeoverDecision::Hold { cause: HoldCause::Room, .. });
+            assert!(held, "{decision:?}");
+        }
+        state.containers.get_mut(&uid).unwrap().hold = Some(hold(false));
+        state.containers.retain(|_, c| c.node != NodeId(2));
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(2));
+    }
+
+    /// I15: a holder between two leases is not passed over, and nobody is called for it.
+    #[test]
+    fn a_holder_without_a_lease_is_waited_for() {
+        let (state, mut seen, sealed) = cramped(&[], [8, 7]);
+        seen.nodes.get_mut(&NodeId(2)).unwrap().leased = false;
+        assert_eq!(decided(&state, &seen, &sealed), TakeoverDecision::Wait);
+        seen.nodes.get_mut(&NodeId(2)).unwrap().leased = true;
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(2));
     }
 }

@@ -57,7 +57,7 @@ pub(crate) fn observed(leased: &[u64]) -> Observations {
             promised: ByteSize::gib(1),
             admits: true,
         };
-        let seen = NodeObservation { leased: true, pool: Some(pool), held: BTreeMap::new() };
+        let seen = NodeObservation { leased: true, pool: Some(pool), ..Default::default() };
         (NodeId(*n), seen)
     };
     Observations { nodes: leased.iter().map(node).collect(), ..Default::default() }

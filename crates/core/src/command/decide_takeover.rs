@@ -40,7 +40,7 @@ impl DecideTakeover {
 #[cfg(test)]
 mod tests {
     use crate::testing::World;
-    use crate::{Command, DecideTakeover, HoldTakeover};
+    use crate::{Command, DecideTakeover, HoldCause, HoldTakeover};
     use holdfast_types::{Code, Epoch};
 
     #[test]
@@ -57,7 +57,8 @@ mod tests {
         let mut world = World::three_nodes();
         let uid = world.container("web", 1, &[2]);
         let (epoch, reason) = (Epoch(1), "old".into());
-        let hold = HoldTakeover { uid, epoch, reason, for_person: false };
+        let cause = HoldCause::Data;
+        let hold = HoldTakeover { uid, epoch, reason, cause, for_person: false };
         world.ok(Command::HoldTakeover(hold));
         for approve in [false, true] {
             world.ok(Command::DecideTakeover(DecideTakeover { uid, approve }));

@@ -44,7 +44,7 @@ impl RegisterNode {
 #[cfg(test)]
 mod tests {
     use crate::testing::{World, lost, register, take_over};
-    use crate::{Command, HoldTakeover, Outcome, RegisterNode};
+    use crate::{Command, HoldCause, HoldTakeover, Outcome, RegisterNode};
     use holdfast_types::{Code, Epoch, Incarnation, NodeId};
 
     #[test]
@@ -63,6 +63,7 @@ mod tests {
             uid,
             epoch: Epoch(1),
             reason,
+            cause: HoldCause::Brake,
             for_person: true,
         }));
         world.ok(Command::RegisterNode(RegisterNode { node: NodeId(1) }));

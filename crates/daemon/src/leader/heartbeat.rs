@@ -56,6 +56,7 @@ fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
         }
     }
     sighting.pool = request.pool.map(pool);
+    sighting.memory = request.memory_bytes.map(ByteSize);
     Ok(sighting)
 }
 

@@ -130,6 +130,7 @@ impl Player {
             cluster_id: self.me.cluster.to_bytes().into(),
             holdings: Vec::new(),
             full: true,
+            memory_bytes: Some(1 << 30),
             pool: Some(Capacity {
                 driver: "puppet".into(),
                 size_bytes: 10 << 30,

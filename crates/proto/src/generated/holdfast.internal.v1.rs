@@ -58,6 +58,9 @@ pub struct HeartbeatRequest {
     pub full: bool,
     #[prost(message, optional, tag = "6")]
     pub pool: ::core::option::Option<Capacity>,
+    /// The node's physical memory; sent when `full`.
+    #[prost(uint64, optional, tag = "7")]
+    pub memory_bytes: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capacity {
