@@ -5,7 +5,7 @@ use std::sync::Arc;
 use holdfast_network::Network;
 use holdfast_runtime::{ExecRequest, ExecSession, Runtime};
 use holdfast_storage::Pool;
-use holdfast_types::{ByteSize, ContainerUid, ImageUid};
+use holdfast_types::{ByteSize, ContainerUid, ImageUid, NodeView, Protection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -100,7 +100,17 @@ impl AgentHandle {
         request: ExecRequest,
     ) -> Result<ExecSession, AgentError> {
         let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        // Below a frozen ancestor a program would neither run nor end.
+        if !self.is_leased() && self.is_protected(uid) {
+            return Err(AgentError::NoLease);
+        }
         blocking(move || parts.runtime.exec_piped(uid, &request)).await
+    }
+
+    fn is_protected(&self, uid: ContainerUid) -> bool {
+        let mine = |view: &NodeView| view.assigned.iter().find(|a| a.uid == uid).cloned();
+        let mine = self.context.view().and_then(|view| mine(&view));
+        mine.is_some_and(|mine| mine.spec.protection == Protection::Protected)
     }
 
     /// The end of what a container of this node wrote to its console.

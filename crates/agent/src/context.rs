@@ -17,6 +17,7 @@ use crate::holdings::Holdings;
 use crate::leader::LeaderClient;
 use crate::memory;
 use crate::peers::Peers;
+use crate::pool_watch::Fullness;
 use crate::replicate::Shipments;
 use crate::strangers::Starts;
 
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) peers: Peers,
     pub(crate) shipments: Shipments,
     pub(crate) starts: Starts,
+    pub(crate) fullness: Fullness,
     /// The machine's, if the kernel says.
     pub(crate) memory: Option<ByteSize>,
     parts: OnceLock<Arc<Parts>>,
@@ -54,6 +56,7 @@ impl Context {
             peers: Peers::default(),
             shipments: Shipments::default(),
             starts: Starts::default(),
+            fullness: Fullness::default(),
             memory: memory::total(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),

@@ -51,6 +51,12 @@ pub enum AgentError {
     /// No replica became current in time.
     #[error("no replica of the container became current in time")]
     NotSynced,
+    /// No snapshot is taken in a pool past its threshold.
+    #[error("the pool of the container's node is full: no snapshots are taken until there is room")]
+    PoolFull,
+    /// The guardian holds no live lease.
+    #[error("this node has no lease now: its protected containers are stopped until it has")]
+    NoLease,
     /// The guardian may take longer to stop everything than the cluster waits for it.
     #[error("the guardian's fence budget is {own_ms} ms, the cluster's {agreed_ms} ms")]
     Budget {
@@ -81,6 +87,8 @@ impl AgentError {
             Self::NotHere { .. } => Code::WrongState,
             Self::Epoch(_) => Code::StaleEpoch,
             Self::NotSynced => Code::Timeout,
+            Self::PoolFull => Code::PoolFull,
+            Self::NoLease => Code::NoLease,
             Self::Ended => Code::Internal,
         }
     }

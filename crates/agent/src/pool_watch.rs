@@ -1,6 +1,6 @@
 //! Watches how full the pool is, and says so before it hurts.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_proto::internal;
@@ -20,6 +20,50 @@ const WARN_PERCENT: u8 = 80;
 /// So far below a mark it counts as left: a pool at the mark must not be told of at each look.
 const CALM_PERCENT: u8 = 2;
 
+/// What the last look says to those who would fill the pool further.
+#[derive(Debug, Default)]
+pub(crate) struct Fullness {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    full: bool,
+    looks: u64,
+    /// How many looks there had been when room was last made.
+    made_room_at: Option<u64>,
+}
+
+impl Fullness {
+    /// Whether the pool is past its threshold.
+    pub(crate) fn is_full(&self) -> bool {
+        self.lock().full
+    }
+
+    /// Whether to make room now. Yes to one caller at a time, and to the next one only when a whole
+    /// look since has found the pool as full as before: no more is given up than must be.
+    pub(crate) fn make_room(&self) -> bool {
+        let mut inner = self.lock();
+        let seen_since = inner.made_room_at.is_none_or(|at| inner.looks >= at + 2);
+        let now = inner.full && seen_since;
+        if now {
+            inner.made_room_at = Some(inner.looks);
+        }
+        now
+    }
+
+    fn looked(&self, full: bool) {
+        let mut inner = self.lock();
+        inner.full = full;
+        inner.looks += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing panics while holding it.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Level {
     Fine,
@@ -28,27 +72,32 @@ enum Level {
 }
 
 impl Level {
-    /// The level of a pool so full, of which `told` was said last.
-    fn of(percent: u8, threshold_percent: u8, told: Self) -> Self {
+    /// The level of a pool so full, which was at `before`.
+    fn of(percent: u8, threshold_percent: u8, before: Self) -> Self {
         let at = |percent: u8| match percent {
             p if p >= threshold_percent => Self::Full,
             p if p >= WARN_PERCENT => Self::Filling,
             _ => Self::Fine,
         };
-        at(percent).max(told.min(at(percent.saturating_add(CALM_PERCENT))))
+        at(percent).max(before.min(at(percent.saturating_add(CALM_PERCENT))))
     }
 }
 
 /// Watches for ever.
 pub(crate) async fn run(context: Arc<Context>) {
-    let mut told = Level::Fine;
+    let (mut level, mut told) = (Level::Fine, Level::Fine);
     loop {
         if let Some(parts) = context.parts() {
             let pool = parts.pool.clone();
             match blocking(move || pool.capacity()).await {
                 Ok(capacity) => {
                     context.set_capacity(message(&parts.driver, &capacity));
-                    told = tell(&context, &capacity, told).await;
+                    let percent = capacity.used_percent();
+                    level = Level::of(percent, capacity.threshold_percent, level);
+                    context.fullness.looked(level == Level::Full);
+                    if level != told && tell(&context, percent, level).await {
+                        told = level;
+                    }
                 }
                 Err(error) => warn!(error = %error.line(), "the pool cannot be measured"),
             }
@@ -67,27 +116,21 @@ fn message(driver: &str, capacity: &Capacity) -> internal::Capacity {
     }
 }
 
-async fn tell(context: &Context, capacity: &Capacity, told: Level) -> Level {
-    let percent = capacity.used_percent();
-    let level = Level::of(percent, capacity.threshold_percent, told);
-    if level == told {
-        return told;
-    }
+/// Returns whether the cluster knows it now.
+async fn tell(context: &Context, percent: u8, level: Level) -> bool {
     let (kind, message) = match level {
         Level::Fine => ("pool-ok", format!("the pool is at {percent} % again")),
         Level::Filling => ("pool-filling", format!("the pool is at {percent} %")),
         Level::Full => (
             "pool-full",
             format!(
-                "the pool is at {percent} %: nothing new is admitted, replicas are not received"
+                "the pool is at {percent} %: nothing new is admitted, no replicas are received and \
+                 no snapshots taken; delete what is not needed, or grow the pool"
             ),
         ),
     };
     let report = Report::Notice { kind: kind.to_owned(), uid: None, message };
-    match report::send(context, &report).await {
-        Ok(()) => level,
-        Err(_) => told,
-    }
+    report::send(context, &report).await.is_ok()
 }
 
 #[cfg(test)]
@@ -97,14 +140,32 @@ mod tests {
     /// I20: operators hear of it before and when admission stops, and not at each look.
     #[test]
     fn a_pool_is_told_of_once_at_each_mark() {
-        let mut told = Level::Fine;
+        let mut level = Level::Fine;
         let mut levels = Vec::new();
         for percent in [70, 80, 79, 80, 91, 89, 90, 87, 78, 77] {
-            told = Level::of(percent, 90, told);
-            levels.push(told);
+            level = Level::of(percent, 90, level);
+            levels.push(level);
         }
         use Level::{Filling, Fine, Full};
         let expected = [Fine, Filling, Filling, Filling, Full, Full, Full, Filling, Filling, Fine];
         assert_eq!(levels, expected);
+    }
+
+    /// I20: bases go one volume at a time, and only while the pool is found as full as before.
+    #[test]
+    fn room_is_made_once_between_two_looks() {
+        let fullness = Fullness::default();
+        fullness.looked(false);
+        assert!(!fullness.is_full() && !fullness.make_room(), "there is room");
+        fullness.looked(true);
+        assert!(fullness.is_full() && fullness.make_room());
+        assert!(!fullness.make_room(), "nobody has looked since");
+        fullness.looked(true);
+        assert!(!fullness.make_room(), "the look may have begun before");
+        fullness.looked(true);
+        assert!(fullness.make_room());
+        fullness.looked(true);
+        fullness.looked(false);
+        assert!(!fullness.make_room(), "it was enough");
     }
 }

@@ -173,6 +173,31 @@ async fn a_silent_node_is_lost_and_begins_a_new_life() {
     assert_eq!(status.nodes.iter().find(|n| n.name == "n3").unwrap().incarnation, 2);
 }
 
+/// I22: what waits for a person says so to whoever wants to use it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_whose_takeover_is_held_says_so() {
+    let nodes = three().await;
+    import(&nodes[2], "busybox").await.unwrap();
+    let mut client = ContainerServiceClient::new(nodes[0].remote());
+    let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
+    assert_eq!(made.container.unwrap().node, "n3", "where the image is");
+    let start = || v1::StartRequest { name: "web".into(), ..Default::default() };
+    client.start(start()).await.unwrap();
+    // Its node is lost, and no puppet holds a copy.
+    nodes[2].strings.silent.store(true, Ordering::SeqCst);
+    wait("the hold", Duration::from_secs(20), async || {
+        let get = v1::GetContainerRequest { name: "web".into() };
+        let web = client.clone().get(get).await.ok()?.into_inner().container.unwrap();
+        (web.state() == v1::ContainerState::Held).then_some(())
+    })
+    .await;
+    assert_eq!(code(client.start(start()).await), Some(Code::Held));
+    let sync = v1::SyncRequest { name: "web".into(), ..Default::default() };
+    assert_eq!(code(client.sync(sync).await), Some(Code::Held));
+    let logs = v1::LogsRequest { name: "web".into(), tail_bytes: 0 };
+    assert_eq!(code(client.logs(logs).await), Some(Code::Held));
+}
+
 /// A worker has no state and no vote; clients do not notice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_answers_like_any_node() {

@@ -69,7 +69,7 @@ codes! {
     NoLease = "HF-NO-LEASE", retry true;
     /// The guardian is not there or refused.
     Guardian = "HF-GUARDIAN", retry true;
-    /// The container is held for a person's decision: the data at stake is older than promised.
+    /// The container's takeover is held: for a person's decision, or for room.
     Held = "HF-HELD", retry false;
     /// A snapshot stream failed verification; nothing of it was kept as a copy.
     StreamCorrupt = "HF-STREAM-CORRUPT", retry true;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   every replicate_every:  sync ─▶ unchanged? ─▶ the newest snapshot is current as of now
+//!                                 ├▶ changed, and the pool full: nothing, and bases make room
 //!                                 └▶ changed:  freeze, snapshot, thaw
 //!                                        │ Latest
 //!              ┌─────────────────────────┼─────────────────┐
@@ -10,6 +11,7 @@
 //!              └──── acknowledged ──▶ prune: what no copy needs as its base goes
 //! ```
 
+mod news;
 mod prune;
 mod ship;
 mod snapshot;
@@ -45,6 +47,9 @@ pub(crate) struct Shipment {
     pub(crate) rests: AtomicU64,
     /// The newest moment, on this node's BOOTTIME, for which some replica has everything.
     pub(crate) current_as_of_ms: watch::Sender<u64>,
+    /// The last moment, on this node's BOOTTIME, at which a full pool kept a snapshot from being
+    /// taken.
+    pub(crate) withheld_at_ms: watch::Sender<u64>,
 }
 
 impl Shipments {
@@ -55,6 +60,7 @@ impl Shipments {
                 now: Notify::new(),
                 rests: AtomicU64::new(0),
                 current_as_of_ms: watch::Sender::new(0),
+                withheld_at_ms: watch::Sender::new(0),
             })
         };
         volumes.entry(uid).or_insert_with(fresh).clone()
@@ -92,10 +98,13 @@ pub(crate) async fn sync_now(
     let asked_ms = boottime_ms();
     let shipment = context.shipments.of(uid);
     let mut current = shipment.current_as_of_ms.subscribe();
+    let mut withheld = shipment.withheld_at_ms.subscribe();
     shipment.now.notify_one();
-    let reached = current.wait_for(|as_of_ms| *as_of_ms >= asked_ms);
-    match tokio::time::timeout_at(deadline, reached).await {
-        Ok(Ok(as_of_ms)) => Ok(*as_of_ms),
-        Ok(Err(_)) | Err(_) => Err(AgentError::NotSynced),
+    tokio::select! {
+        reached = current.wait_for(|as_of_ms| *as_of_ms >= asked_ms) => {
+            reached.map(|as_of_ms| *as_of_ms).map_err(|_| AgentError::NotSynced)
+        }
+        _ = withheld.wait_for(|at_ms| *at_ms >= asked_ms) => Err(AgentError::PoolFull),
+        () = tokio::time::sleep_until(deadline) => Err(AgentError::NotSynced),
     }
 }

@@ -41,14 +41,33 @@ impl Bases {
         copies: &[Acked],
     ) -> Result<(), AgentError> {
         let state = pool.volume(volume)?.state;
-        for uuid in superfluous(&state, copies, |node| self.of(node)) {
-            match pool.remove_snapshot(uuid) {
-                Ok(_) | Err(holdfast_storage::Error::InUse(_)) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        remove(pool, superfluous(&state, copies, |node| self.of(node))).map(drop)
     }
+}
+
+/// Gives up every snapshot of a primary copy that is only there to ship by delta, for the room that
+/// it keeps what was overwritten since in. The next copy is shipped as a delta against the image, or
+/// whole. The data itself is in the live part, and in the replicas (I18). Returns how many went.
+pub(crate) fn give_up(pool: &dyn Pool, volume: VolumeUid) -> Result<usize, AgentError> {
+    let state = pool.volume(volume)?.state;
+    if state.live.is_none() {
+        return Ok(0);
+    }
+    let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
+    remove(pool, chain.map(|s| s.id.uuid).collect())
+}
+
+/// Removes them, but for those that are in use. Returns how many went.
+fn remove(pool: &dyn Pool, snapshots: Vec<SnapshotUuid>) -> Result<usize, AgentError> {
+    let mut gone = 0;
+    for uuid in snapshots {
+        match pool.remove_snapshot(uuid) {
+            Ok(_) => gone += 1,
+            Err(holdfast_storage::Error::InUse(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(gone)
 }
 
 /// A replica that has not spoken in this life may have anything from the cluster's floor on.
@@ -83,7 +102,8 @@ fn superfluous(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_storage::SnapshotInfo;
+    use holdfast_storage::fake::FakePool;
+    use holdfast_storage::{AlreadyQuiet, PoolIdentity, SnapshotInfo};
     use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, TimestampMs};
     use uuid::Uuid;
 
@@ -136,5 +156,29 @@ mod tests {
         let mut state = state(&[1, 2]);
         state.snapshots[0].kind = SnapshotKind::Diverged { label: "tail".into() };
         assert!(superfluous(&state, &[], |_| None).is_empty());
+    }
+
+    /// I18, I20: what a full pool gives up is a primary's, is in no transfer, and is no person's.
+    #[test]
+    fn only_a_primarys_idle_bases_are_given_up() {
+        let cluster = holdfast_types::ClusterId(Uuid::from_u128(1));
+        let identity = PoolIdentity { cluster, pool: Uuid::from_u128(2) };
+        let pool = FakePool::new(identity, ByteSize::gib(1));
+        pool.create(VOLUME, ByteSize::mib(64), Epoch(1)).unwrap();
+        let take = |seq: u64| {
+            let id = pool.volume(VOLUME).unwrap().state.next_snapshot(uuid(seq)).unwrap();
+            pool.snapshot(&id, TimestampMs(0), &mut AlreadyQuiet).unwrap();
+        };
+        (1..=3).for_each(take);
+        pool.label_snapshot(uuid(1), SnapshotKind::Kept { label: "mine".into() }).unwrap();
+        let shipping = pool.hold(uuid(3)).unwrap();
+        assert_eq!(give_up(&pool, VOLUME).unwrap(), 1);
+        drop(shipping);
+        assert_eq!(give_up(&pool, VOLUME).unwrap(), 1);
+        take(4);
+        let newest = pool.volume(VOLUME).unwrap().state.newest().unwrap().id;
+        assert_eq!((newest.seq, newest.uuid), (Seq(4), uuid(4)), "numbers go on");
+        pool.demote(VOLUME, Some(uuid(4)), None).unwrap();
+        assert_eq!(give_up(&pool, VOLUME).unwrap(), 0, "a replica's only copy");
     }
 }

@@ -18,6 +18,30 @@ const FREEZE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// that the container wrote meanwhile.
 const THAW_SECTORS: u64 = 8;
 
+/// What a round came to.
+#[derive(Debug)]
+pub(crate) enum Round {
+    /// The volume is not the primary copy of that epoch, or is between inactive and running.
+    NotReady,
+    /// This snapshot holds everything as of then.
+    Current(Latest),
+    /// Something was written, and no snapshot may be taken of it.
+    Withheld,
+}
+
+/// What is to be snapshotted, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject<'a> {
+    pub(crate) uid: ContainerUid,
+    pub(crate) epoch: Epoch,
+    /// How often the volume was taken out of use so far.
+    pub(crate) rests: u64,
+    pub(crate) mountpoint: &'a Path,
+    /// Whether a new snapshot may be taken: not in a pool past its threshold (I20), because then
+    /// whatever the container overwrites needs new space.
+    pub(crate) may_take: bool,
+}
+
 /// Remembers what the newest snapshot covers.
 #[derive(Default)]
 pub(crate) struct Snapshooter {
@@ -35,35 +59,32 @@ struct Covered {
 }
 
 impl Snapshooter {
-    /// The newest snapshot after one round; a new one if anything was written. None while the
-    /// volume is not the primary copy of that epoch, or is between inactive and running. `rests`
-    /// says how often the volume was taken out of use so far.
+    /// The newest snapshot after one round; a new one if anything was written.
     pub(crate) fn round(
         &mut self,
         pool: &dyn Pool,
-        (uid, epoch, rests): (ContainerUid, Epoch, u64),
-        mountpoint: &Path,
+        subject: Subject<'_>,
         freezer: &FreezeHelper,
         running: impl Fn() -> bool,
-    ) -> Result<Option<Latest>, AgentError> {
-        let volume = match pool.volume(uid.into()) {
+    ) -> Result<Round, AgentError> {
+        let volume = match pool.volume(subject.uid.into()) {
             Ok(volume) => volume,
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Round::NotReady),
         };
         let live = volume.state.live.as_ref();
-        if live.is_none_or(|live| live.epoch != epoch) {
-            return Ok(None);
+        if live.is_none_or(|live| live.epoch != subject.epoch) {
+            return Ok(Round::NotReady);
         }
-        self.covered.take_if(|covered| covered.rests != rests);
-        self.rests = rests;
+        self.covered.take_if(|covered| covered.rests != subject.rests);
+        self.rests = subject.rests;
         match volume.device.clone() {
-            Some(device) if fsys::is_mounted(mountpoint)? => {
-                self.mounted(pool, &volume, &device, mountpoint, freezer).map(Some)
+            Some(device) if fsys::is_mounted(subject.mountpoint)? => {
+                self.mounted(pool, &volume, &device, subject, freezer)
             }
             // Between two states; the worker is at it.
-            Some(_) => Ok(None),
-            None if running() => Ok(None),
-            None => self.inactive(pool, &volume),
+            Some(_) => Ok(Round::NotReady),
+            None if running() => Ok(Round::NotReady),
+            None => self.inactive(pool, &volume, subject.may_take),
         }
     }
 
@@ -72,9 +93,10 @@ impl Snapshooter {
         pool: &dyn Pool,
         volume: &VolumeInfo,
         device: &Path,
-        mountpoint: &Path,
+        subject: Subject<'_>,
         freezer: &FreezeHelper,
-    ) -> Result<Latest, AgentError> {
+    ) -> Result<Round, AgentError> {
+        let mountpoint = subject.mountpoint;
         // Whatever is written after this moment may be missing from the snapshot.
         let as_of_ms = boottime_ms();
         fsys::sync(mountpoint)?;
@@ -83,7 +105,10 @@ impl Snapshooter {
             && covered.writes == Some(writes)
             && let Some(newest) = of_this_epoch(volume, covered.snapshot)
         {
-            return Ok(Latest { snapshot: newest.clone(), as_of_ms });
+            return Ok(Round::Current(Latest { snapshot: newest.clone(), as_of_ms }));
+        }
+        if !subject.may_take {
+            return Ok(Round::Withheld);
         }
         let mut window = Counting {
             window: freezer.window(mountpoint, FREEZE_LIMIT),
@@ -99,24 +124,28 @@ impl Snapshooter {
         });
         let rests = self.rests;
         self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes });
-        Ok(Latest { snapshot, as_of_ms })
+        Ok(Round::Current(Latest { snapshot, as_of_ms }))
     }
 
     fn inactive(
         &mut self,
         pool: &dyn Pool,
         volume: &VolumeInfo,
-    ) -> Result<Option<Latest>, AgentError> {
+        may_take: bool,
+    ) -> Result<Round, AgentError> {
         let as_of_ms = boottime_ms();
         if let Some(Covered { snapshot, writes: None, .. }) = &self.covered
             && let Some(newest) = of_this_epoch(volume, *snapshot)
         {
-            return Ok(Some(Latest { snapshot: newest.clone(), as_of_ms }));
+            return Ok(Round::Current(Latest { snapshot: newest.clone(), as_of_ms }));
+        }
+        if !may_take {
+            return Ok(Round::Withheld);
         }
         let snapshot = take(pool, volume, &mut AlreadyQuiet)?;
         let rests = self.rests;
         self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes: None });
-        Ok(Some(Latest { snapshot, as_of_ms }))
+        Ok(Round::Current(Latest { snapshot, as_of_ms }))
     }
 }
 
@@ -203,6 +232,10 @@ mod tests {
         }
 
         fn round(&self, snapshooter: &mut Snapshooter) -> u64 {
+            self.round_if(snapshooter, true).unwrap()
+        }
+
+        fn round_if(&self, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
             let helper =
                 std::env::current_exe().unwrap().parent().unwrap().join("../holdfast-freeze");
             assert!(
@@ -212,11 +245,17 @@ mod tests {
             );
             let freezer = FreezeHelper::new(helper, &[]);
             let pool = self.pool.as_ref().unwrap();
-            let latest = snapshooter
-                .round(pool, (UID, Epoch(1), 0), &self.mountpoint, &freezer, || true)
-                .unwrap()
-                .unwrap();
-            latest.snapshot.id.seq.0
+            let subject = Subject {
+                uid: UID,
+                epoch: Epoch(1),
+                rests: 0,
+                mountpoint: &self.mountpoint,
+                may_take,
+            };
+            match snapshooter.round(pool, subject, &freezer, || true).unwrap() {
+                Round::Current(latest) => Some(latest.snapshot.id.seq.0),
+                Round::NotReady | Round::Withheld => None,
+            }
         }
     }
 
@@ -231,10 +270,13 @@ mod tests {
 
     fn at_rest(pool: &FakePool, snapshooter: &mut Snapshooter, epoch: u64, rests: u64) -> u64 {
         let nobody = FreezeHelper::new("/bin/false", &[]);
-        let nowhere = Path::new("/nonexistent");
-        let assignment = (UID, Epoch(epoch), rests);
-        let latest = snapshooter.round(pool, assignment, nowhere, &nobody, || false);
-        latest.unwrap().unwrap().snapshot.id.seq.0
+        let mountpoint = Path::new("/nonexistent");
+        let epoch = Epoch(epoch);
+        let subject = Subject { uid: UID, epoch, rests, mountpoint, may_take: true };
+        match snapshooter.round(pool, subject, &nobody, || false).unwrap() {
+            Round::Current(latest) => latest.snapshot.id.seq.0,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn fake() -> FakePool {
@@ -281,5 +323,17 @@ mod tests {
         let second = bench.round(&mut snapshooter);
         assert_eq!(second, first + 1);
         assert_eq!(bench.round(&mut snapshooter), second);
+    }
+
+    /// I20: in a full pool what was written waits; an idle volume needs no snapshot to be current.
+    #[test]
+    fn a_full_pool_gets_no_more_snapshots() {
+        let bench = Bench::new();
+        let mut snapshooter = Snapshooter::default();
+        let first = bench.round(&mut snapshooter);
+        assert_eq!(bench.round_if(&mut snapshooter, false), Some(first), "nothing was written");
+        std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
+        assert_eq!(bench.round_if(&mut snapshooter, false), None);
+        assert_eq!(bench.round(&mut snapshooter), first + 1, "there is room again");
     }
 }

@@ -1,5 +1,6 @@
 //! The primary's side of one volume: takes snapshots when something was written, vouches for the
-//! newest one when nothing was, and keeps one target task for each replica.
+//! newest one when nothing was, and keeps one target task for each replica. In a pool past its
+//! threshold it takes none, and gives up those that are only there as bases (DESIGN section 7).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,17 +8,19 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_storage::SnapshotInfo;
-use holdfast_types::{AssignedView, ContainerUid, NodeId};
+use holdfast_types::{AssignedView, ContainerName, ContainerUid, NodeId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 use crate::replicate::Shipment;
-use crate::replicate::prune::{Acked, Bases};
-use crate::replicate::snapshot::Snapshooter;
+use crate::replicate::news::{Turn, Words, tell};
+use crate::replicate::prune::{Acked, Bases, give_up};
+use crate::replicate::snapshot::{Round, Snapshooter, Subject};
 use crate::replicate::target;
 
 /// The newest snapshot, and the BOOTTIME for which it is the whole content.
@@ -41,6 +44,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
         latest: watch::Sender::new(None),
         bases: Arc::default(),
         targets: BTreeMap::new(),
+        withheld: Turn::default(),
         quiet: false,
     };
     while let Some(assigned) = source.assigned() {
@@ -72,6 +76,7 @@ struct Source {
     latest: watch::Sender<Option<Latest>>,
     bases: Arc<Bases>,
     targets: BTreeMap<NodeId, JoinHandle<()>>,
+    withheld: Turn,
     quiet: bool,
 }
 
@@ -96,21 +101,58 @@ impl Source {
         // Read before the volume is looked at: what counts it later came to rest later.
         let rests = self.shipment.rests.load(Ordering::SeqCst);
         let mut snapshooter = std::mem::take(&mut self.snapshooter);
+        let may_take = !self.context.fullness.is_full();
         let (pool, running) = (parts.pool.clone(), parts.clone());
         let work = move || {
-            let result =
-                snapshooter.round(&*pool, (uid, epoch, rests), &mountpoint, &freezer, || {
-                    running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
-                });
+            let subject = Subject { uid, epoch, rests, mountpoint: &mountpoint, may_take };
+            let result = snapshooter.round(&*pool, subject, &freezer, || {
+                running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
+            });
             Ok::<_, AgentError>((snapshooter, result))
         };
         let (snapshooter, result) = blocking(work).await?;
         self.snapshooter = snapshooter;
-        let Some(latest) = result? else { return Ok(false) };
+        let latest = match result? {
+            Round::NotReady => return Ok(false),
+            Round::Withheld => return self.withhold(&assigned.name).await.map(|()| true),
+            Round::Current(latest) => latest,
+        };
+        self.tell_withheld(&assigned.name, false).await;
         debug!(container = %self.uid, seq = %latest.snapshot.id.seq, "current");
         self.latest.send_replace(Some(latest));
         self.prune(assigned).await?;
         Ok(true)
+    }
+
+    /// The pool is past its threshold, and the container has written.
+    async fn withhold(&mut self, name: &ContainerName) -> Result<(), AgentError> {
+        self.shipment.withheld_at_ms.send_replace(boottime_ms());
+        self.tell_withheld(name, true).await;
+        let Some(parts) = self.context.parts() else { return Ok(()) };
+        let uid = self.uid;
+        let pool = parts.pool.clone();
+        let has_bases = pool.volume(uid.into()).is_ok_and(|v| v.state.newest().is_some());
+        if !has_bases || !self.context.fullness.make_room() {
+            return Ok(());
+        }
+        let gone = blocking(move || give_up(&*pool, uid.into())).await?;
+        if gone > 0 {
+            self.latest.send_replace(None);
+            let message = format!(
+                "{gone} snapshots of {name} were given up to make room in the full pool: the next \
+                 copy is shipped against the image, or whole"
+            );
+            tell(&self.context, uid, "bases-dropped", message).await;
+        }
+        Ok(())
+    }
+
+    async fn tell_withheld(&mut self, name: &ContainerName, is_so: bool) {
+        let begun = format!("replication of {name} stands still: the pool is full");
+        let over = format!("replication of {name} goes on");
+        let words =
+            Words { begun: ("replication-stopped", &begun), over: ("replication-resumed", &over) };
+        self.withheld.now(&self.context, self.uid, is_so, words).await;
     }
 
     fn keep_targets(&mut self, assigned: &AssignedView) {

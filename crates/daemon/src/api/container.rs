@@ -140,8 +140,21 @@ pub(super) async fn get(
 
 async fn start(lead: Lead, request: v1::StartRequest) -> Result<v1::StartResponse, Fault> {
     let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Running };
-    let operation = desire(&lead, ask, |_| Ok(())).await?;
+    let operation = desire(&lead, ask, not_held).await?;
     Ok(v1::StartResponse { operation: Some(operation) })
+}
+
+/// A held container has no node: nothing starts, runs or ships it before someone decides.
+pub(super) fn not_held(container: &Container) -> Result<(), Fault> {
+    match &container.hold {
+        None => Ok(()),
+        Some(hold) => Err(held(&container.name, &hold.reason)),
+    }
+}
+
+/// The refusal of what a held takeover stands in the way of.
+pub(super) fn held(name: impl std::fmt::Display, reason: &str) -> Fault {
+    Fault::new(Code::Held, format!("takeover of {name} is held: {reason}"))
 }
 
 async fn stop(lead: Lead, request: v1::StopRequest) -> Result<v1::StopResponse, Fault> {

@@ -50,6 +50,9 @@ pub(super) async fn find(member: &Arc<Member>, call: &Call, name: &str) -> Resul
     let answer =
         member.at_leader(call, |lead| container::get(lead, request.clone()), there).await?;
     let found = answer.container.unwrap_or_default();
+    if found.state() == v1::ContainerState::Held {
+        return Err(container::held(name, &found.reason));
+    }
     let uid: ContainerUid = found.uid.parse()?;
     if found.node == member.identity.name.as_str() {
         return Ok(Route::Here(uid));

@@ -8,6 +8,7 @@ use holdfast_proto::{required, v1};
 use holdfast_types::{Code, ContainerUid, NodeId, SnapshotId, VolumeUid};
 use tokio::time::{Instant, sleep};
 
+use super::container::not_held;
 use crate::fault::Fault;
 use crate::member::Lead;
 
@@ -33,6 +34,7 @@ pub(super) async fn sync(lead: Lead, request: v1::SyncRequest) -> Result<v1::Syn
     let limit = limit(&request);
     let state = lead.read().await?;
     let container = state.container_named(&request.name.parse()?)?;
+    not_held(container)?;
     let node = state.node(container.node)?;
     let message = SyncNowRequest {
         volume: VolumeUid::from(container.uid).to_bytes().into(),
