@@ -2,6 +2,7 @@
 
 mod cut;
 mod freeze;
+mod full;
 mod minority;
 mod power;
 mod race;

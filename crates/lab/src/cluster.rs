@@ -6,6 +6,7 @@ use holdfast_cli::client::Session;
 use holdfast_proto::{Address, RemoteError, v1};
 use holdfast_types::Code;
 use tokio::runtime::{Builder, Runtime};
+use tokio_stream::StreamExt;
 
 use crate::LabError;
 use crate::config::api_address;
@@ -53,6 +54,11 @@ impl Cluster {
         self.runtime.block_on(question(&self.session)).map_err(LabError::from)
     }
 
+    /// What happened after that revision.
+    pub fn events(&self, after: u64) -> Result<Vec<v1::Event>, LabError> {
+        self.ask(async |session| events(session, after).await)
+    }
+
     /// Asks until the answer satisfies; errors that may pass are waited out too.
     pub fn wait_for<T>(
         &self,
@@ -74,6 +80,16 @@ impl Cluster {
         })?;
         found.ok_or_else(|| LabError::Deadline { what: what.to_owned(), seconds: limit.as_secs() })
     }
+}
+
+/// What happened after that revision.
+pub(crate) async fn events(session: &Session, after: u64) -> Result<Vec<v1::Event>, RemoteError> {
+    let mut stream = session.watch(after, false, None).await?;
+    let mut all = Vec::new();
+    while let Some(event) = stream.next().await {
+        all.push(event?);
+    }
+    Ok(all)
 }
 
 impl From<RemoteError> for LabError {

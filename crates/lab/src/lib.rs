@@ -11,6 +11,7 @@ mod clock;
 mod cluster;
 mod config;
 mod error;
+mod fill;
 mod lab;
 mod layout;
 mod links;

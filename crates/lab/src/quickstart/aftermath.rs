@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use holdfast_cli::client::Session;
-use holdfast_proto::{RemoteError, v1};
 use holdfast_types::ContainerUid;
-use tokio_stream::StreamExt;
 
 use super::Narrator;
 use super::stage::Stage;
 use super::story::Account;
 use crate::LabError;
 use crate::clock::BootInstant;
+use crate::cluster::events;
 
 const EVENTS_LIMIT: Duration = Duration::from_secs(15);
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(90);
@@ -28,15 +26,6 @@ pub fn account(stage: &Stage, victim: &str, uid: &str, after: u64) -> Result<Acc
         Ok(()) | Err(LabError::Deadline { .. }) => Ok(latest),
         Err(error) => Err(error),
     }
-}
-
-async fn events(session: &Session, after: u64) -> Result<Vec<v1::Event>, RemoteError> {
-    let mut stream = session.watch(after, false, None).await?;
-    let mut all = Vec::new();
-    while let Some(event) = stream.next().await {
-        all.push(event?);
-    }
-    Ok(all)
 }
 
 /// What became of the old copy.
