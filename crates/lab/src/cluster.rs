@@ -39,10 +39,12 @@ impl Cluster {
     }
 
     fn new(addresses: Vec<Address>, limit: Duration) -> Result<Self, LabError> {
-        let runtime = Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(LabError::io("cannot start", std::path::Path::new("the client's runtime")))?;
+        // With a thread of its own: between two questions a node must find its connection answered,
+        // or it drops it, and what is not repeated, as an import, fails on a dead one.
+        let runtime =
+            Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
+                LabError::io("cannot start", std::path::Path::new("the client's runtime")),
+            )?;
         Ok(Self { runtime, session: Session::new(addresses, limit) })
     }
 
