@@ -31,7 +31,7 @@ pub enum LabError {
     Tool {
         /// The command line.
         command: String,
-        /// The last line of its standard error.
+        /// The last lines of its standard error.
         message: String,
     },
     /// A file could not be read, written, made or removed.

@@ -23,10 +23,13 @@ pub fn check_machine() -> Result<(), LabError> {
     if !nix::unistd::geteuid().is_root() {
         return Err(LabError::NotRoot);
     }
-    match TOOLS.iter().find(|(program, _)| !is_installed(program)) {
-        Some(&(program, package)) => Err(LabError::MissingTool { program, package }),
-        None => Ok(()),
-    }
+    TOOLS.iter().try_for_each(|(program, package)| check_program(program, package))
+}
+
+/// Refuses unless this program is there.
+pub(crate) fn check_program(program: &'static str, package: &'static str) -> Result<(), LabError> {
+    let missing = LabError::MissingTool { program, package };
+    if is_installed(program) { Ok(()) } else { Err(missing) }
 }
 
 /// Whether the program is on root's usual path (which `sudo` and CI may have cut short).
@@ -71,9 +74,18 @@ fn finish(words: &[&str], result: std::io::Result<Output>) -> Result<String, Lab
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    let last = stderr.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no message");
-    Err(fail(format!("{} ({})", last.trim(), output.status)))
+    let said = last_words(&String::from_utf8_lossy(&output.stderr));
+    Err(fail(format!("{said} ({})", output.status)))
+}
+
+/// The last lines in one: the very last often says only that there was an error.
+fn last_words(stderr: &str) -> String {
+    const MOST: usize = 3;
+    let lines: Vec<_> = stderr.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    match lines.len() {
+        0 => "no message".to_owned(),
+        count => lines[count.saturating_sub(MOST)..].join("; "),
+    }
 }
 
 #[cfg(test)]
@@ -83,9 +95,15 @@ mod tests {
 
     #[test]
     fn a_failing_program_is_quoted() {
-        let err = run(&["sh", "-c", "echo first >&2; echo last >&2; exit 3"]).unwrap_err();
-        assert!(err.to_string().contains("last (exit status: 3)"), "{err}");
+        let err = run(&["sh", "-c", "echo why >&2; echo; echo last >&2; exit 3"]).unwrap_err();
+        assert!(err.to_string().contains("why; last (exit status: 3)"), "{err}");
         assert_eq!(err.code(), Code::Internal);
+    }
+
+    #[test]
+    fn only_the_end_is_quoted() {
+        assert_eq!(last_words("1\n2\n3\n\n4\n"), "2; 3; 4");
+        assert_eq!(last_words("\n"), "no message");
     }
 
     #[test]
