@@ -1,6 +1,6 @@
 //! The lab, the cluster on it and the image: what all rounds share.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use crate::plan::Part;
 use crate::record::Purpose;
 use crate::scoped::ScopedLab;
 use crate::up::UpOptions;
-use crate::workload::{busybox_rootfs, debian_rootfs};
+use crate::workload::{busybox_rootfs, check_mmdebstrap, debian_rootfs};
 
 /// The rehearsed container's name.
 const CONTAINER: &str = "web";
@@ -48,6 +48,9 @@ pub struct Stage {
 impl Stage {
     /// Makes all of it.
     pub fn set(options: &QuickstartOptions, narrator: &Narrator) -> Result<Self, LabError> {
+        if options.image == ImageKind::Debian12 {
+            check_mmdebstrap()?;
+        }
         let replace = replaceable(&options.name)?;
         let up = UpOptions {
             dir: options.dir.clone(),
@@ -67,7 +70,7 @@ impl Stage {
         let status = cluster.ask(async |s| s.status().await)?;
         narrator.say(format_args!("the cluster is formed; {} leads", status.leader));
         let observer = Observer::start(lab.layout())?;
-        let image = import(&cluster, options.image, narrator)?;
+        let image = import(&lab, &cluster, options.image, narrator)?;
         let everywhere = up.voters + up.workers;
         cluster.wait_for("the image on every node", SPREAD_LIMIT, async |s| {
             let held = s.images().await?.into_iter().any(|i| i.nodes.len() >= everywhere);
@@ -129,15 +132,17 @@ pub(super) fn name<T: std::str::FromStr<Err = NameError>>(text: &str) -> Result<
         .map_err(|e: NameError| LabError::Cluster { code: e.code(), message: e.to_string() })
 }
 
-fn import(cluster: &Cluster, kind: ImageKind, narrator: &Narrator) -> Result<v1::Image, LabError> {
+fn import(
+    lab: &Lab,
+    cluster: &Cluster,
+    kind: ImageKind,
+    narrator: &Narrator,
+) -> Result<v1::Image, LabError> {
     let (title, bytes) = match kind {
         ImageKind::Busybox => ("busybox", busybox_rootfs()?),
         ImageKind::Debian12 => {
             narrator.say("building a Debian 12 root filesystem (about 20 s)");
-            let dir =
-                tempfile::tempdir().map_err(LabError::io("cannot make", &std::env::temp_dir()))?;
-            let archive = debian_rootfs(dir.path())?;
-            ("debian12", fs::read(&archive).map_err(LabError::io("cannot read", &archive))?)
+            ("debian12", debian_rootfs(lab)?)
         }
     };
     let start = import_start(&name(title)?, 0);

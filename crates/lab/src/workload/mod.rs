@@ -12,7 +12,7 @@ mod probe;
 mod rootfs;
 
 pub use chain::{ChainFault, Record, parse_chain};
-pub use debian::debian_rootfs;
+pub use debian::{check_mmdebstrap, debian_rootfs};
 pub use ledger::{Acked, Judgement, Ledger};
 pub use probe::{Probe, fetch_chain};
 pub use rootfs::busybox_rootfs;

@@ -1,7 +1,6 @@
 //! The small root filesystem: Debian's busybox, its links, and three scripts.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tar::{Builder, EntryType, Header};
@@ -84,22 +83,49 @@ pub(super) fn busybox() -> Result<PathBuf, LabError> {
 }
 
 fn pack<'a>(binary: &[u8], applets: impl Iterator<Item = &'a str>) -> std::io::Result<Vec<u8>> {
-    let mut tar = Builder::new(Vec::new());
+    let mut tar = Tar::default();
     for (dir, mode) in DIRS {
-        tar.append_data(&mut header(EntryType::Directory, mode, 0), dir, std::io::empty())?;
+        tar.directory(dir, mode)?;
     }
-    file(&mut tar, "bin/busybox", 0o755, binary)?;
+    tar.file("bin/busybox", 0o755, binary)?;
     for applet in applets.filter(|a| !["busybox", "init"].contains(a)) {
-        link(&mut tar, &format!("bin/{applet}"), "busybox")?;
+        tar.link(&format!("bin/{applet}"), "busybox")?;
     }
-    file(&mut tar, "sbin/init", 0o755, INIT.as_bytes())?;
-    file(&mut tar, "bin/noise", 0o755, NOISE.as_bytes())?;
-    file(&mut tar, "www/cgi-bin/append", 0o755, APPEND.as_bytes())?;
-    file(&mut tar, "etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
-    file(&mut tar, "etc/group", 0o644, b"root:x:0:\n")?;
-    file(&mut tar, "data/chain", 0o644, b"")?;
-    link(&mut tar, "www/chain", "/data/chain")?;
-    tar.into_inner()
+    tar.file("sbin/init", 0o755, INIT.as_bytes())?;
+    tar.file("bin/noise", 0o755, NOISE.as_bytes())?;
+    tar.file("www/cgi-bin/append", 0o755, APPEND.as_bytes())?;
+    tar.file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\n")?;
+    tar.file("etc/group", 0o644, b"root:x:0:\n")?;
+    tar.file("data/chain", 0o644, b"")?;
+    tar.link("www/chain", "/data/chain")?;
+    tar.finish()
+}
+
+/// An archive of root's files, with modes that owe nothing to this process.
+pub(super) struct Tar(Builder<Vec<u8>>);
+
+impl Default for Tar {
+    fn default() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+}
+
+impl Tar {
+    pub(super) fn directory(&mut self, path: &str, mode: u32) -> std::io::Result<()> {
+        self.0.append_data(&mut header(EntryType::Directory, mode, 0), path, std::io::empty())
+    }
+
+    pub(super) fn file(&mut self, path: &str, mode: u32, content: &[u8]) -> std::io::Result<()> {
+        self.0.append_data(&mut header(EntryType::Regular, mode, content.len()), path, content)
+    }
+
+    pub(super) fn link(&mut self, path: &str, target: &str) -> std::io::Result<()> {
+        self.0.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)
+    }
+
+    pub(super) fn finish(self) -> std::io::Result<Vec<u8>> {
+        self.0.into_inner()
+    }
 }
 
 fn header(kind: EntryType, mode: u32, size: usize) -> Header {
@@ -110,19 +136,6 @@ fn header(kind: EntryType, mode: u32, size: usize) -> Header {
     header.set_gid(0);
     header.set_size(size as u64);
     header
-}
-
-fn file(
-    tar: &mut Builder<impl Write>,
-    path: &str,
-    mode: u32,
-    content: &[u8],
-) -> std::io::Result<()> {
-    tar.append_data(&mut header(EntryType::Regular, mode, content.len()), path, content)
-}
-
-fn link(tar: &mut Builder<impl Write>, path: &str, target: &str) -> std::io::Result<()> {
-    tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), path, target)
 }
 
 #[cfg(test)]
