@@ -5,8 +5,10 @@
 //! - [`rig`]: a cluster with one container that serves (the workload is the quickstart's);
 //! - [`faults`]: what is done to nodes beyond what the lab offers by itself;
 //! - [`checkers`]: what must hold afterwards, each with the invariant that it stands for;
+//! - [`client`]: what a person types;
 //! - the scenarios are the tests, one file each, in `tests/scenarios`.
 
 pub mod checkers;
+pub mod client;
 pub mod faults;
 pub mod rig;

@@ -1,6 +1,7 @@
 //! The scenarios, one file each. They need root and the built programs beside the test's own.
 
 mod cut;
+mod debian;
 mod freeze;
 mod full;
 mod minority;

@@ -24,6 +24,7 @@ pub use aftermath::account;
 pub use cut::{Cut, too_early};
 pub use options::{ImageKind, QuickstartOptions, Target};
 pub use report::{Report, RoundReport};
+pub use round::play;
 pub use scene::Scene;
 pub use stage::Stage;
 pub use story::{Account, Moment, Silence, Story};
@@ -56,8 +57,7 @@ pub fn quickstart(options: &QuickstartOptions) -> Result<Report, LabError> {
     let mut rounds = Vec::new();
     for number in 1..=options.rounds {
         let last = number == options.rounds;
-        let report =
-            round::play(&stage, options, &narrator, number).inspect_err(|_| stage.show_logs())?;
+        let report = play(&stage, options, &narrator, number).inspect_err(|_| stage.show_logs())?;
         let failed = !report.ok();
         report.problems.iter().for_each(|p| narrator.say(format_args!("PROBLEM: {p}")));
         rounds.push(report);

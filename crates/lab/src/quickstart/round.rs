@@ -19,7 +19,9 @@ const RETURN_LIMIT: Duration = Duration::from_secs(60);
 /// How long the client goes on asking after the return.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
-pub(super) fn play(
+/// Plays the round of this number on a stage that holds no container yet; its container is left
+/// there.
+pub fn play(
     stage: &Stage,
     options: &QuickstartOptions,
     narrator: &Narrator,
