@@ -27,6 +27,7 @@ pub use catalog::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeRecord, Vol
 pub use error::{Error, Result};
 pub use holds::Hold;
 pub use pool::{
-    AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Offer, Outcome, Partial, Pool, PoolIdentity,
-    Quiesce, Receiver, Scratch, SnapshotReader, Tail, VOLUME_GRAIN, VolumeInfo, round_size,
+    AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Fragmentation, Offer, Outcome, Partial,
+    Pool, PoolIdentity, Quiesce, Receiver, Scratch, SnapshotReader, Tail, VOLUME_GRAIN, VolumeInfo,
+    round_size,
 };

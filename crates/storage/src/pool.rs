@@ -129,6 +129,15 @@ pub struct Extent {
     pub kind: ExtentKind,
 }
 
+/// In how many pieces a snapshot lies, and how many its driver compares without effort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fragmentation {
+    /// Pieces.
+    pub extents: u64,
+    /// Beyond so many, comparing takes long enough to be done less often.
+    pub comfortable: u64,
+}
+
 /// What a sender has for a receiver, agreed on before any data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -331,6 +340,9 @@ pub trait Pool: Send + Sync {
     /// Where `snapshot` may differ from `base` (of any volume; `None` is all zeros), ordered and
     /// without overlap. What is not listed is equal.
     fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>>;
+
+    /// What [`Pool::diff`] of a snapshot costs.
+    fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation>;
 
     /// Opens a snapshot for reading.
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>>;

@@ -98,6 +98,16 @@ pub(crate) fn fiemap(fd: impl AsFd, start: u64) -> io::Result<Vec<FiemapExtent>>
     Ok(map.extents[..mapped].to_vec())
 }
 
+/// In how many extents a file lies, after a sync.
+pub(crate) fn fiemap_count(fd: impl AsFd) -> io::Result<u64> {
+    const FIEMAP_FLAG_SYNC: u32 = 1;
+    let mut head = FiemapHead { length: u64::MAX, flags: FIEMAP_FLAG_SYNC, ..Default::default() };
+    // SAFETY: the argument is a `struct fiemap` that announces room for no extent: the kernel
+    // counts them in it and writes nothing behind it.
+    unsafe { ioctl(fd, Updater::<FIEMAP, FiemapHead>::new(&mut head))? };
+    Ok(u64::from(head.mapped))
+}
+
 /// `struct loop_info64`.
 #[repr(C)]
 #[derive(Clone, Copy)]

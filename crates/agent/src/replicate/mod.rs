@@ -12,6 +12,7 @@
 //! ```
 
 mod news;
+mod pace;
 mod prune;
 mod ship;
 mod snapshot;

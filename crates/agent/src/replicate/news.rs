@@ -21,6 +21,11 @@ pub(crate) struct Words<'a> {
 }
 
 impl Turn {
+    /// Whether it was so when it was last said.
+    pub(crate) fn told(&self) -> bool {
+        self.told
+    }
+
     /// Says so if it has turned since it was last said. What could not be said is said next time.
     pub(crate) async fn now(
         &mut self,

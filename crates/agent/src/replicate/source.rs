@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_storage::SnapshotInfo;
-use holdfast_types::{AssignedView, ContainerName, ContainerUid, NodeId};
+use holdfast_types::{AssignedView, ContainerName, ContainerUid, NodeId, SnapshotUuid};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -17,11 +17,11 @@ use tracing::{debug, warn};
 use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
-use crate::replicate::Shipment;
 use crate::replicate::news::{Turn, Words, tell};
 use crate::replicate::prune::{Acked, Bases, give_up};
 use crate::replicate::snapshot::{Round, Snapshooter, Subject};
 use crate::replicate::target;
+use crate::replicate::{Shipment, pace};
 
 /// The newest snapshot, and the BOOTTIME for which it is the whole content.
 #[derive(Debug, Clone)]
@@ -45,16 +45,17 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
         bases: Arc::default(),
         targets: BTreeMap::new(),
         withheld: Turn::default(),
+        torn: Turn::default(),
         quiet: false,
     };
     while let Some(assigned) = source.assigned() {
         let begun = Instant::now();
         let period = match source.round(&assigned).await {
-            Ok(true) => {
+            Ok(Some(period)) => {
                 source.quiet = false;
-                Duration::from_millis(assigned.spec.replicate_every_ms)
+                period
             }
-            Ok(false) => IDLE,
+            Ok(None) => IDLE,
             Err(error) => {
                 if !std::mem::replace(&mut source.quiet, true) {
                     warn!(container = %uid, error = %error.line(), "no snapshot could be taken");
@@ -77,6 +78,7 @@ struct Source {
     bases: Arc<Bases>,
     targets: BTreeMap<NodeId, JoinHandle<()>>,
     withheld: Turn,
+    torn: Turn,
     quiet: bool,
 }
 
@@ -92,9 +94,10 @@ impl Source {
         view.assigned.iter().find(|a| a.uid == self.uid).cloned()
     }
 
-    /// One round. Returns false while the volume is not ready to be shipped.
-    async fn round(&mut self, assigned: &AssignedView) -> Result<bool, AgentError> {
-        let Some(parts) = self.context.parts() else { return Ok(false) };
+    /// One round. Returns when the next is due; none while the volume is not ready to be shipped.
+    async fn round(&mut self, assigned: &AssignedView) -> Result<Option<Duration>, AgentError> {
+        let Some(parts) = self.context.parts() else { return Ok(None) };
+        let every = Duration::from_millis(assigned.spec.replicate_every_ms);
         self.keep_targets(assigned);
         let mountpoint = self.context.mountpoint(self.uid);
         let (freezer, epoch, uid) = (self.context.freezer(), assigned.chain.epoch, self.uid);
@@ -113,15 +116,46 @@ impl Source {
         let (snapshooter, result) = blocking(work).await?;
         self.snapshooter = snapshooter;
         let latest = match result? {
-            Round::NotReady => return Ok(false),
-            Round::Withheld => return self.withhold(&assigned.name).await.map(|()| true),
+            Round::NotReady => return Ok(None),
+            Round::Withheld => return self.withhold(&assigned.name).await.map(|()| Some(every)),
             Round::Current(latest) => latest,
         };
         self.tell_withheld(&assigned.name, false).await;
         debug!(container = %self.uid, seq = %latest.snapshot.id.seq, "current");
-        self.latest.send_replace(Some(latest));
+        let uuid = latest.snapshot.id.uuid;
+        let before = self.latest.send_replace(Some(latest));
         self.prune(assigned).await?;
-        Ok(true)
+        // An unchanged volume is not compared with anything.
+        match before.is_some_and(|before| before.snapshot.id.uuid == uuid) {
+            true => Ok(Some(every)),
+            false => self.pace(assigned, uuid).await.map(Some),
+        }
+    }
+
+    /// When the next snapshot is due, now that this one was taken.
+    async fn pace(
+        &mut self,
+        assigned: &AssignedView,
+        uuid: SnapshotUuid,
+    ) -> Result<Duration, AgentError> {
+        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        let pieces = blocking(move || parts.pool.fragmentation(uuid)).await?;
+        let period = pace::interval(&assigned.spec, &pieces);
+        let (name, extents) = (&assigned.name, pieces.extents);
+        let begun = format!(
+            "{name} lies in {extents} pieces: it is snapshotted every {} s instead of every {} s, \
+             because comparing takes long",
+            period.as_secs(),
+            assigned.spec.replicate_every_ms / 1000
+        );
+        let over = format!("{name} lies in {extents} pieces: it is snapshotted as asked for again");
+        let words = Words {
+            begun: ("replication-stretched", &begun),
+            over: ("replication-on-time", &over),
+        };
+        let torn = pace::torn(&pieces, self.torn.told());
+        self.torn.now(&self.context, self.uid, torn, words).await;
+        Ok(period)
     }
 
     /// The pool is past its threshold, and the container has written.

@@ -1,6 +1,6 @@
 //! The life of a volume in one pool.
 
-use holdfast_types::{ByteSize, Epoch, VolumeUid};
+use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, VolumeUid};
 
 use super::{KIB, NOW, Rig, SIZE, bytes, hash, new_volume, noise, remove, snap};
 use crate::{AlreadyQuiet, Error, ExtentKind, Outcome, SnapshotKind};
@@ -158,4 +158,20 @@ pub(super) fn removal_leaves_nothing(rig: &mut dyn Rig, _: &mut dyn Rig) {
     assert!(matches!(rig.pool().open_snapshot(id.uuid), Err(Error::NoSnapshot(_))));
     rig.reopen();
     assert_eq!(rig.pool().volumes().len(), volumes);
+}
+
+/// Pieces with holes between them are at least so many, whatever else a driver counts.
+pub(super) fn pieces_are_counted(rig: &mut dyn Rig, _: &mut dyn Rig) {
+    let uid = new_volume(rig);
+    let count = |id: SnapshotId| rig.pool().fragmentation(id.uuid).unwrap();
+    let empty = count(snap(rig, uid));
+    assert!(empty.extents <= 1 && empty.comfortable >= 1_000, "{empty:?}");
+    for piece in 0..16u64 {
+        rig.write(uid, piece * 256 * KIB, &noise(piece, 4 << 10));
+    }
+    let torn = count(snap(rig, uid));
+    assert!(torn.extents >= 16, "{torn:?}");
+    let nothing = rig.pool().fragmentation(SnapshotUuid::generate());
+    assert!(matches!(nothing, Err(Error::NoSnapshot(_))));
+    remove(rig, uid);
 }

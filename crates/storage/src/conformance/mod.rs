@@ -36,6 +36,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("volumes grow", lives::volumes_grow),
     ("sizes are checked", lives::sizes_are_checked),
     ("held snapshots stay", lives::held_snapshots_stay),
+    ("pieces are counted", lives::pieces_are_counted),
     ("everything survives reopening", lives::everything_survives_reopening),
     ("removal leaves nothing", lives::removal_leaves_nothing),
     ("snapshots follow their lineage", epochs::snapshots_follow_their_lineage),

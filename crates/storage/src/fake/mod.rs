@@ -16,8 +16,8 @@ use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, Vol
 use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
 use crate::pool::{
-    Begin, Capacity, Extent, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce, Scratch,
-    SnapshotReader, Tail, VolumeInfo, round_size,
+    Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce,
+    Scratch, SnapshotReader, Tail, VolumeInfo, round_size,
 };
 use crate::stream::Applier;
 use crate::{Error, Hold, Result};
@@ -340,6 +340,11 @@ impl Pool for FakePool {
         let base = base.map(|uuid| self.owner(uuid)).transpose()?.map(|(_, content, _)| content);
         let (_, content, info) = self.owner(snapshot)?;
         Ok(content.diff(&base.unwrap_or_default(), info.size.bytes()))
+    }
+
+    fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation> {
+        let extents = self.diff(None, snapshot)?.len() as u64;
+        Ok(Fragmentation { extents, comfortable: 3_000 })
     }
 
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {

@@ -39,6 +39,11 @@ pub(super) fn diff(base: Option<&File>, snapshot: &File, size: u64) -> Result<Ve
     Ok(compare(&base, &runs(snapshot)?, size))
 }
 
+/// In how many pieces a snapshot's file lies, written or not.
+pub(super) fn extents(file: &File) -> Result<u64> {
+    sys::fiemap_count(file.as_fd()).map_err(Error::io("counting", "a snapshot's extents"))
+}
+
 fn runs(file: &File) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     let mut start = 0;

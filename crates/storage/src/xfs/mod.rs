@@ -32,14 +32,18 @@ use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, Vol
 use crate::catalog::{SnapshotKind, VolumeState};
 use crate::holds::Holds;
 use crate::pool::{
-    Begin, Capacity, Extent, Offer, Outcome, Pool, PoolIdentity, Quiesce, Scratch, SnapshotReader,
-    Tail, VolumeInfo, round_size,
+    Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Pool, PoolIdentity, Quiesce, Scratch,
+    SnapshotReader, Tail, VolumeInfo, round_size,
 };
 use crate::{Error, Hold, Result};
 use image::Mounted;
 pub use open::{LoopBacked, XfsOptions};
 use space::Space;
 use volume::Volume;
+
+/// Comparing two files costs 3 ms when they lie in few extents, 25 ms at 2,000, 260 ms at 19,000
+/// (DESIGN section 7).
+const COMFORTABLE_EXTENTS: u64 = 3_000;
 
 type Index = Arc<Mutex<HashMap<SnapshotUuid, VolumeUid>>>;
 
@@ -290,6 +294,11 @@ impl Pool for XfsPool {
         let base = base.map(|uuid| self.open_held(uuid)).transpose()?;
         let (_hold, file, size) = self.open_held(snapshot)?;
         diff::diff(base.as_ref().map(|(_, file, _)| file), &file, size.bytes())
+    }
+
+    fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation> {
+        let (_hold, file, _) = self.open_held(snapshot)?;
+        Ok(Fragmentation { extents: diff::extents(&file)?, comfortable: COMFORTABLE_EXTENTS })
     }
 
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {

@@ -1,0 +1,62 @@
+//! How soon a volume gets its next snapshot.
+//!
+//! What lies in many pieces takes long to compare (DESIGN section 7), so it is compared less often:
+//! the interval grows with the number of pieces, but never to where it alone would break what was
+//! promised of the data's age.
+
+use std::time::Duration;
+
+use holdfast_storage::Fragmentation;
+use holdfast_types::ContainerSpec;
+
+/// So far below the mark, in percent of it, a volume counts as whole again.
+const CALM_PERCENT: u64 = 90;
+
+/// The interval after a snapshot that lies in so many pieces. Half of the promised age is left for
+/// taking and shipping the next one, and for noticing that a node is lost.
+pub(crate) fn interval(spec: &ContainerSpec, pieces: &Fragmentation) -> Duration {
+    let every_ms = spec.replicate_every_ms;
+    let wanted =
+        u128::from(every_ms) * u128::from(pieces.extents) / u128::from(pieces.comfortable.max(1));
+    let longest_ms = (spec.max_data_loss_ms / 2).max(every_ms);
+    let stretched_ms = u64::try_from(wanted).unwrap_or(u64::MAX);
+    Duration::from_millis(stretched_ms.clamp(every_ms, longest_ms))
+}
+
+/// Whether a volume is to be called torn, given whether it was.
+pub(crate) fn torn(pieces: &Fragmentation, before: bool) -> bool {
+    let mark = match before {
+        true => pieces.comfortable * CALM_PERCENT / 100,
+        false => pieces.comfortable,
+    };
+    pieces.extents > mark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(extents: u64) -> Fragmentation {
+        Fragmentation { extents, comfortable: 3_000 }
+    }
+
+    /// I22: the interval grows with the cost, and stops well before the promise.
+    #[test]
+    fn the_interval_grows_and_keeps_the_promise() {
+        let spec = ContainerSpec::default();
+        let ms = |spec: &ContainerSpec, extents| interval(spec, &pieces(extents)).as_millis();
+        for (extents, expected) in
+            [(0, 5_000), (3_000, 5_000), (6_000, 10_000), (19_000, 30_000), (u64::MAX, 30_000)]
+        {
+            assert_eq!(ms(&spec, extents), expected, "{extents}");
+        }
+        let tight = ContainerSpec { max_data_loss_ms: 6_000, ..ContainerSpec::default() };
+        assert_eq!(ms(&tight, 19_000), 5_000, "nothing to give");
+    }
+
+    #[test]
+    fn a_volume_at_the_mark_is_not_told_of_at_each_snapshot() {
+        assert!(!torn(&pieces(3_000), false) && torn(&pieces(3_001), false));
+        assert!(torn(&pieces(2_900), true) && !torn(&pieces(2_700), true));
+    }
+}
