@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_fence::protocol::Status;
+use holdfast_fence::protocol::{Grant, Status};
 use holdfast_fence::{GuardianClient, GuardianError};
 
 use crate::error::{AgentError, blocking};
@@ -20,14 +20,14 @@ impl Guardian {
         Self { socket, client: Arc::default() }
     }
 
-    /// Extends a live lease, by a grant asked for at `sent_ns`.
-    pub(crate) async fn renew(&self, sent_ns: u64, deadline_ns: u64) -> Result<u64, AgentError> {
-        self.call(move |client| client.renew(sent_ns, deadline_ns)).await
+    /// Extends a live lease.
+    pub(crate) async fn renew(&self, until: Grant) -> Result<u64, AgentError> {
+        self.call(move |client| client.renew(until.sent_ns, until.deadline_ns)).await
     }
 
     /// Begins a lease; what this node no longer owns was killed before.
-    pub(crate) async fn thaw(&self, sent_ns: u64, deadline_ns: u64) -> Result<u64, AgentError> {
-        self.call(move |client| client.thaw(sent_ns, deadline_ns)).await
+    pub(crate) async fn thaw(&self, until: Grant) -> Result<u64, AgentError> {
+        self.call(move |client| client.thaw(until.sent_ns, until.deadline_ns)).await
     }
 
     /// The guardian's account of itself.

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_fence::boottime_ns;
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{self, HeartbeatRequest, RegisterRequest};
 use holdfast_types::{ByteSize, Code, Incarnation, LeaseSettings, RequestId, Revision};
 use tracing::{debug, info, warn};
 
+use crate::asked::Asked;
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::gate::LeaseState;
@@ -66,18 +66,17 @@ impl Keeper {
         if self.incarnation == Incarnation(0) {
             self.register().await?;
         }
-        // Noted before the request leaves: the lease is counted from here.
-        let sent_ns = boottime_ns();
         let (request, news) = self.request().await;
         let ask = |mut leader: crate::peers::Leader| {
             let request = request.clone();
             async move { leader.heartbeat(request).await }
         };
-        let answer = self.context.leader.ask(self.period, self.period * 2, ask).await;
-        let grant = match answer {
-            Ok(grant) => grant,
+        let question = self.context.leader.ask(self.period, self.period * 2, ask);
+        let asked = match Asked::of(question).await.granted() {
+            Ok(asked) => asked,
             Err(error) => return Err(self.refused(error)),
         };
+        let grant = asked.answer();
         if let Some(news) = news {
             self.context.holdings.told(news);
         }
@@ -89,7 +88,7 @@ impl Keeper {
             0 => self.period,
             next => Duration::from_millis(next).clamp(self.period / 8, self.period * 2),
         };
-        self.granted(sent_ns, &grant).await
+        self.granted(&asked).await
     }
 
     /// A view that is on its way arrives within a heartbeat; one that does not is stuck.
@@ -160,22 +159,22 @@ impl Keeper {
 
     async fn granted(
         &mut self,
-        sent_ns: u64,
-        grant: &internal::HeartbeatResponse,
+        asked: &Asked<internal::HeartbeatResponse>,
     ) -> Result<(), AgentError> {
-        let deadline_ns = sent_ns + grant.lease_ms * 1_000_000;
+        let grant = asked.answer();
+        let until = asked.lease(grant.lease_ms);
         let lease = LeaseState {
             incarnation: self.incarnation,
             deadline_ns: 0,
             assignment_revision: Revision(grant.assignment_revision),
         };
         self.context.raise_revision(lease);
-        let held_ns = match self.context.guardian.renew(sent_ns, deadline_ns).await {
+        let held_ns = match self.context.guardian.renew(until).await {
             Ok(held_ns) => held_ns,
             Err(AgentError::Guardian(error)) if error.is_fenced() => {
                 self.context.fenced();
                 match self.may_thaw(&lease, grant.fence_budget_ms).await? {
-                    true => self.context.guardian.thaw(sent_ns, deadline_ns).await?,
+                    true => self.context.guardian.thaw(until).await?,
                     false => return Ok(()),
                 }
             }

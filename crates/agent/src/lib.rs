@@ -16,6 +16,7 @@
 
 mod act;
 mod agent;
+mod asked;
 mod clock;
 mod config;
 mod context;
