@@ -11,7 +11,8 @@ use crate::guardian::{DEFAULT_FENCE_BUDGET_MS, DEFAULT_RTC, LastResort, ServeOpt
 pub const USAGE: &str = "\
 usage: holdfast-guardian serve --socket PATH --cgroup ANCESTOR --link-group N
            [--fence-budget-ms F] [--last-resort none|kill-pid=PID|reboot] [--rtc PATH]
-       holdfast-guardian enter --init-pid PID --ancestor ANCESTOR --child NAME -- PROGRAM ARGS...
+       holdfast-guardian enter --caller PID --init-pid PID --ancestor ANCESTOR --child NAME
+           -- PROGRAM ARGS...
        holdfast-guardian status --socket PATH
        holdfast-guardian relinquish --socket PATH";
 
@@ -75,6 +76,7 @@ fn enter(flags: &mut Flags) -> Result<Invocation, ArgsError> {
     let child = flags.need("--child")?.to_string_lossy().into_owned();
     let options = EnterOptions {
         init_pid: flags.number("--init-pid")?,
+        caller_pid: flags.number("--caller")?,
         ancestor: flags.need("--ancestor")?.into(),
         child: child.parse().map_err(|error| ArgsError(format!("--child: {error}")))?,
         command: std::mem::take(&mut flags.rest),
@@ -169,8 +171,9 @@ mod tests {
             format!("{serve} --last-resort sysrq"),
             format!("{serve} --fence-budget-ms"),
             format!("{serve} -- x"),
-            "enter --init-pid 5 --ancestor /a --child ../x -- true".to_owned(),
-            "enter --init-pid x --ancestor /a --child web -- true".to_owned(),
+            "enter --caller 4 --init-pid 5 --ancestor /a --child ../x -- true".to_owned(),
+            "enter --caller 4 --init-pid x --ancestor /a --child web -- true".to_owned(),
+            "enter --init-pid 5 --ancestor /a --child web -- true".to_owned(),
             "status --socket /s extra".to_owned(),
         ] {
             let error = parsed(&bad).map(drop).unwrap_err().to_string();

@@ -6,6 +6,12 @@
 //! and so that a launcher whose program is frozen still hears its caller.
 //! Otherwise it is like nsenter(1): stdio and environment are passed on, signals and the exit
 //! status too.
+//!
+//! Outside of the ancestor the launcher itself is seen by nobody. One that outlived its caller (a
+//! daemon that was killed) could start a container long after it moved on: the next daemon looks
+//! below the ancestor for what is not its own before it lets anything thaw, and would find nothing.
+//! So the program is executed only if the caller is found alive *after* its process was born below
+//! the ancestor. Then whoever comes after that caller finds it there.
 
 use std::ffi::{CString, OsString};
 use std::fs::{self, File};
@@ -31,6 +37,8 @@ use crate::unified::{membership_of, own_membership};
 pub struct EnterOptions {
     /// The init of the protected namespaces, as the guardian's status tells.
     pub init_pid: i32,
+    /// Who starts it: the parent of the calling process. Nothing is begun once it is dead.
+    pub caller_pid: i32,
     /// The ancestor cgroup.
     pub ancestor: PathBuf,
     /// The cgroup below it to run in; made if need be.
@@ -51,6 +59,9 @@ pub enum EnterError {
     /// The process is not the init of a pid namespace, or gone.
     #[error("process {0} is not the init of a pid namespace below this one")]
     NotInit(i32),
+    /// The process that is to be served did not start this one, or is gone.
+    #[error("process {0} is not the caller, or is gone")]
+    Caller(i32),
     /// A step failed.
     #[error("{what} failed")]
     Step {
@@ -66,7 +77,7 @@ impl EnterError {
     pub fn code(&self) -> Code {
         match self {
             Self::Command | Self::Ancestor(_) => Code::InvalidArgument,
-            Self::NotInit(_) | Self::Step { .. } => Code::Guardian,
+            Self::NotInit(_) | Self::Caller(_) | Self::Step { .. } => Code::Guardian,
         }
     }
 
@@ -79,6 +90,7 @@ impl EnterError {
 /// not be executed. The calling process changes its mount namespace, and must have one thread.
 pub fn enter(options: &EnterOptions) -> Result<i32, EnterError> {
     let command = c_strings(&options.command)?;
+    let caller = open_caller(options.caller_pid)?;
     let init = open_init(options.init_pid)?;
     let (cgroup, membership) = open_cgroup(options)?;
     setns(&init, CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWNS)
@@ -89,7 +101,9 @@ pub fn enter(options: &EnterOptions) -> Result<i32, EnterError> {
         .map_err(|error| EnterError::step("blocking signals")(error.into()))?;
     let launcher = pidfd_of_self().map_err(EnterError::step("opening the launcher"))?;
     match sys::fork_into(cgroup.as_fd()).map_err(EnterError::step("starting in the cgroup"))? {
-        None => std::process::exit(be_program(&launcher, &membership, &before, &command)),
+        None => {
+            std::process::exit(be_program([&launcher, &caller], &membership, &before, &command))
+        }
         Some(child) => watch(child, &watched).map_err(EnterError::step("waiting")),
     }
 }
@@ -98,6 +112,15 @@ fn c_strings(command: &[OsString]) -> Result<Vec<CString>, EnterError> {
     let strings: Result<Vec<_>, _> =
         command.iter().map(|text| CString::new(text.clone().into_vec())).collect();
     strings.ok().filter(|list| !list.is_empty()).ok_or(EnterError::Command)
+}
+
+/// A descriptor of the parent, if that still is who called.
+fn open_caller(pid: i32) -> Result<OwnedFd, EnterError> {
+    let not_caller = || EnterError::Caller(pid);
+    let number = Pid::from_raw(pid).ok_or_else(not_caller)?;
+    let caller = pidfd_open(number, PidfdFlags::empty()).map_err(|_| not_caller())?;
+    // While it is the parent nobody else has its number; so that is whom the descriptor means.
+    if rustix::process::getppid() == Some(number) { Ok(caller) } else { Err(not_caller()) }
 }
 
 /// A descriptor of the init, which keeps meaning that process if its number is used again.
@@ -131,12 +154,13 @@ fn pidfd_of_self() -> io::Result<OwnedFd> {
     Ok(pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?)
 }
 
-fn be_program(launcher: &OwnedFd, membership: &Path, mask: &SigSet, command: &[CString]) -> i32 {
+/// `needed` are processes without which the program is not executed.
+fn be_program(needed: [&OwnedFd; 2], membership: &Path, mask: &SigSet, command: &[CString]) -> i32 {
     let run = || -> io::Result<()> {
         rustix::process::set_parent_process_death_signal(Some(Death::KILL))?;
-        let mut fds = [PollFd::new(launcher, PollFlags::IN)];
+        let mut fds = needed.map(|process| PollFd::new(process, PollFlags::IN));
         if poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))? > 0 {
-            return Err(io::Error::other("the launcher died"));
+            return Err(io::Error::other("the launcher or its caller died"));
         }
         // The kernel put this process there. Nothing is executed unless it says so as well.
         if own_membership().as_deref() != Some(membership) {

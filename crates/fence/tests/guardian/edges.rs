@@ -102,6 +102,17 @@ fn a_path_that_is_no_cgroup_is_refused_and_nothing_is_made() {
 }
 
 #[test]
+fn wrong_use_is_one_line_with_a_code() {
+    for line in ["", "frobnicate", "serve", "serve --frobnicate 1", "status", "enter -- true"] {
+        let mut command = Command::new(GUARDIAN);
+        let ran = command.args(line.split(' ')).stdin(Stdio::null()).output().expect("ran");
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(said.starts_with("holdfast-guardian: HF-INVALID-ARGUMENT: "), "{line}: {said}");
+        assert_eq!((said.lines().count(), ran.status.code()), (1, Some(2)), "{line}: {said}");
+    }
+}
+
+#[test]
 fn the_socket_is_for_root_only() {
     let node = Node::start();
     let mode = std::os::unix::fs::PermissionsExt::mode(

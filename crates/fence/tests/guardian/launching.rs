@@ -128,6 +128,33 @@ fn a_frozen_program_never_outruns_its_launcher() {
     assert!(!ran.exists(), "it never ran");
 }
 
+/// I8: a daemon is killed while its launcher is on the way. What that starts is known to nobody, so
+/// it starts nothing: neither later below the fence nor afterwards.
+#[test]
+fn a_program_never_outlives_its_caller_into_the_fence() {
+    let node = Node::start();
+    let ran = node.dir.path().join("ran");
+    let mut command = node.enter("web", "touch");
+    command.arg(&ran);
+    // The same command, called by a shell.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "\"$0\" enter --caller $$ \"$@\" & wait"]).arg(command.get_program());
+    shell.args(command.get_args().skip(3)).stdin(Stdio::null());
+    let mut caller = Process(shell.spawn().expect("called"));
+    wait_for("it waits in the frozen cgroup", || node.ancestor.event("populated"));
+    caller.signal(Signal::SIGKILL);
+    caller.ended();
+    node.client().thaw(in_ms(0), in_ms(30_000)).expect("thawed");
+    wait_for("it is gone", || !node.ancestor.event("populated"));
+    assert!(!ran.exists(), "it ran");
+    // A launcher that begins only now is nobody's child.
+    let late: Vec<_> = command.get_args().skip(3).map(std::ffi::OsString::from).collect();
+    let mut orphan = Command::new(GUARDIAN);
+    orphan.args(["enter", "--caller", &caller.pid().to_string()]).args(late);
+    assert_eq!(output(orphan).0, Some(126));
+    assert!(!ran.exists(), "it ran");
+}
+
 /// Nothing starts outside of the fence by a wrong number or path.
 #[test]
 fn a_wrong_init_or_ancestor_starts_nothing() {
