@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use holdfast_controller::{Leadership, lead};
-use holdfast_raft::{RaftNode, Reign};
+use holdfast_raft::{Leadership as Seen, RaftNode, Reign};
 use holdfast_types::ClusterId;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ pub(crate) async fn follow(
     let mut loops = JoinSet::new();
     let mut term = None;
     loop {
-        let reign = leadership.borrow_and_update().reign.filter(|reign| reign.ready);
+        let reign = may_lead(&leadership.borrow_and_update());
         if reign.map(|reign| reign.term) != term {
             published.send_replace(None);
             loops.shutdown().await;
@@ -53,8 +53,30 @@ pub(crate) async fn follow(
     }
 }
 
+/// A reign in which leases may be granted: everything that was in the log when it began is applied
+/// (DESIGN section 5 rule 2). Before that this leader might grant to a life that is lost already.
+fn may_lead(now: &Seen) -> Option<Reign> {
+    now.reign.filter(|reign| reign.ready)
+}
+
 fn begin(raft: &RaftNode, reign: Reign) -> Arc<Leadership> {
     info!(term = reign.term, "leading");
     let began_ms = u64::try_from(reign.since.as_millis()).unwrap_or(u64::MAX);
     Arc::new(Leadership::begin(reign.term, began_ms, &raft.state()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I12, rule 2.
+    #[test]
+    fn a_leader_that_has_not_applied_its_log_does_not_lead_yet() {
+        let of = |ready| {
+            let reign = Reign { term: 3, since: std::time::Duration::from_secs(9), ready };
+            may_lead(&Seen { term: 3, leader: None, reign: Some(reign) })
+        };
+        assert_eq!(of(false), None);
+        assert_eq!(of(true).map(|reign| reign.term), Some(3));
+    }
 }

@@ -109,11 +109,34 @@ impl Watcher {
                 .map(|n| n.addr.clone())
                 .unwrap_or_default(),
         });
-        let reign = leads.then(|| {
-            let before = self.out.borrow().reign.filter(|r| r.term == term);
-            let since = before.map_or_else(boottime, |r| r.since);
-            Reign { term, since, ready: applied_term == term }
-        });
+        let before = self.out.borrow().reign;
+        let reign = leads.then(|| Reign::now(before, term, applied_term, boottime()));
         Leadership { term, leader, reign }
+    }
+}
+
+impl Reign {
+    /// The reign of `term`, seen at `now`, if what was seen last is `before`.
+    fn now(before: Option<Reign>, term: u64, applied_term: u64, now: Duration) -> Self {
+        let since = before.filter(|r| r.term == term).map_or(now, |r| r.since);
+        Self { term, since, ready: applied_term == term }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DESIGN section 5 rule 2: ready only with an entry of its own term applied, and counted from
+    /// when this process gained it, once and for all.
+    #[test]
+    fn a_reign_begins_when_it_is_gained_and_is_ready_when_its_log_is_applied() {
+        let at = Duration::from_secs;
+        let gained = Reign::now(None, 4, 3, at(10));
+        assert_eq!(gained, Reign { term: 4, since: at(10), ready: false });
+        let ready = Reign::now(Some(gained), 4, 4, at(12));
+        assert_eq!(ready, Reign { term: 4, since: at(10), ready: true });
+        let next = Reign::now(Some(ready), 6, 4, at(20));
+        assert_eq!(next, Reign { term: 6, since: at(20), ready: false });
     }
 }
