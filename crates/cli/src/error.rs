@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use holdfast_cli::client::AddressesError;
 use holdfast_cli::usage;
 use holdfast_proto::{AddressError, RemoteError};
@@ -125,10 +124,6 @@ impl Report {
 
     /// What is wrong with the command line. The value's own error, if it has one, is the message.
     pub(crate) fn of_usage(error: &clap::Error) -> Self {
-        if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-            let message = "a command is missing: see holdfast --help".to_owned();
-            return Self { code: Code::InvalidArgument, message };
-        }
         let code = error.source().and_then(value_code).unwrap_or(Code::InvalidArgument);
         Self { code, message: usage::sentence(error) }
     }
@@ -184,7 +179,7 @@ mod tests {
             missing.message,
             "the following required arguments were not provided: --image <IMAGE>"
         );
-        assert!(usage("holdfast").message.contains("holdfast --help"));
+        assert!(usage("holdfast").message.contains("--help"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use holdfast_daemon::{Config, DEFAULT_CONFIG, Daemon, DaemonError, Host};
+use holdfast_types::Code;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -33,8 +34,22 @@ struct Args {
     check: bool,
 }
 
+/// What clap exits with itself.
+const WRONG_USE: u8 = 2;
+
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() => {
+            eprintln!("holdfastd: {}: {}", Code::InvalidArgument, sentence(&error));
+            return ExitCode::from(WRONG_USE);
+        }
+        // Help or the version was asked for. There is nobody to tell if it cannot be printed.
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::SUCCESS;
+        }
+    };
     let filter =
         EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT));
     tracing_subscriber::fmt()
@@ -49,6 +64,15 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with the command line, in one line: the first paragraph of what clap says. The
+/// others are tips and the usage.
+fn sentence(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn begin(args: &Args) -> Result<(), DaemonError> {
