@@ -25,8 +25,9 @@ use tonic::{Request, Response, Status};
 use crate::fault::Fault;
 use crate::member::{Lead, Member};
 
-/// A client hears *no quorum* within 5 s; this leaves the answer some time to travel.
-const PATIENCE: Duration = Duration::from_millis(4_500);
+/// A client hears *no quorum* within 5 s. This leaves it time to ask two silent nodes before this one
+/// (`holdfast_cli::client`'s hedging), and is still longer than an election takes.
+const PATIENCE: Duration = Duration::from_millis(3_500);
 
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(50);

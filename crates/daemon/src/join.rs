@@ -10,7 +10,7 @@ use holdfast_proto::internal::{AdmitRequest, AdmitResponse};
 use holdfast_proto::{is_answer, v1};
 use holdfast_raft::RaftNode;
 use holdfast_types::{ClusterId, Code, NodeId};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
 use crate::channels::Channels;
@@ -20,11 +20,11 @@ use crate::identity::Identity;
 use crate::machine::Duties;
 use crate::startup::Shell;
 
-/// How long all attempts together may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long all attempts together may take: a person hears *no quorum* within 5 s.
+const PATIENCE: Duration = Duration::from_millis(4_500);
 
 /// And one of them.
-const TRY_LIMIT: Duration = Duration::from_secs(5);
+const TRY_LIMIT: Duration = Duration::from_secs(2);
 
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -89,17 +89,20 @@ async fn prepare(
     Ok(raft)
 }
 
-/// Asks one node after another, and whom they name as the leader first.
+/// Asks one node after another, and whom they name as the leader first. That somebody is there and
+/// nobody leads says more than who is not there.
 async fn ask(peers: Vec<String>, request: AdmitRequest) -> Result<AdmitResponse, Fault> {
     let channels = Channels::default();
     let until = Instant::now() + PATIENCE;
     let mut order: VecDeque<String> = peers.into();
+    let mut leaderless = false;
     loop {
         let Some(address) = order.pop_front() else {
             return Err(Fault::new(Code::InvalidArgument, "there is no node to ask"));
         };
         let mut client = LeaderServiceClient::new(channels.to(&address)?);
-        let fault = match timeout(TRY_LIMIT, client.admit(request.clone())).await {
+        let limit = until.min(Instant::now() + TRY_LIMIT);
+        let fault = match timeout_at(limit, client.admit(request.clone())).await {
             Ok(Ok(answer)) => return Ok(answer.into_inner()),
             Err(_) => Fault::new(Code::Timeout, format!("{address} did not answer in time")),
             Ok(Err(status)) if !is_answer(&status) => {
@@ -112,8 +115,13 @@ async fn ask(peers: Vec<String>, request: AdmitRequest) -> Result<AdmitResponse,
             fault.code,
             Code::NotLeader | Code::NoQuorum | Code::Unavailable | Code::Timeout
         );
-        if !elsewhere || Instant::now() >= until {
+        if !elsewhere {
             return Err(fault);
+        }
+        // One that took the call and does not answer waits for its own quorum.
+        leaderless |= fault.code != Code::Unavailable;
+        if until.saturating_duration_since(Instant::now()) < PAUSE {
+            return Err(if leaderless { Fault::no_quorum() } else { fault });
         }
         if let Some(leader) = fault.leader {
             order.retain(|other| *other != leader);

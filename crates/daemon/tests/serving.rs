@@ -7,12 +7,14 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use holdfast_proto::internal::HeartbeatRequest;
+use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::v1;
 use holdfast_proto::v1::container_service_client::ContainerServiceClient;
 use holdfast_proto::v1::event_service_client::EventServiceClient;
 use holdfast_proto::v1::image_service_client::ImageServiceClient;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
-use holdfast_types::{Code, RequestId};
+use holdfast_types::{ClusterId, Code, RequestId};
 use support::{Node, all_up, code, three, wait};
 
 fn spec(image: &str) -> Option<v1::ContainerSpec> {
@@ -119,25 +121,79 @@ async fn a_container_lives_through_its_states_by_way_of_followers() {
     );
 }
 
-/// I12: with two of three nodes gone every write says so within 5 s.
+/// I12: with two of three nodes gone every write says so within 5 s, by a survivor that led and by
+/// one that did not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_survivor_alone_says_no_quorum_within_five_seconds() {
     for survivor in [0, 2] {
         let mut nodes = three().await;
         import(&nodes[survivor], "busybox").await.unwrap();
+        let newcomer = Node::fresh("n4").await;
         for at in (0..3).filter(|at| *at != survivor) {
             nodes[at].stop().await;
         }
         for _ in 0..2 {
             let begun = Instant::now();
-            let mut client = ContainerServiceClient::new(nodes[survivor].remote());
-            let answer = client.create(create("web", "busybox")).await;
-            assert_eq!(code(answer), Some(Code::NoQuorum), "survivor {survivor}");
+            for (call, answer) in every_write(&nodes[survivor], &newcomer).await {
+                assert_eq!(answer, Some(Code::NoQuorum), "{call}, survivor {survivor}");
+            }
             assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         }
+        assert_eq!(newcomer.status().await.cluster_id, "", "nothing changed");
         let status = nodes[survivor].status().await;
         assert_eq!((status.leader.as_str(), status.nodes.len()), ("", 3));
         assert!(!status.warnings.is_empty());
+    }
+}
+
+/// All of them at a time; how each was refused.
+async fn every_write(node: &Node, newcomer: &Node) -> [(&'static str, Option<Code>); 7] {
+    let name = || "web".to_owned();
+    let containers = || ContainerServiceClient::new(node.remote());
+    let (mut c1, mut c2, mut c3, mut c4) = (containers(), containers(), containers(), containers());
+    let mut images = ImageServiceClient::new(node.remote());
+    let delete_image = v1::DeleteImageRequest { name: "busybox".into(), ..Default::default() };
+    let answers = tokio::join!(
+        async { code(c1.create(create("web", "busybox")).await) },
+        async { code(c2.start(v1::StartRequest { name: name(), ..Default::default() }).await) },
+        async { code(c3.stop(v1::StopRequest { name: name(), ..Default::default() }).await) },
+        async { code(c4.delete(v1::DeleteRequest { name: name(), ..Default::default() }).await) },
+        async { code(import(node, "other").await.map(tonic::Response::new)) },
+        async { code(images.delete(delete_image).await) },
+        async { newcomer.join(node, v1::NodeRole::Voter).await.err().map(|e| e.code) },
+    );
+    [
+        ("create", answers.0),
+        ("start", answers.1),
+        ("stop", answers.2),
+        ("rm", answers.3),
+        ("image import", answers.4),
+        ("image rm", answers.5),
+        ("node join", answers.6),
+    ]
+}
+
+/// I12, DESIGN section 5 rule 2: a leader whose quorum is gone does not know it, and grants nothing
+/// all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_its_quorum_grants_nothing() {
+    let mut nodes = three().await;
+    let cluster = nodes[0].status().await.cluster_id.parse::<ClusterId>().unwrap();
+    let strings = nodes[0].strings.clone();
+    let heartbeat = || HeartbeatRequest {
+        node_id: 1,
+        incarnation: strings.incarnation.load(Ordering::SeqCst),
+        cluster_id: cluster.to_bytes().into(),
+        ..Default::default()
+    };
+    let mut leader = LeaderServiceClient::new(nodes[0].remote());
+    assert_eq!(code(leader.heartbeat(heartbeat()).await), None, "with a quorum it does");
+    for node in &mut nodes[1..] {
+        node.stop().await;
+    }
+    for _ in 0..3 {
+        let refused = code(leader.heartbeat(heartbeat()).await);
+        assert!(matches!(refused, Some(Code::NoQuorum | Code::NotLeader)), "{refused:?}");
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Mood {
     Well,
     /// As a node in a minority.
     NoQuorum,
+    /// The same, and it waits for a leader first, for as long as the daemon does.
+    NoQuorumAtLast,
     /// Takes calls and never answers them.
     Silent,
 }
@@ -77,6 +79,10 @@ impl Service {
         match self.mood {
             Mood::Well => Ok(()),
             Mood::NoQuorum => Err(status_from(Code::NoQuorum, "no leader has a quorum", None)),
+            Mood::NoQuorumAtLast => {
+                tokio::time::sleep(Duration::from_millis(3_500)).await;
+                Err(status_from(Code::NoQuorum, "no leader has a quorum", None))
+            }
             Mood::Silent => std::future::pending().await,
         }
     }

@@ -155,6 +155,17 @@ async fn no_quorum_reaches_the_user_within_five_seconds() {
     assert!(ran.took < Duration::from_secs(5), "{ran:?}");
 }
 
+/// Also if the two that are gone are asked first, and the last one hopes for a leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_quorum_is_told_in_time_by_the_last_that_is_asked() {
+    let (first, second) = (Fake::start(Mood::Silent), Fake::start(Mood::Silent));
+    let last = Fake::start(Mood::NoQuorumAtLast);
+    let addresses = format!("{},{},{}", first.address, second.address, last.address);
+    let ran = holdfast(&addresses, "create web --image busybox").await;
+    assert_eq!(ran.stderr, "holdfast: HF-NO-QUORUM: no leader has a quorum\n");
+    assert!(ran.took < Duration::from_secs(5), "{ran:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_ends_with_the_timeout() {
     let silent = Fake::start(Mood::Silent);
