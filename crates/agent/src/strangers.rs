@@ -29,10 +29,17 @@ pub(crate) struct Underway {
 }
 
 impl Starts {
-    /// Writes down that a start begins. A container has one worker, so one start at a time.
-    pub(crate) fn begin(&self, uid: ContainerUid, epoch: Epoch) -> Underway {
+    /// Writes down that a start begins, and only then asks for the last time whether it may. A
+    /// container has one worker, so one start at a time.
+    pub(crate) fn begin(
+        &self,
+        uid: ContainerUid,
+        epoch: Epoch,
+        may: impl FnOnce() -> bool,
+    ) -> Option<Underway> {
         self.lock().insert(uid, epoch);
-        Underway { starts: self.clone(), uid }
+        let underway = Underway { starts: self.clone(), uid };
+        may().then_some(underway)
     }
 
     fn strangers(&self, view: &NodeView) -> Vec<ContainerUid> {
@@ -177,12 +184,22 @@ mod tests {
     #[test]
     fn a_start_of_a_container_that_moved_holds_the_thaw_back() {
         let (pool, runtime, starts) = (pool(), FakeRuntime::new(), Starts::default());
-        let underway = starts.begin(UID, Epoch(1));
+        let underway = starts.begin(UID, Epoch(1), || true);
         assert!(kill(&pool, &runtime, &starts, &view(None)).is_err());
         let mine = view(Some(Chain::begin(Epoch(1))));
         assert!(kill(&pool, &runtime, &starts, &mine).is_ok(), "what is ours may go on");
         drop(underway);
         assert!(kill(&pool, &runtime, &starts, &view(None)).is_ok());
+    }
+
+    /// I8, rule 6: a thaw between the last look at the gate and the start would not know of it.
+    #[test]
+    fn a_start_is_written_down_before_the_gate_is_looked_at_for_the_last_time() {
+        let starts = Starts::default();
+        let known = || starts.strangers(&view(None)) == [UID];
+        assert!(starts.begin(UID, Epoch(1), known).is_some());
+        assert!(starts.begin(UID, Epoch(1), || false).is_none(), "the gate was closed");
+        assert!(starts.strangers(&view(None)).is_empty(), "and it is over");
     }
 
     /// I8: so it is with one that a daemon began which is dead by now.

@@ -9,6 +9,7 @@
 use std::sync::Arc;
 
 use holdfast_controller::{Leadership, lead};
+use holdfast_core::State;
 use holdfast_raft::{Leadership as Seen, RaftNode, Reign};
 use holdfast_types::ClusterId;
 use tokio::sync::watch;
@@ -61,22 +62,43 @@ fn may_lead(now: &Seen) -> Option<Reign> {
 
 fn begin(raft: &RaftNode, reign: Reign) -> Arc<Leadership> {
     info!(term = reign.term, "leading");
+    Arc::new(leadership(reign, &raft.state()))
+}
+
+/// The leadership of a reign: it counts from when this process gained it.
+fn leadership(reign: Reign, state: &State) -> Leadership {
     let began_ms = u64::try_from(reign.since.as_millis()).unwrap_or(u64::MAX);
-    Arc::new(Leadership::begin(reign.term, began_ms, &raft.state()))
+    Leadership::begin(reign.term, began_ms, state)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use holdfast_types::{LeaseSettings, NodeId};
+
     use super::*;
+
+    const GAINED: Duration = Duration::from_secs(9);
+
+    fn reign(ready: bool) -> Reign {
+        Reign { term: 3, since: GAINED, ready }
+    }
 
     /// I12, rule 2.
     #[test]
     fn a_leader_that_has_not_applied_its_log_does_not_lead_yet() {
-        let of = |ready| {
-            let reign = Reign { term: 3, since: std::time::Duration::from_secs(9), ready };
-            may_lead(&Seen { term: 3, leader: None, reign: Some(reign) })
-        };
+        let of = |ready| may_lead(&Seen { term: 3, leader: None, reign: Some(reign(ready)) });
         assert_eq!(of(false), None);
         assert_eq!(of(true).map(|reign| reign.term), Some(3));
+    }
+
+    /// I8, rules 2 and 4: no node is lost sooner than a lease of the leader before can have ended.
+    #[test]
+    fn a_leadership_counts_from_when_this_process_gained_it() {
+        let lease = LeaseSettings::default();
+        let leadership = leadership(reign(true), &State::default());
+        let due_ms = leadership.leases.next_due_ms([NodeId(1)].into_iter(), &lease);
+        assert_eq!(due_ms, Some(9_000 + lease.lost_after_ms()));
     }
 }

@@ -92,11 +92,12 @@ impl Worker {
         let request = act::start_request(assigned, view.overlay, &mountpoint, container.as_str());
         // Mounting may have outlasted the lease, and the assignment. The order matters: see
         // `strangers`.
-        let underway = self.context.starts.begin(uid, assigned.chain.epoch);
+        let epoch = assigned.chain.epoch;
         let pinned = assigned.spec.protection == Protection::Pinned;
-        if !pinned && !self.context.may_start(uid, assigned.chain.epoch) {
+        let may_start = || pinned || self.context.may_start(uid, epoch);
+        let Some(underway) = self.context.starts.begin(uid, epoch, may_start) else {
             return Ok(());
-        }
+        };
         let parts = self.parts.clone();
         blocking(move || {
             let _underway = underway;
