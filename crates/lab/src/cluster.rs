@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use holdfast_cli::client::Session;
+use holdfast_cli::client::{Session, import_start};
+use holdfast_proto::v1::import_request::Part;
 use holdfast_proto::{Address, RemoteError, v1};
-use holdfast_types::Code;
+use holdfast_types::{Code, ImageName};
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::StreamExt;
 
@@ -16,6 +17,8 @@ use crate::wait::wait_until;
 
 /// How long a call may take before it counts as unanswered.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
+/// An image travels in messages of this size.
+const IMPORT_CHUNK: usize = 1 << 20;
 /// How long a fresh cluster may take until all nodes are up.
 const FORM_LIMIT: Duration = Duration::from_secs(60);
 
@@ -59,6 +62,14 @@ impl Cluster {
     /// What happened after that revision.
     pub fn events(&self, after: u64) -> Result<Vec<v1::Event>, LabError> {
         self.ask(async |session| events(session, after).await)
+    }
+
+    /// Imports an image from the bytes of an archive.
+    pub fn import(&self, name: &ImageName, archive: &[u8]) -> Result<v1::Image, LabError> {
+        let data: Vec<_> = archive.chunks(IMPORT_CHUNK).map(<[u8]>::to_vec).collect();
+        let data = data.into_iter().map(|d| v1::ImportRequest { part: Some(Part::Data(d.into())) });
+        let parts = std::iter::once(import_start(name, 0)).chain(data);
+        self.ask(async |s| s.import(tokio_stream::iter(parts)).await)
     }
 
     /// Asks until the answer satisfies; errors that may pass are waited out too.

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::time::Duration;
 
-use holdfast_cli::client::import_start;
 use holdfast_proto::v1;
-use holdfast_proto::v1::import_request::Part as ImportPart;
 use holdfast_types::{ByteSize, ContainerName, ImageName, NameError};
 
 use super::Narrator;
@@ -23,8 +21,6 @@ use crate::workload::{busybox_rootfs, check_mmdebstrap, debian_rootfs};
 
 /// The rehearsed container's name.
 const CONTAINER: &str = "web";
-/// An image travels in messages of this size.
-const IMPORT_CHUNK: usize = 1 << 20;
 /// A Debian image has 200 MB, and every node gets it.
 const SPREAD_LIMIT: Duration = Duration::from_secs(120);
 const CLEAR_LIMIT: Duration = Duration::from_secs(60);
@@ -145,12 +141,7 @@ fn import(
             ("debian12", debian_rootfs(lab)?)
         }
     };
-    let start = import_start(&name(title)?, 0);
-    let data: Vec<_> = bytes.chunks(IMPORT_CHUNK).map(<[u8]>::to_vec).collect();
-    let data =
-        data.into_iter().map(|d| v1::ImportRequest { part: Some(ImportPart::Data(d.into())) });
-    let parts = std::iter::once(start).chain(data);
-    let image = cluster.ask(async |s| s.import(tokio_stream::iter(parts)).await)?;
+    let image = cluster.import(&name(title)?, &bytes)?;
     narrator.say(format_args!("image {title}: {} entries", image.entries));
     Ok(image)
 }
