@@ -113,20 +113,23 @@ mod tests {
             let rounds = rounds.clone();
             tokio::spawn(async move { rounds.read_index().await })
         };
-        let early = call();
-        assert_eq!(begun.recv().await, Some(1));
-        let late: Vec<_> = (0..10).map(|_| call()).collect();
-        // All of them are in the queue before the first round ends.
-        while rounds.waiters.capacity() > QUEUE - 10 {
-            tokio::task::yield_now().await;
-        }
-        finish.add_permits(1);
-        assert_eq!(early.await.unwrap(), Ok(1));
-        assert_eq!(begun.recv().await, Some(2));
-        finish.add_permits(1);
-        for call in late {
-            assert_eq!(call.await.unwrap(), Ok(2));
-        }
+        let course = async {
+            let early = call();
+            assert_eq!(begun.recv().await, Some(1));
+            let late: Vec<_> = (0..10).map(|_| call()).collect();
+            // All of them are in the queue before the first round ends.
+            while rounds.waiters.capacity() > QUEUE - 10 {
+                tokio::task::yield_now().await;
+            }
+            finish.add_permits(1);
+            assert_eq!(early.await.unwrap(), Ok(1));
+            assert_eq!(begun.recv().await, Some(2));
+            finish.add_permits(1);
+            for call in late {
+                assert_eq!(call.await.unwrap(), Ok(2));
+            }
+        };
+        timeout(Duration::from_secs(10), course).await.expect("a caller waits for ever");
         assert!(begun.try_recv().is_err(), "a third round for ten callers");
     }
 }
