@@ -26,6 +26,7 @@ pub mod quickstart;
 mod record;
 mod scoped;
 mod status;
+mod sys;
 mod teardown;
 mod up;
 mod wait;

@@ -10,12 +10,15 @@ use crate::LabError;
 use crate::plan::NodePlan;
 use crate::plumbing::cgroup::Hierarchies;
 use crate::plumbing::mounts;
+use crate::sys;
 
 /// Boots the node of this plan. The calling process is spent afterwards: it is half inside.
 ///
 /// Its child is the node's pid 1, and is adopted by the host's init when the caller ends.
 pub fn boot(plan_file: &Path) -> Result<(), LabError> {
     let plan = NodePlan::load(plan_file)?;
+    sys::keep_descriptors_to_ourselves()
+        .map_err(LabError::io("cannot keep the descriptors of", plan_file))?;
     let hierarchies = Hierarchies::discover()?;
     hierarchies.join(&NodePlan::init_cgroup(&plan.cgroup))?;
     // Nobody's terminal: a Ctrl-C there must not reach the node's processes.
