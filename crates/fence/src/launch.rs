@@ -8,8 +8,8 @@ use crate::ChildPath;
 
 /// A command that runs `program` below the ancestor cgroup and inside the protected pid and mount
 /// namespaces: `GUARDIAN enter --caller … --init-pid … --ancestor … --child … -- PROGRAM`. This
-/// process must start it, and be there until the program runs. Add the program's arguments to it; stdio, environment and exit status are the program's (128 + signal if one
-/// ended it).
+/// process must start it, and be there until the program runs. Add the program's arguments to it;
+/// stdio, environment and exit status are the program's (128 + signal if one ended it).
 ///
 /// While everything is fenced the program hangs, as everything below the ancestor does: give the
 /// command a deadline and SIGKILL it at that; the program dies with it, frozen or not.

@@ -152,6 +152,11 @@ fn a_program_never_outlives_its_caller_into_the_fence() {
     let mut orphan = Command::new(GUARDIAN);
     orphan.args(["enter", "--caller", &caller.pid().to_string()]).args(late);
     assert_eq!(output(orphan).0, Some(126));
+    // Nor is a process that lives its caller when it is not its parent.
+    let mut stranger = Command::new(GUARDIAN);
+    stranger.args(["enter", "--caller", &node.guardian.pid().to_string()]);
+    stranger.args(command.get_args().skip(3));
+    assert_eq!(output(stranger).0, Some(126));
     assert!(!ran.exists(), "it ran");
 }
 
