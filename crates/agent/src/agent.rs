@@ -74,7 +74,7 @@ pub struct AgentHandle {
 impl AgentHandle {
     /// Whether the guardian holds a live lease.
     pub fn is_leased(&self) -> bool {
-        self.context.watch_lease().borrow().deadline_ns > holdfast_fence::boottime_ns()
+        self.context.is_leased()
     }
 
     /// Unpacks an archive into a new image volume on this node.

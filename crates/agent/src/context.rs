@@ -95,6 +95,11 @@ impl Context {
         }
     }
 
+    /// Whether the guardian holds a live lease.
+    pub(crate) fn is_leased(&self) -> bool {
+        self.watch_lease().borrow().deadline_ns > holdfast_fence::boottime_ns()
+    }
+
     pub(crate) fn watch_lease(&self) -> watch::Receiver<LeaseState> {
         self.lease.subscribe()
     }

@@ -52,6 +52,11 @@ impl Fullness {
         now
     }
 
+    /// The caller that was told to make room had nothing to give up: the next may try at once.
+    pub(crate) fn made_none(&self) {
+        self.lock().made_room_at = None;
+    }
+
     fn looked(&self, full: bool) {
         let mut inner = self.lock();
         inner.full = full;
@@ -91,9 +96,9 @@ pub(crate) async fn run(context: Arc<Context>) {
             let pool = parts.pool.clone();
             match blocking(move || pool.capacity()).await {
                 Ok(capacity) => {
-                    context.set_capacity(message(&parts.driver, &capacity));
                     let percent = capacity.used_percent();
                     level = Level::of(percent, capacity.threshold_percent, level);
+                    context.set_capacity(message(&parts.driver, &capacity, level));
                     context.fullness.looked(level == Level::Full);
                     if level != told && tell(&context, percent, level).await {
                         told = level;
@@ -106,13 +111,14 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-fn message(driver: &str, capacity: &Capacity) -> internal::Capacity {
+/// One mark for both: where no snapshots are taken, nothing new is admitted either.
+fn message(driver: &str, capacity: &Capacity, level: Level) -> internal::Capacity {
     internal::Capacity {
         driver: driver.to_owned(),
         size_bytes: capacity.size.bytes(),
         used_bytes: capacity.used.bytes(),
         promised_bytes: capacity.promised.bytes(),
-        admits: capacity.admit(holdfast_types::ByteSize(0)).is_ok(),
+        admits: level != Level::Full && capacity.admit(holdfast_types::ByteSize(0)).is_ok(),
     }
 }
 
@@ -151,6 +157,19 @@ mod tests {
         assert_eq!(levels, expected);
     }
 
+    /// I20: between the marks a pool that was full neither admits nor replicates, as it said.
+    #[test]
+    fn a_pool_that_was_full_admits_again_when_it_replicates_again() {
+        let capacity = Capacity {
+            size: holdfast_types::ByteSize(100),
+            used: holdfast_types::ByteSize(89),
+            promised: holdfast_types::ByteSize(0),
+            threshold_percent: 90,
+        };
+        assert!(!message("xfs", &capacity, Level::of(89, 90, Level::Full)).admits);
+        assert!(message("xfs", &capacity, Level::of(89, 90, Level::Filling)).admits);
+    }
+
     /// I20: bases go one volume at a time, and only while the pool is found as full as before.
     #[test]
     fn room_is_made_once_between_two_looks() {
@@ -167,5 +186,15 @@ mod tests {
         fullness.looked(true);
         fullness.looked(false);
         assert!(!fullness.make_room(), "it was enough");
+    }
+
+    /// A volume with nothing to give kept the others from being asked.
+    #[test]
+    fn who_has_nothing_to_give_up_does_not_hold_the_others_back() {
+        let fullness = Fullness::default();
+        fullness.looked(true);
+        assert!(fullness.make_room());
+        fullness.made_none();
+        assert!(fullness.make_room());
     }
 }

@@ -12,13 +12,16 @@ use holdfast_types::ContainerSpec;
 /// So far below the mark, in percent of it, a volume counts as whole again.
 const CALM_PERCENT: u64 = 90;
 
+/// However long the data's age may be, an operator finds a copy of the last minute or two.
+const LONGEST_MS: u64 = 60_000;
+
 /// The interval after a snapshot that lies in so many pieces. Half of the promised age is left for
 /// taking and shipping the next one, and for noticing that a node is lost.
 pub(crate) fn interval(spec: &ContainerSpec, pieces: &Fragmentation) -> Duration {
     let every_ms = spec.replicate_every_ms;
     let wanted =
         u128::from(every_ms) * u128::from(pieces.extents) / u128::from(pieces.comfortable.max(1));
-    let longest_ms = (spec.max_data_loss_ms / 2).max(every_ms);
+    let longest_ms = (spec.max_data_loss_ms / 2).min(LONGEST_MS).max(every_ms);
     let stretched_ms = u64::try_from(wanted).unwrap_or(u64::MAX);
     Duration::from_millis(stretched_ms.clamp(every_ms, longest_ms))
 }
@@ -52,6 +55,8 @@ mod tests {
         }
         let tight = ContainerSpec { max_data_loss_ms: 6_000, ..ContainerSpec::default() };
         assert_eq!(ms(&tight, 19_000), 5_000, "nothing to give");
+        let loose = ContainerSpec { max_data_loss_ms: 86_400_000, ..ContainerSpec::default() };
+        assert_eq!(ms(&loose, u64::MAX), 60_000, "not for ever");
     }
 
     #[test]

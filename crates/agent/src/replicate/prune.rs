@@ -2,10 +2,11 @@
 //! that a delta remains possible (DESIGN section 4, *Replicate*).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use holdfast_storage::{Pool, SnapshotKind, VolumeState};
-use holdfast_types::{NodeId, SnapshotUuid, VolumeUid};
+use holdfast_types::{Epoch, NodeId, Seq, SnapshotUuid, VolumeUid};
+use tracing::warn;
 
 use crate::error::AgentError;
 
@@ -20,6 +21,8 @@ pub(crate) struct Acked {
 #[derive(Default)]
 pub(crate) struct Bases {
     acked: Mutex<BTreeMap<NodeId, SnapshotUuid>>,
+    /// The newest snapshot that this life of the agent found.
+    found: OnceLock<(Epoch, Seq)>,
 }
 
 impl Bases {
@@ -41,39 +44,46 @@ impl Bases {
         copies: &[Acked],
     ) -> Result<(), AgentError> {
         let state = pool.volume(volume)?.state;
-        remove(pool, superfluous(&state, copies, |node| self.of(node))).map(drop)
+        let newest = || state.newest().map_or((Epoch(0), Seq(0)), |s| s.id.order());
+        let found = *self.found.get_or_init(newest);
+        remove(pool, superfluous(&state, copies, found, |node| self.of(node)));
+        Ok(())
     }
 }
 
 /// Gives up every snapshot of a primary copy that is only there to ship by delta, for the room that
 /// it keeps what was overwritten since in. The next copy is shipped as a delta against the image, or
-/// whole. The data itself is in the live part, and in the replicas (I18). Returns how many went.
+/// whole. The data itself is in the live part, and in a replica: the caller knows of one (I18).
+/// Returns how many went.
 pub(crate) fn give_up(pool: &dyn Pool, volume: VolumeUid) -> Result<usize, AgentError> {
     let state = pool.volume(volume)?.state;
     if state.live.is_none() {
         return Ok(0);
     }
     let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
-    remove(pool, chain.map(|s| s.id.uuid).collect())
+    Ok(remove(pool, chain.map(|s| s.id.uuid).collect()))
 }
 
-/// Removes them, but for those that are in use. Returns how many went.
-fn remove(pool: &dyn Pool, snapshots: Vec<SnapshotUuid>) -> Result<usize, AgentError> {
-    let mut gone = 0;
-    for uuid in snapshots {
-        match pool.remove_snapshot(uuid) {
-            Ok(_) => gone += 1,
-            Err(holdfast_storage::Error::InUse(_)) => {}
-            Err(error) => return Err(error.into()),
+/// Removes them, but for those that are in use or cannot be. Returns how many went.
+fn remove(pool: &dyn Pool, snapshots: Vec<SnapshotUuid>) -> usize {
+    let removed = |uuid: &SnapshotUuid| match pool.remove_snapshot(*uuid) {
+        Ok(_) => true,
+        Err(holdfast_storage::Error::InUse(_)) => false,
+        Err(error) => {
+            warn!(snapshot = %uuid, %error, "a snapshot that nobody needs stays");
+            false
         }
-    }
-    Ok(gone)
+    };
+    snapshots.iter().filter(|uuid| removed(uuid)).count()
 }
 
-/// A replica that has not spoken in this life may have anything from the cluster's floor on.
+/// A replica that has not spoken in this life may have anything from the cluster's floor on that
+/// was there when this life began: what was taken since it would have acknowledged. A floor that
+/// is not here any more was followed by something that is.
 fn superfluous(
     state: &VolumeState,
     copies: &[Acked],
+    found: (Epoch, Seq),
     acked: impl Fn(NodeId) -> Option<SnapshotUuid>,
 ) -> Vec<SnapshotUuid> {
     let order = |uuid: SnapshotUuid| state.find(uuid).map(|s| s.id.order());
@@ -85,8 +95,8 @@ fn superfluous(
                 keep.insert(uuid);
             }
             (None, Some(floor)) => {
-                let floor = order(floor);
-                keep_from = [keep_from, floor].into_iter().flatten().min();
+                let floor = order(floor).unwrap_or((Epoch(0), Seq(0)));
+                keep_from = [keep_from, Some(floor)].into_iter().flatten().min();
             }
             // Nothing there yet: the image's snapshot is the base.
             (None, None) => {}
@@ -94,7 +104,8 @@ fn superfluous(
     }
     let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
     let needed = |s: &&holdfast_storage::SnapshotInfo| {
-        keep.contains(&s.id.uuid) || keep_from.is_some_and(|from| s.id.order() >= from)
+        let older = keep_from.is_some_and(|from| (from..=found).contains(&s.id.order()));
+        older || keep.contains(&s.id.uuid)
     };
     chain.filter(|s| !needed(s)).map(|s| s.id.uuid).collect()
 }
@@ -108,6 +119,7 @@ mod tests {
     use uuid::Uuid;
 
     const VOLUME: VolumeUid = VolumeUid(Uuid::from_u128(1));
+    const FOUND: (Epoch, Seq) = (Epoch(1), Seq(5));
 
     fn uuid(seq: u64) -> SnapshotUuid {
         SnapshotUuid(Uuid::from_u128(u128::from(seq)))
@@ -140,22 +152,42 @@ mod tests {
     fn bases_of_replicas_stay() {
         let state = state(&[1, 2, 3, 4, 5]);
         let acked = |node: NodeId| (node == NodeId(2)).then(|| uuid(2));
-        assert_eq!(superfluous(&state, &[copy(2, Some(1))], acked), [uuid(1), uuid(3), uuid(4)]);
+        assert_eq!(
+            superfluous(&state, &[copy(2, Some(1))], FOUND, acked),
+            [uuid(1), uuid(3), uuid(4)]
+        );
     }
 
     /// After a restart the floor is a lower bound: everything from it on may be a base.
     #[test]
     fn a_silent_replica_keeps_everything_from_its_floor_on() {
         let state = state(&[1, 2, 3, 4, 5]);
-        assert_eq!(superfluous(&state, &[copy(2, Some(3))], |_| None), [uuid(1), uuid(2)]);
-        assert_eq!(superfluous(&state, &[copy(2, None)], |_| None).len(), 4);
+        assert_eq!(superfluous(&state, &[copy(2, Some(3))], FOUND, |_| None), [uuid(1), uuid(2)]);
+        assert_eq!(superfluous(&state, &[copy(2, None)], FOUND, |_| None).len(), 4);
+    }
+
+    /// The cluster's floor lags: what it names had gone here, and with it the replica's real base.
+    #[test]
+    fn a_floor_that_is_not_here_keeps_what_was_found() {
+        let state = state(&[4, 5, 6]);
+        let found = (Epoch(1), Seq(5));
+        assert!(superfluous(&state, &[copy(2, Some(3))], found, |_| None).is_empty());
+    }
+
+    /// A replica that stays silent kept every snapshot since the restart of the agent.
+    #[test]
+    fn a_silent_replica_keeps_nothing_that_was_taken_since() {
+        let state = state(&[3, 4, 5, 6, 7]);
+        let found = (Epoch(1), Seq(4));
+        let gone = superfluous(&state, &[copy(2, Some(3))], found, |_| None);
+        assert_eq!(gone, [uuid(5), uuid(6)]);
     }
 
     #[test]
     fn kept_and_diverged_snapshots_are_not_ours_to_remove() {
         let mut state = state(&[1, 2]);
         state.snapshots[0].kind = SnapshotKind::Diverged { label: "tail".into() };
-        assert!(superfluous(&state, &[], |_| None).is_empty());
+        assert!(superfluous(&state, &[], FOUND, |_| None).is_empty());
     }
 
     /// I18, I20: what a full pool gives up is a primary's, is in no transfer, and is no person's.

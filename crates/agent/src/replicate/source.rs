@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_storage::SnapshotInfo;
-use holdfast_types::{AssignedView, ContainerName, ContainerUid, NodeId, SnapshotUuid};
+use holdfast_storage::{SnapshotInfo, SnapshotKind};
+use holdfast_types::{AssignedView, ContainerName, ContainerUid, CopyView, NodeId, SnapshotUuid};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -46,6 +46,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
         targets: BTreeMap::new(),
         withheld: Turn::default(),
         torn: Turn::default(),
+        given_up: 0,
         quiet: false,
     };
     while let Some(assigned) = source.assigned() {
@@ -79,6 +80,8 @@ struct Source {
     targets: BTreeMap<NodeId, JoinHandle<()>>,
     withheld: Turn,
     torn: Turn,
+    /// Snapshots that went to make room, and nobody was told of yet.
+    given_up: usize,
     quiet: bool,
 }
 
@@ -97,6 +100,7 @@ impl Source {
     /// One round. Returns when the next is due; none while the volume is not ready to be shipped.
     async fn round(&mut self, assigned: &AssignedView) -> Result<Option<Duration>, AgentError> {
         let Some(parts) = self.context.parts() else { return Ok(None) };
+        self.tell_given_up(&assigned.name).await;
         let every = Duration::from_millis(assigned.spec.replicate_every_ms);
         self.keep_targets(assigned);
         let mountpoint = self.context.mountpoint(self.uid);
@@ -117,7 +121,7 @@ impl Source {
         self.snapshooter = snapshooter;
         let latest = match result? {
             Round::NotReady => return Ok(None),
-            Round::Withheld => return self.withhold(&assigned.name).await.map(|()| Some(every)),
+            Round::Withheld => return self.withhold(assigned).await.map(|()| Some(every)),
             Round::Current(latest) => latest,
         };
         self.tell_withheld(&assigned.name, false).await;
@@ -141,44 +145,63 @@ impl Source {
         let parts = self.context.parts().ok_or(AgentError::Starting)?;
         let pieces = blocking(move || parts.pool.fragmentation(uuid)).await?;
         let period = pace::interval(&assigned.spec, &pieces);
+        let every = Duration::from_millis(assigned.spec.replicate_every_ms);
         let (name, extents) = (&assigned.name, pieces.extents);
         let begun = format!(
-            "{name} lies in {extents} pieces: it is snapshotted every {} s instead of every {} s, \
-             because comparing takes long",
-            period.as_secs(),
-            assigned.spec.replicate_every_ms / 1000
+            "{name} lies in {extents} pieces: it is snapshotted every {:.1} s instead of every {:.1} \
+             s, because comparing takes long",
+            period.as_secs_f64(),
+            every.as_secs_f64()
         );
         let over = format!("{name} lies in {extents} pieces: it is snapshotted as asked for again");
         let words = Words {
             begun: ("replication-stretched", &begun),
             over: ("replication-on-time", &over),
         };
-        let torn = pace::torn(&pieces, self.torn.told());
+        let torn = pace::torn(&pieces, self.torn.told()) && period > every;
         self.torn.now(&self.context, self.uid, torn, words).await;
         Ok(period)
     }
 
     /// The pool is past its threshold, and the container has written.
-    async fn withhold(&mut self, name: &ContainerName) -> Result<(), AgentError> {
+    async fn withhold(&mut self, assigned: &AssignedView) -> Result<(), AgentError> {
         self.shipment.withheld_at_ms.send_replace(boottime_ms());
-        self.tell_withheld(name, true).await;
+        self.tell_withheld(&assigned.name, true).await;
         let Some(parts) = self.context.parts() else { return Ok(()) };
-        let uid = self.uid;
-        let pool = parts.pool.clone();
-        let has_bases = pool.volume(uid.into()).is_ok_and(|v| v.state.newest().is_some());
-        if !has_bases || !self.context.fullness.make_room() {
+        let (uid, pool) = (self.uid, parts.pool.clone());
+        let is_base = |s: &SnapshotInfo| s.kind == SnapshotKind::Chain;
+        let has_bases =
+            pool.volume(uid.into()).is_ok_and(|v| v.state.snapshots.iter().any(is_base));
+        let copied = |copy: &CopyView| copy.newest.is_some() || self.bases.of(copy.node).is_some();
+        // What no replica has yet is the only verified copy (I18); and who has no lease cannot say
+        // what went.
+        let may = has_bases && self.context.is_leased() && assigned.replicas.iter().any(copied);
+        if !may || !self.context.fullness.make_room() {
             return Ok(());
         }
         let gone = blocking(move || give_up(&*pool, uid.into())).await?;
-        if gone > 0 {
-            self.latest.send_replace(None);
-            let message = format!(
-                "{gone} snapshots of {name} were given up to make room in the full pool: the next \
-                 copy is shipped against the image, or whole"
-            );
-            tell(&self.context, uid, "bases-dropped", message).await;
+        if gone == 0 {
+            self.context.fullness.made_none();
+            return Ok(());
         }
+        self.latest.send_replace(None);
+        self.given_up += gone;
         Ok(())
+    }
+
+    /// Says what went to make room; what could not be said is said next time.
+    async fn tell_given_up(&mut self, name: &ContainerName) {
+        if self.given_up == 0 {
+            return;
+        }
+        let message = format!(
+            "{} snapshots of {name} were given up to make room in the full pool: the next copy is \
+             shipped against the image, or whole",
+            self.given_up
+        );
+        if tell(&self.context, self.uid, "bases-dropped", message).await {
+            self.given_up = 0;
+        }
     }
 
     async fn tell_withheld(&mut self, name: &ContainerName, is_so: bool) {
