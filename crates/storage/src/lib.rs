@@ -10,6 +10,7 @@
 pub mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod directory;
 mod durable;
 mod error;
 #[cfg(any(test, feature = "fake"))]

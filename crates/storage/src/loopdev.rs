@@ -26,7 +26,7 @@ const DETACH: Duration = Duration::from_secs(5);
 
 /// A backing file, wherever it is mounted: its filesystem's device and its inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Backing(u64, u64);
+pub struct Backing(u64, u64);
 
 impl Backing {
     /// Of an open file.
@@ -43,7 +43,7 @@ impl Backing {
 
 /// An attached loop device. It stays attached as long as this or a mount of it lives.
 #[derive(Debug)]
-pub(crate) struct LoopDevice {
+pub struct LoopDevice {
     number: u32,
     backing: Backing,
     path: PathBuf,

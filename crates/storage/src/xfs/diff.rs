@@ -6,12 +6,10 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
-use super::forget_cached;
-use crate::pool::{Extent, ExtentKind, SnapshotReader};
+use crate::pool::{Extent, ExtentKind};
 use crate::sys::{self, FiemapExtent};
-use crate::{Error, Hold, Result};
+use crate::{Error, Result};
 
 const LAST: u32 = 0x1;
 const UNWRITTEN: u32 = 0x800;
@@ -100,25 +98,6 @@ fn compare(base: &[Run], new: &[Run], size: u64) -> Vec<Extent> {
         at = end;
     }
     out
-}
-
-/// Reads of a snapshot's file.
-pub(super) struct FileReader {
-    pub(super) file: File,
-    pub(super) hold: Hold,
-}
-
-impl SnapshotReader for FileReader {
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        let name = self.hold.snapshot().to_string();
-        self.file.read_exact_at(buf, offset).map_err(Error::io("reading snapshot", name))
-    }
-}
-
-impl Drop for FileReader {
-    fn drop(&mut self) {
-        forget_cached(&self.file);
-    }
 }
 
 #[cfg(test)]

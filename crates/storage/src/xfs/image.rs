@@ -45,7 +45,7 @@ impl Mounted {
         self.was_there
     }
 
-    pub(super) fn unmount(self) -> Result<()> {
+    pub(super) fn unmount(&self) -> Result<()> {
         let mut last = Ok(());
         wait::until(UNMOUNT_TIME, || {
             last = unmount(&self.mountpoint, UnmountFlags::NOFOLLOW);

@@ -1,22 +1,17 @@
-//! Opening a pool: keep others out, find out whose it is, finish or undo what a crash left.
+//! Opening a pool: keep others out, mount it, and refuse what cannot carry one.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_types::{ByteSize, ClusterId, VolumeUid};
+use holdfast_types::{ByteSize, ClusterId};
 use rustix::fs::{FlockOperation, OFlags, flock, ioctl_ficlone, statfs};
-use uuid::Uuid;
 
 use super::XfsPool;
 use super::image::{self, Mounted};
+use super::reflinks::{Reflinks, create};
 use super::space::Space;
-use super::volume::{Volume, create, remove_dir};
-use crate::holds::Holds;
-use crate::loopdev::LoopDevice;
-use crate::pool::PoolIdentity;
 use crate::{Error, Result, durable, wait};
 
 /// `XFS_SUPER_MAGIC` (linux/magic.h).
@@ -46,76 +41,41 @@ pub struct LoopBacked {
     pub mountpoint: PathBuf,
 }
 
-pub(super) fn open(options: &XfsOptions) -> Result<XfsPool> {
-    if !rustix::process::geteuid().is_root() {
-        return Err(Error::NotRoot);
-    }
-    let lock = lock(&options.dir, options.patience)?;
-    let mounted = match &options.loop_backed {
-        Some(backed) => Some(image::mount(&options.dir, backed, options.patience)?),
-        None => None,
-    };
-    let was_mounted = mounted.as_ref().is_some_and(Mounted::was_there);
-    let root = mounted.as_ref().map_or(&options.dir, Mounted::root).clone();
-    match load(options, &root) {
-        Ok((identity, volumes, index)) => Ok(XfsPool {
-            identity,
-            space: Space {
-                root: root.clone(),
-                carrier: mounted.as_ref().map(|m| m.image().to_owned()),
-                threshold_percent: options.threshold_percent,
-            },
-            root,
-            mounted,
-            holds: Holds::default(),
-            index: Arc::new(Mutex::new(index)),
-            volumes: RwLock::new(volumes),
-            making: Mutex::new(()),
-            _lock: lock,
-        }),
-        Err(error) => {
+impl XfsPool {
+    /// Opens the pool, making it if the directory is empty. Finishes or undoes what a crash left.
+    pub fn open(options: &XfsOptions) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        let lock = lock(&options.dir, options.patience)?;
+        let mounted = match &options.loop_backed {
+            Some(backed) => Some(image::mount(&options.dir, backed, options.patience)?),
+            None => None,
+        };
+        let root = mounted.as_ref().map_or(&options.dir, Mounted::root).clone();
+        let space = Space {
+            root: root.clone(),
+            carrier: mounted.as_ref().map(|m| m.image().to_owned()),
+            threshold_percent: options.threshold_percent,
+        };
+        let reflinks = Arc::new(Reflinks { space, mounted, _lock: lock });
+        let opened = check_filesystem(&root)
+            .and_then(|()| Self::load(&root, options.cluster, reflinks.clone()));
+        if opened.is_err()
             // A refused pool is left as it was found.
-            if let Some(mounted) = mounted.filter(|_| !was_mounted)
-                && let Err(error) = mounted.unmount()
-            {
-                tracing::warn!(%error, "a refused pool stays mounted");
-            }
-            Err(error)
+            && let Some(mounted) = reflinks.mounted.as_ref().filter(|m| !m.was_there())
+            && let Err(error) = mounted.unmount()
+        {
+            tracing::warn!(%error, "a refused pool stays mounted");
         }
+        opened
     }
-}
 
-type Loaded = (
-    PoolIdentity,
-    BTreeMap<VolumeUid, Arc<Volume>>,
-    HashMap<holdfast_types::SnapshotUuid, VolumeUid>,
-);
-
-fn load(options: &XfsOptions, root: &Path) -> Result<Loaded> {
-    check_filesystem(root)?;
-    let identity = identity(options, root)?;
-    let scratch = root.join("scratch");
-    remove_dir(&scratch)?;
-    make_dir(&scratch)?;
-    let volumes_dir = root.join("volumes");
-    make_dir(&volumes_dir)?;
-    let (mut volumes, mut index) = (BTreeMap::new(), HashMap::new());
-    let attached = LoopDevice::attached()?;
-    for entry in fs::read_dir(&volumes_dir).map_err(Error::io("listing", &volumes_dir))? {
-        let path = entry.map_err(Error::io("listing", &volumes_dir))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with('.') {
-            remove_dir(&path)?;
-            continue;
-        }
-        let reason = || Error::Corrupt { path: path.clone(), reason: "it is no volume".into() };
-        let uid: VolumeUid = name.parse().map_err(|_| reason())?;
-        let volume = Volume::load(&path, uid)?;
-        volume.adopt(&attached)?;
-        index.extend(volume.slot()?.state.snapshots.iter().map(|s| (s.id.uuid, uid)));
-        volumes.insert(uid, Arc::new(volume));
+    /// Closes a pool whose volumes are all inactive: unmounts what opening has mounted.
+    pub fn close(self) -> Result<()> {
+        let reflinks = self.into_blocks();
+        reflinks.mounted.as_ref().map_or(Ok(()), Mounted::unmount)
     }
-    Ok((identity, volumes, index))
 }
 
 /// One process per pool. The lock goes with its holder, however that ends.
@@ -153,27 +113,4 @@ fn check_filesystem(root: &Path) -> Result<()> {
     durable::remove_file(&a)?;
     durable::remove_file(&b)?;
     result
-}
-
-fn identity(options: &XfsOptions, root: &Path) -> Result<PoolIdentity> {
-    const KIND: &str = "pool";
-    let path = root.join("pool.json");
-    let Some(identity) = durable::load::<PoolIdentity>(&path, KIND)? else {
-        if root.join("volumes").exists() {
-            return Err(Error::Corrupt { path, reason: "it is missing".into() });
-        }
-        let identity = PoolIdentity { cluster: options.cluster, pool: Uuid::now_v7() };
-        durable::store(&path, KIND, &identity)?;
-        return Ok(identity);
-    };
-    if identity.cluster != options.cluster {
-        let (found, wanted) = (identity.cluster, options.cluster);
-        return Err(Error::WrongCluster { path, found, wanted });
-    }
-    Ok(identity)
-}
-
-fn make_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(Error::io("making", path))?;
-    durable::sync_dir(path.parent().unwrap_or(path))
 }

@@ -9,9 +9,6 @@ use rustix::fs::statvfs;
 use crate::pool::Capacity;
 use crate::{Error, Result};
 
-/// Percent beyond the threshold at which a receive that was admitted stops.
-const MARGIN_PERCENT: u8 = 5;
-
 /// What to measure.
 #[derive(Debug, Clone)]
 pub(super) struct Space {
@@ -41,11 +38,5 @@ impl Space {
             promised: ByteSize(0),
             threshold_percent: self.threshold_percent,
         })
-    }
-
-    /// Refuses to go on filling a pool that is well past its threshold (I20).
-    pub(super) fn refuse_beyond_margin(&self) -> Result<()> {
-        let threshold_percent = self.threshold_percent.saturating_add(MARGIN_PERCENT);
-        Capacity { threshold_percent, ..self.measure()? }.admit(ByteSize(0))
     }
 }

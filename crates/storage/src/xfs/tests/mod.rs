@@ -44,7 +44,7 @@ impl XfsRig {
     }
 
     fn root(&self) -> &Path {
-        &self.pool.as_ref().unwrap().root
+        self.pool.as_ref().unwrap().root()
     }
 
     /// Closes, lets `damage` do its work on the mounted files, and says how opening fails.

@@ -5,16 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::blocks::{Blocks, Device};
 use crate::catalog::VolumeState;
 use crate::holds::Holds;
-use crate::loopdev::LoopDevice;
 use crate::pool::{Offer, Partial, VolumeInfo};
 use crate::{Error, Result};
 
 /// What changes of a volume, under its lock.
-pub(super) struct Slot {
+pub(super) struct Inner<B: Blocks> {
     pub(super) state: VolumeState,
-    pub(super) active: Option<LoopDevice>,
+    pub(super) active: Option<B::Device>,
     pub(super) partial: Option<StoredPartial>,
     pub(super) removed: bool,
 }
@@ -27,38 +27,41 @@ pub(super) struct StoredPartial {
 }
 
 /// The volume's lock. What it leaves behind becomes the view.
-pub(super) struct Guard<'a> {
-    slot: MutexGuard<'a, Slot>,
+pub(super) struct Guard<'a, B: Blocks> {
+    inner: MutexGuard<'a, Inner<B>>,
     view: &'a Mutex<Option<VolumeInfo>>,
 }
 
-impl<'a> Guard<'a> {
-    pub(super) fn new(slot: MutexGuard<'a, Slot>, view: &'a Mutex<Option<VolumeInfo>>) -> Self {
-        Self { slot, view }
+impl<'a, B: Blocks> Guard<'a, B> {
+    pub(super) fn new(
+        inner: MutexGuard<'a, Inner<B>>,
+        view: &'a Mutex<Option<VolumeInfo>>,
+    ) -> Self {
+        Self { inner, view }
     }
 }
 
-impl Deref for Guard<'_> {
-    type Target = Slot;
-    fn deref(&self) -> &Slot {
-        &self.slot
+impl<B: Blocks> Deref for Guard<'_, B> {
+    type Target = Inner<B>;
+    fn deref(&self) -> &Inner<B> {
+        &self.inner
     }
 }
 
-impl DerefMut for Guard<'_> {
-    fn deref_mut(&mut self) -> &mut Slot {
-        &mut self.slot
+impl<B: Blocks> DerefMut for Guard<'_, B> {
+    fn deref_mut(&mut self) -> &mut Inner<B> {
+        &mut self.inner
     }
 }
 
-impl Drop for Guard<'_> {
+impl<B: Blocks> Drop for Guard<'_, B> {
     fn drop(&mut self) {
-        let view = (!self.slot.removed).then(|| self.slot.info());
+        let view = (!self.inner.removed).then(|| self.inner.info());
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 }
 
-impl Slot {
+impl<B: Blocks> Inner<B> {
     pub(super) fn new(state: VolumeState, partial: Option<StoredPartial>) -> Self {
         Self { state, active: None, partial, removed: false }
     }

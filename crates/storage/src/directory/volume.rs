@@ -1,55 +1,59 @@
-//! One volume's directory: its files, its state, and the order in which they change.
+//! One volume's directory: its items, its state, and the order in which they change.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_types::{SnapshotUuid, VolumeUid};
-use rustix::fs::ioctl_ficlone;
 
-use super::slot::{Guard, Slot, StoredPartial};
+use super::blocks::Blocks;
+use super::inner::{Guard, Inner, StoredPartial};
 use crate::catalog::VolumeState;
 use crate::durable;
-use crate::loopdev::{Backing, LoopDevice};
 use crate::pool::{Outcome, VolumeInfo};
 use crate::{Error, Result};
 
 const KIND: &str = "volume";
 const PART_KIND: &str = "partial";
 
-pub(super) struct Volume {
+pub(super) struct Volume<B: Blocks> {
+    pub(super) blocks: Arc<B>,
     uid: VolumeUid,
     dir: PathBuf,
-    slot: Mutex<Slot>,
-    /// What the slot says, readable while a slow change holds it; `None` once removed.
+    inner: Mutex<Inner<B>>,
+    /// What `inner` says, readable while a slow change holds it; `None` once removed.
     view: Mutex<Option<VolumeInfo>>,
 }
 
-impl Volume {
+impl<B: Blocks> Volume<B> {
     /// Makes a volume in one step: nothing of it is seen before all of it is durable.
-    pub(super) fn make(root: &Path, state: VolumeState, from: Option<&File>) -> Result<Self> {
+    pub(super) fn make(
+        blocks: &Arc<B>,
+        root: &Path,
+        state: VolumeState,
+        from: Option<&Path>,
+    ) -> Result<Self> {
         let volumes = root.join("volumes");
         let uid = state.uid;
         let (temp, dir) = (volumes.join(format!(".new-{uid}")), volumes.join(uid.to_string()));
         remove_dir(&temp)?;
         fs::create_dir(&temp).map_err(Error::io("making", &temp))?;
         if let Some(live) = &state.live {
-            let path = temp.join(live_name(live.generation));
-            let file = create(&path)?;
-            if let Some(from) = from {
-                ioctl_ficlone(&file, from).map_err(Error::io("cloning into", &path))?;
+            let item = temp.join(live_name(live.generation));
+            match from {
+                Some(from) => blocks.clone_item(from, &item, state.size.bytes())?,
+                None => blocks.create(&item, state.size.bytes())?,
             }
-            file.set_len(state.size.bytes()).map_err(Error::io("sizing", &path))?;
-            file.sync_all().map_err(Error::io("syncing", &path))?;
+            blocks.sync(&item)?;
         }
         durable::store(&temp.join("volume.json"), KIND, &state)?;
         fs::rename(&temp, &dir).map_err(Error::io("making", &dir))?;
         durable::sync_dir(&volumes)?;
-        Ok(Self::new(uid, dir, Slot::new(state, None)))
+        Ok(Self::new(blocks, uid, dir, Inner::new(state, None)))
     }
 
-    /// Reads a volume, checks that its files are there, and removes what nothing names.
-    pub(super) fn load(dir: &Path, uid: VolumeUid) -> Result<Self> {
+    /// Reads a volume, checks that its items are there, and removes what its state does not name.
+    pub(super) fn load(blocks: &Arc<B>, dir: &Path, uid: VolumeUid) -> Result<Self> {
         let manifest = dir.join("volume.json");
         let corrupt =
             |reason: &str| Error::Corrupt { path: manifest.clone(), reason: reason.into() };
@@ -59,26 +63,25 @@ impl Volume {
             return Err(corrupt("it is another volume's"));
         }
         let partial = load_partial(dir);
-        let slot = Slot::new(state, partial);
-        let volume = Self::new(uid, dir.into(), slot);
-        volume.check_files()?;
+        let volume = Self::new(blocks, uid, dir.into(), Inner::new(state, partial));
+        volume.check_items()?;
         Ok(volume)
     }
 
-    fn new(uid: VolumeUid, dir: PathBuf, slot: Slot) -> Self {
-        let view = Mutex::new(Some(slot.info()));
-        Self { uid, dir, slot: Mutex::new(slot), view }
+    fn new(blocks: &Arc<B>, uid: VolumeUid, dir: PathBuf, inner: Inner<B>) -> Self {
+        let view = Mutex::new(Some(inner.info()));
+        Self { blocks: blocks.clone(), uid, dir, inner: Mutex::new(inner), view }
     }
 
     pub(super) fn uid(&self) -> VolumeUid {
         self.uid
     }
 
-    pub(super) fn slot(&self) -> Result<Guard<'_>> {
-        let slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.removed {
+    pub(super) fn lock(&self) -> Result<Guard<'_, B>> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        match inner.removed {
             true => Err(Error::NoVolume(self.uid)),
-            false => Ok(Guard::new(slot, &self.view)),
+            false => Ok(Guard::new(inner, &self.view)),
         }
     }
 
@@ -100,26 +103,20 @@ impl Volume {
         self.dir.join(live_name(generation))
     }
 
-    /// Takes up the loop device that an earlier life of this process attached, if any.
-    pub(super) fn adopt(&self, attached: &[(u32, Backing)]) -> Result<()> {
-        let mut slot = self.slot()?;
-        if let Some(live) = &slot.state.live {
-            let path = self.live_path(live.generation);
-            let file = File::open(&path).map_err(Error::io("opening", &path))?;
-            let backing = Backing::of(&file, &path)?;
-            let found = attached.iter().find(|(_, b)| *b == backing);
-            slot.active = match found {
-                Some((number, _)) => LoopDevice::adopt(*number)?,
-                None => None,
-            };
+    /// Takes up the device that an earlier life of this process attached, if any.
+    pub(super) fn adopt(&self, attached: &B::Attached) -> Result<()> {
+        let mut inner = self.lock()?;
+        if let Some(live) = &inner.state.live {
+            let item = self.live_path(live.generation);
+            inner.active = self.blocks.adopt(&item, attached)?;
         }
         Ok(())
     }
 
     /// Makes `next` the volume's state: the commit point of every change.
-    pub(super) fn commit(&self, slot: &mut Slot, next: VolumeState) -> Result<()> {
+    pub(super) fn commit(&self, inner: &mut Inner<B>, next: VolumeState) -> Result<()> {
         durable::store(&self.dir.join("volume.json"), KIND, &next)?;
-        slot.state = next;
+        inner.state = next;
         Ok(())
     }
 
@@ -128,81 +125,91 @@ impl Volume {
         &self,
         verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
     ) -> Result<Outcome> {
-        let mut slot = self.slot()?;
-        self.change_slot(&mut slot, verb)
+        let mut inner = self.lock()?;
+        self.change_locked(&mut inner, verb)
     }
 
-    pub(super) fn change_slot(
+    pub(super) fn change_locked(
         &self,
-        slot: &mut Slot,
+        inner: &mut Inner<B>,
         verb: impl FnOnce(&mut VolumeState) -> Result<Outcome>,
     ) -> Result<Outcome> {
-        let mut next = slot.state.clone();
+        let mut next = inner.state.clone();
         let outcome = verb(&mut next)?;
         if outcome == Outcome::Changed {
-            self.commit(slot, next)?;
+            self.commit(inner, next)?;
         }
         Ok(outcome)
     }
 
     /// Forgets an interrupted receive; nothing else may be writing it.
-    pub(super) fn drop_partial(&self, slot: &mut Slot) -> Result<Outcome> {
-        let Some(partial) = slot.partial.take() else { return Ok(Outcome::AlreadyThere) };
+    pub(super) fn drop_partial(&self, inner: &mut Inner<B>) -> Result<Outcome> {
+        let Some(partial) = inner.partial.take() else { return Ok(Outcome::AlreadyThere) };
         durable::remove_file(&self.dir.join("part.json"))?;
-        durable::remove_file(&self.part_path(partial.offer.snapshot.uuid))?;
+        self.blocks.remove(&self.part_path(partial.offer.snapshot.uuid))?;
         Ok(Outcome::Changed)
     }
 
     /// Durably notes how far a receive is.
     pub(super) fn store_partial(&self, partial: &StoredPartial) -> Result<()> {
         durable::store(&self.dir.join("part.json"), PART_KIND, partial)?;
-        self.slot()?.partial = Some(partial.clone());
+        self.lock()?.partial = Some(partial.clone());
         Ok(())
     }
 
     /// The note is not needed after the commit; without its file it means nothing.
-    pub(super) fn end_partial(&self, slot: &mut Slot) {
-        slot.partial = None;
+    pub(super) fn end_partial(&self, inner: &mut Inner<B>) {
+        inner.partial = None;
         if let Err(error) = durable::remove_file(&self.dir.join("part.json")) {
             tracing::debug!(%error, "a finished receive's note stays until the next one");
         }
     }
 
     /// Removes the volume: renamed out of sight first, in one step.
-    pub(super) fn remove(&self, slot: &mut Slot) -> Result<()> {
+    pub(super) fn remove(&self, inner: &mut Inner<B>) -> Result<()> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         let gone = parent.join(format!(".gone-{}", self.uid));
         remove_dir(&gone)?;
         fs::rename(&self.dir, &gone).map_err(Error::io("removing", &self.dir))?;
-        slot.removed = true;
+        inner.removed = true;
         durable::sync_dir(parent)?;
+        for entry in fs::read_dir(&gone).map_err(Error::io("listing", &gone))? {
+            let path = entry.map_err(Error::io("listing", &gone))?.path();
+            if is_item(&path) {
+                self.blocks.remove(&path)?;
+            }
+        }
         remove_dir(&gone)
     }
 
-    fn check_files(&self) -> Result<()> {
-        let mut slot = self.slot()?;
+    fn check_items(&self) -> Result<()> {
+        let mut inner = self.lock()?;
         let mut named: Vec<String> = Vec::new();
-        named.extend(slot.state.live.as_ref().map(|live| live_name(live.generation)));
-        named.extend(slot.state.snapshots.iter().map(|s| format!("snap-{}", s.id.uuid)));
+        named.extend(inner.state.live.as_ref().map(|live| live_name(live.generation)));
+        named.extend(inner.state.snapshots.iter().map(|s| format!("snap-{}", s.id.uuid)));
         for name in &named {
             let path = self.dir.join(name);
             if !path.is_file() {
                 return Err(Error::Corrupt { path, reason: "it is missing".into() });
             }
         }
-        if let Some(partial) = &slot.partial {
+        if let Some(partial) = &inner.partial {
             let name = format!("part-{}", partial.offer.snapshot.uuid);
             if self.dir.join(&name).is_file() {
                 named.extend([name, "part.json".into()]);
             } else {
-                slot.partial = None;
+                inner.partial = None;
             }
         }
         for entry in fs::read_dir(&self.dir).map_err(Error::io("listing", &self.dir))? {
             let entry = entry.map_err(Error::io("listing", &self.dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let ours = ["live-", "snap-", "part-", "part."].iter().any(|p| name.starts_with(p));
-            if (ours || name.ends_with(".tmp")) && !named.contains(&name) {
+            if named.contains(&name) {
+                continue;
+            }
+            if is_item(&entry.path()) {
+                self.blocks.remove(&entry.path())?;
+            } else if name == "part.json" || name.ends_with(".tmp") {
                 durable::remove_file(&entry.path())?;
             }
         }
@@ -219,11 +226,10 @@ fn live_name(generation: u64) -> String {
     format!("live-{generation}")
 }
 
-/// A new empty file in place of whatever an interrupted attempt left.
-pub(super) fn create(path: &Path) -> Result<File> {
-    durable::remove_file(path)?;
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-    file.map_err(Error::io("making", path))
+/// Whether a file of a volume's directory is the name of an item.
+fn is_item(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    ["live-", "snap-", "part-"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Removes a directory that may not be there.

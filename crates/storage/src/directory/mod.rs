@@ -1,0 +1,310 @@
+//! What the drivers share: volumes in a directory, each with one durable state.
+//!
+//! ```text
+//! <root>/pool.json                     which pool this is
+//! <root>/volumes/<uid>/volume.json     the volume's state: the one commit point of every change
+//!                     /live-<n>        generation n of the live part, an item
+//!                     /snap-<uuid>     a snapshot
+//!                     /part-<uuid>     a receive in progress, and part.json how far it is
+//! <root>/scratch/                      throw-away clones, emptied at open
+//! ```
+//! What an item is belongs to the driver ([`Blocks`]): a file that shares its blocks with others,
+//! or the note of a thin device. A change prepares items, then replaces `volume.json`, then removes
+//! what it no longer names; a crash leaves items that nothing names, which opening removes. Names
+//! that begin with a dot are volumes being made or removed.
+
+pub(crate) mod blocks;
+mod inner;
+mod open;
+mod receive;
+mod scratch;
+mod verbs;
+mod volume;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+
+use crate::catalog::{SnapshotKind, VolumeState};
+use crate::holds::Holds;
+use crate::pool::{
+    Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Pool, PoolIdentity, Quiesce, Scratch,
+    SnapshotReader, Tail, VolumeInfo, round_size,
+};
+use crate::{Error, Hold, Result};
+use blocks::{Blocks, ReadAt};
+use volume::Volume;
+
+type Index = Arc<Mutex<HashMap<SnapshotUuid, VolumeUid>>>;
+
+/// An open pool. Dropping it leaves devices as they are, for the next life to adopt.
+pub struct DirectoryPool<B: Blocks> {
+    identity: PoolIdentity,
+    root: PathBuf,
+    pub(crate) blocks: Arc<B>,
+    holds: Holds,
+    /// Which volume each snapshot belongs to.
+    index: Index,
+    volumes: RwLock<BTreeMap<VolumeUid, Arc<Volume<B>>>>,
+    /// Held while a volume is made or removed.
+    making: Mutex<()>,
+}
+
+impl<B: Blocks> DirectoryPool<B> {
+    /// The directory that holds everything.
+    #[cfg(test)]
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn get(&self, uid: VolumeUid) -> Result<Arc<Volume<B>>> {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        volumes.get(&uid).cloned().ok_or(Error::NoVolume(uid))
+    }
+
+    fn all(&self) -> Vec<Arc<Volume<B>>> {
+        let volumes = self.volumes.read().unwrap_or_else(PoisonError::into_inner);
+        volumes.values().cloned().collect()
+    }
+
+    fn index(&self) -> MutexGuard<'_, HashMap<SnapshotUuid, VolumeUid>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn owner(&self, snapshot: SnapshotUuid) -> Result<Arc<Volume<B>>> {
+        let uid = self.index().get(&snapshot).copied();
+        self.get(uid.ok_or(Error::NoSnapshot(snapshot))?)
+    }
+
+    /// A held snapshot, its item and size.
+    fn open_held(&self, snapshot: SnapshotUuid) -> Result<(Hold, PathBuf, ByteSize)> {
+        let hold = self.hold(snapshot)?;
+        let owner = self.owner(snapshot)?;
+        let size = owner.info()?.state.find(snapshot).map(|s| s.size);
+        Ok((hold, owner.snapshot_path(snapshot), size.ok_or(Error::NoSnapshot(snapshot))?))
+    }
+
+    /// Makes a volume of that state, whose live part begins as a clone of `from`.
+    fn make(&self, state: VolumeState, from: Option<&Path>) -> Result<Arc<Volume<B>>> {
+        let volume = Arc::new(Volume::make(&self.blocks, &self.root, state, from)?);
+        let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
+        volumes.insert(volume.uid(), volume.clone());
+        Ok(volume)
+    }
+
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Blocks> Pool for DirectoryPool<B> {
+    fn identity(&self) -> PoolIdentity {
+        self.identity
+    }
+
+    fn capacity(&self) -> Result<Capacity> {
+        let promised = self.volumes().iter().map(|v| v.state.size.bytes()).sum();
+        Ok(Capacity { promised: ByteSize(promised), ..self.blocks.capacity()? })
+    }
+
+    fn volumes(&self) -> Vec<VolumeInfo> {
+        self.all().iter().filter_map(|volume| volume.info().ok()).collect()
+    }
+
+    fn volume(&self, uid: VolumeUid) -> Result<VolumeInfo> {
+        self.get(uid)?.info()
+    }
+
+    fn create(&self, uid: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome> {
+        let size = round_size(size)?;
+        let _making = self.making();
+        if let Ok(volume) = self.get(uid) {
+            return volume.info()?.state.made_as(None, size, epoch);
+        }
+        self.capacity()?.admit_volume(size)?;
+        let mut state = VolumeState::empty(uid, size);
+        state.begin_live(None, epoch);
+        self.make(state, None).map(|_| Outcome::Changed)
+    }
+
+    fn clone_volume(
+        &self,
+        from: SnapshotUuid,
+        uid: VolumeUid,
+        size: ByteSize,
+        epoch: Epoch,
+    ) -> Result<Outcome> {
+        let size = round_size(size)?;
+        let _making = self.making();
+        if let Ok(volume) = self.get(uid) {
+            return volume.info()?.state.made_as(Some(from), size, epoch);
+        }
+        let (_hold, item, least) = self.open_held(from)?;
+        if size < least {
+            return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
+        }
+        self.capacity()?.admit_volume(size)?;
+        let mut state = VolumeState::empty(uid, size);
+        state.begin_live(Some(from), epoch);
+        self.make(state, Some(&item)).map(|_| Outcome::Changed)
+    }
+
+    fn resize(&self, uid: VolumeUid, size: ByteSize) -> Result<Outcome> {
+        let size = round_size(size)?;
+        self.get(uid)?.resize(size)
+    }
+
+    fn remove_volume(&self, uid: VolumeUid) -> Result<Outcome> {
+        let _making = self.making();
+        let Ok(volume) = self.get(uid) else { return Ok(Outcome::AlreadyThere) };
+        let mut inner = volume.lock()?;
+        inner.refuse_active()?;
+        inner.refuse_receiving(&self.holds)?;
+        {
+            let mut index = self.index();
+            let mut snapshots = inner.state.snapshots.iter().map(|s| s.id.uuid);
+            if let Some(held) = snapshots.find(|uuid| self.holds.held(*uuid)) {
+                return Err(Error::InUse(format!("snapshot {held}")));
+            }
+            index.retain(|_, owner| *owner != uid);
+        }
+        if let Err(error) = volume.remove(&mut inner) {
+            let snapshots = inner.state.snapshots.iter().filter(|_| !inner.is_removed());
+            self.index().extend(snapshots.map(|s| (s.id.uuid, uid)));
+            return Err(error);
+        }
+        self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+        Ok(Outcome::Changed)
+    }
+
+    fn snapshot(
+        &self,
+        id: &SnapshotId,
+        taken: TimestampMs,
+        quiesce: &mut dyn Quiesce,
+    ) -> Result<Outcome> {
+        let outcome = self.get(id.volume)?.snapshot(id, taken, quiesce)?;
+        self.index().insert(id.uuid, id.volume);
+        Ok(outcome)
+    }
+
+    fn label_snapshot(&self, snapshot: SnapshotUuid, kind: SnapshotKind) -> Result<Outcome> {
+        self.owner(snapshot)?.change(|state| state.label(snapshot, kind))
+    }
+
+    fn remove_snapshot(&self, snapshot: SnapshotUuid) -> Result<Outcome> {
+        let Ok(volume) = self.owner(snapshot) else { return Ok(Outcome::AlreadyThere) };
+        let mut inner = volume.lock()?;
+        {
+            // Out of the index first, under its lock: nothing can hold it from here on.
+            let mut index = self.index();
+            if self.holds.held(snapshot) {
+                return Err(Error::InUse(format!("snapshot {snapshot}")));
+            }
+            index.remove(&snapshot);
+        }
+        let result = volume.remove_snapshot(&mut inner, snapshot);
+        if inner.state.find(snapshot).is_some() {
+            self.index().insert(snapshot, volume.uid());
+        }
+        result
+    }
+
+    fn hold(&self, snapshot: SnapshotUuid) -> Result<Hold> {
+        match self.index().contains_key(&snapshot) {
+            true => Ok(self.holds.take(snapshot)),
+            false => Err(Error::NoSnapshot(snapshot)),
+        }
+    }
+
+    fn promote(&self, uid: VolumeUid, from: SnapshotUuid, epoch: Epoch) -> Result<Outcome> {
+        self.get(uid)?.promote(from, epoch, &self.holds)
+    }
+
+    fn continue_live(&self, uid: VolumeUid, epoch: Epoch) -> Result<Outcome> {
+        self.get(uid)?.change(|state| state.continue_live(epoch))
+    }
+
+    fn demote(
+        &self,
+        uid: VolumeUid,
+        to: Option<SnapshotUuid>,
+        tail: Option<&Tail>,
+    ) -> Result<Outcome> {
+        let volume = self.get(uid)?;
+        let outcome = volume.demote(to, tail)?;
+        if let Some(tail) = tail
+            && volume.info()?.state.find(tail.uuid).is_some()
+        {
+            self.index().insert(tail.uuid, uid);
+        }
+        Ok(outcome)
+    }
+
+    fn seal(&self, uid: VolumeUid, up_to: Epoch) -> Result<Outcome> {
+        self.get(uid)?.change(|state| Ok(state.seal(up_to)))
+    }
+
+    fn release(&self, uid: VolumeUid, epoch: Epoch) -> Result<Outcome> {
+        self.get(uid)?.release(epoch)
+    }
+
+    fn set_role(&self, uid: VolumeUid, role: &str) -> Result<Outcome> {
+        self.get(uid)?.change(|state| state.set_role(role))
+    }
+
+    fn activate(&self, uid: VolumeUid, epoch: Epoch) -> Result<PathBuf> {
+        self.get(uid)?.activate(epoch)
+    }
+
+    fn deactivate(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.get(uid)?.deactivate()
+    }
+
+    fn scratch(&self, snapshot: SnapshotUuid) -> Result<Box<dyn Scratch>> {
+        let (_hold, item, size) = self.open_held(snapshot)?;
+        let dir = self.root.join("scratch");
+        scratch::make(&self.blocks, &dir, snapshot, &item, size.bytes())
+    }
+
+    fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>> {
+        let base = base.map(|uuid| self.open_held(uuid)).transpose()?;
+        let (_hold, item, size) = self.open_held(snapshot)?;
+        self.blocks.diff(base.as_ref().map(|(_, item, _)| item.as_path()), &item, size.bytes())
+    }
+
+    fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation> {
+        let (_hold, item, _) = self.open_held(snapshot)?;
+        self.blocks.fragmentation(&item)
+    }
+
+    fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {
+        let (hold, item, _) = self.open_held(snapshot)?;
+        Ok(Box::new(HeldReader { reader: self.blocks.reader(&item)?, _hold: hold }))
+    }
+
+    fn begin_receive(&self, offer: &Offer) -> Result<Begin> {
+        receive::begin(self, offer)
+    }
+
+    fn drop_partial(&self, uid: VolumeUid) -> Result<Outcome> {
+        let volume = self.get(uid)?;
+        let mut inner = volume.lock()?;
+        inner.refuse_receiving(&self.holds)?;
+        volume.drop_partial(&mut inner)
+    }
+}
+
+/// Reads of a snapshot, which stays held meanwhile.
+struct HeldReader {
+    reader: Box<dyn ReadAt>,
+    _hold: Hold,
+}
+
+impl SnapshotReader for HeldReader {
+    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        self.reader.read_at(offset, buf)
+    }
+}

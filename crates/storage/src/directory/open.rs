@@ -1,0 +1,82 @@
+//! Opening: whose pool it is, and what a crash left is finished or undone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock};
+
+use holdfast_types::{ClusterId, VolumeUid};
+use uuid::Uuid;
+
+use super::DirectoryPool;
+use super::blocks::Blocks;
+use super::volume::{Volume, remove_dir};
+use crate::holds::Holds;
+use crate::pool::PoolIdentity;
+use crate::{Error, Result, durable};
+
+impl<B: Blocks> DirectoryPool<B> {
+    /// Opens what is in `root`, or begins there if it is empty. The caller keeps others out.
+    pub(crate) fn load(root: &Path, cluster: ClusterId, blocks: Arc<B>) -> Result<Self> {
+        let identity = identity(cluster, root)?;
+        let (scratch, volumes_dir) = (root.join("scratch"), root.join("volumes"));
+        make_dir(&scratch)?;
+        for entry in fs::read_dir(&scratch).map_err(Error::io("listing", &scratch))? {
+            blocks.remove(&entry.map_err(Error::io("listing", &scratch))?.path())?;
+        }
+        make_dir(&volumes_dir)?;
+        let (mut volumes, mut index) = (BTreeMap::new(), HashMap::new());
+        let attached = blocks.attached()?;
+        for entry in fs::read_dir(&volumes_dir).map_err(Error::io("listing", &volumes_dir))? {
+            let path = entry.map_err(Error::io("listing", &volumes_dir))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if name.starts_with('.') {
+                remove_dir(&path)?;
+                continue;
+            }
+            let reason = || Error::Corrupt { path: path.clone(), reason: "it is no volume".into() };
+            let uid: VolumeUid = name.parse().map_err(|_| reason())?;
+            let volume = Volume::load(&blocks, &path, uid)?;
+            volume.adopt(&attached)?;
+            index.extend(volume.lock()?.state.snapshots.iter().map(|s| (s.id.uuid, uid)));
+            volumes.insert(uid, Arc::new(volume));
+        }
+        blocks.settle()?;
+        Ok(Self {
+            identity,
+            root: root.to_owned(),
+            blocks,
+            holds: Holds::default(),
+            index: Arc::new(Mutex::new(index)),
+            volumes: RwLock::new(volumes),
+            making: Mutex::new(()),
+        })
+    }
+
+    /// Ends it, leaving devices as they are.
+    pub(crate) fn into_blocks(self) -> Arc<B> {
+        self.blocks.clone()
+    }
+}
+
+fn identity(cluster: ClusterId, root: &Path) -> Result<PoolIdentity> {
+    const KIND: &str = "pool";
+    let path = root.join("pool.json");
+    let Some(identity) = durable::load::<PoolIdentity>(&path, KIND)? else {
+        if root.join("volumes").exists() {
+            return Err(Error::Corrupt { path, reason: "it is missing".into() });
+        }
+        let identity = PoolIdentity { cluster, pool: Uuid::now_v7() };
+        durable::store(&path, KIND, &identity)?;
+        return Ok(identity);
+    };
+    if identity.cluster != cluster {
+        return Err(Error::WrongCluster { path, found: identity.cluster, wanted: cluster });
+    }
+    Ok(identity)
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::io("making", path))?;
+    durable::sync_dir(path.parent().unwrap_or(path))
+}
