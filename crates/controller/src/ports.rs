@@ -1,6 +1,7 @@
 //! What the controller needs from the world. The daemon implements it over Raft and gRPC, the
 //! tests over a plain state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -30,12 +31,13 @@ pub trait Ports: Send + Sync + 'static {
     /// Commits a command, as the leader that this process is; never forwarded to another.
     async fn propose(&self, command: Command) -> Result<Outcome, PortError>;
 
-    /// Makes a node refuse these epochs durably, and say which verified snapshots it holds.
+    /// Makes a node refuse these epochs durably, and say which verified snapshots it holds of each
+    /// volume. One that is not in the answer is not sealed.
     async fn seal(
         &self,
         node: &Node,
         items: Vec<(VolumeUid, Epoch)>,
-    ) -> Result<Vec<SealedCopy>, PortError>;
+    ) -> Result<BTreeMap<VolumeUid, Vec<SealedCopy>>, PortError>;
 
     /// Brings the members of Raft in line with the roles in the state.
     async fn align_membership(&self) -> Result<(), PortError>;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use holdfast_core::{Command, Container, HoldCause, HoldTakeover, State, TakeOver};
 use holdfast_planner::{
     Brake, Observations, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide,
+    live_holders,
 };
-use holdfast_types::{ContainerUid, Epoch, NodeId, TimestampMs, VolumeUid};
+use holdfast_types::{ContainerUid, Epoch, HeldSnapshot, NodeId, TimestampMs, VolumeUid};
 use tracing::{debug, info, warn};
 
 use crate::leadership::Leadership;
@@ -22,14 +23,25 @@ const HELD_EVERY: Duration = Duration::from_secs(2);
 /// A node is asked to seal this many volumes at once.
 const SEAL_BATCH: usize = 1024;
 
+/// A holder that is up and does not answer, or has no lease, is waited for so long; then a person
+/// may go without it. It cannot run the container, only hold a newer copy of it.
+const HOLDERS_MAY_TAKE_MS: u64 = 30_000;
+
+/// Since when (BOOTTIME, in milliseconds) each case has waited for a holder, under which epoch.
+type Waits = BTreeMap<ContainerUid, (Epoch, u64)>;
+
+/// What each node said under the seal, for each volume that it sealed.
+type Seals = BTreeMap<NodeId, BTreeMap<VolumeUid, Vec<SealedCopy>>>;
+
 /// Takes over, as long as this process leads.
 pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
+    let mut waits = Waits::new();
     loop {
         let state = ports.state();
         let open = cases(&state);
         let wait = match open.is_empty() {
             true => None,
-            false => round(ports, leadership, &state, open).await,
+            false => round(ports, leadership, &mut waits, &state, open).await,
         };
         match wait {
             None => ports.changed().await,
@@ -45,27 +57,27 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
 async fn round<P: Ports>(
     ports: &P,
     leadership: &Leadership,
+    waits: &mut Waits,
     state: &State,
     open: Vec<TakeoverCase>,
 ) -> Option<Duration> {
     let seen = leadership.observe(state, ports.boottime_ms(), ports.wall());
+    waits.retain(|uid, (epoch, _)| open.iter().any(|c| c.uid == *uid && c.epoch == *epoch));
     let brake = brake(state, &seen, ports.wall());
     if let Brake::Wait { reason } = &brake {
         debug!(cases = open.len(), reason, "takeovers wait");
         return Some(RETRY_EVERY);
     }
-    let approved = |c: &Container| c.hold.as_ref().is_some_and(|h| h.approved);
-    let held = |c: &Container| c.hold.is_some() && !approved(c);
     let of = |case: &TakeoverCase| state.containers.get(&case.uid);
+    let unbraked = |c: &Container| c.hold.as_ref().is_some_and(|h| h.approved || h.brake_approved);
     let may_go = |case: &&TakeoverCase| match &brake {
         // What a landslide held, or a person refused, does not go by itself when the minute is over.
         Brake::Off => !of(case).is_some_and(waits_for_person),
-        Brake::Wait { .. } | Brake::Hold { .. } => of(case).is_some_and(approved),
+        Brake::Wait { .. } | Brake::Hold { .. } => of(case).is_some_and(unbraked),
     };
     if let Brake::Hold { reason } = &brake {
-        let unbraked = |c: &Container| c.hold.as_ref().is_none_or(|h| !h.for_person && !h.approved);
-        for case in open.iter().filter(|case| of(case).is_some_and(unbraked)) {
-            hold(ports, case, HoldCause::Brake, reason.clone()).await;
+        for (case, container) in open.iter().filter_map(|case| Some((case, of(case)?))) {
+            hold(ports, container, braked(case, reason.clone())).await;
         }
     }
     let going: Vec<_> = open.iter().filter(may_go).collect();
@@ -73,29 +85,32 @@ async fn round<P: Ports>(
     // to be newer than it is (I22).
     let asked = ports.wall();
     let sealed = seal_all(ports, state, &going).await;
+    let mut again = HELD_EVERY;
     for case in &going {
         // What a takeover before this one took is not free any more (I23).
         let now = ports.state();
         let known = now.containers.get(&case.uid).filter(|c| c.epoch() == case.epoch);
         let Some(container) = known else { continue };
-        match case.holders.iter().all(|id| sealed.contains_key(id)) {
-            true => settle(ports, (&now, &seen), case, container, &sealed, asked).await,
-            // A live holder has not answered: it may hold the newest copy. Either it answers next
-            // time, or its own silence makes it lost.
-            false => debug!(container = %container.name, "a holder has not sealed yet"),
+        let world = World { state: &now, seen: &seen, sealed: &sealed, asked };
+        let since_ms = waits.get(&case.uid).map(|(_, since_ms)| *since_ms);
+        let waited_ms = since_ms.map_or(0, |since| ports.boottime_ms().saturating_sub(since));
+        let verdict = world.judge(container, waited_ms >= HOLDERS_MAY_TAKE_MS);
+        match verdict.silent.is_empty() {
+            true => drop(waits.remove(&case.uid)),
+            false => {
+                waits.entry(case.uid).or_insert((case.epoch, ports.boottime_ms()));
+            }
+        }
+        if !settle(ports, case, container, verdict).await {
+            again = RETRY_EVERY;
         }
     }
-    let all_held = going.iter().all(|case| of(case).is_some_and(held));
-    Some(if all_held { HELD_EVERY } else { RETRY_EVERY })
+    Some(again)
 }
 
-/// Seals every case on each of its holders, one conversation per node, all nodes at once. A node
-/// is in the answer only if every one of its seals was answered.
-async fn seal_all<P: Ports>(
-    ports: &P,
-    state: &State,
-    going: &[&TakeoverCase],
-) -> BTreeMap<NodeId, Vec<SealedCopy>> {
+/// Seals every case on each of its holders, one conversation per node, all nodes at once. What a
+/// node did not answer for is not in the answer.
+async fn seal_all<P: Ports>(ports: &P, state: &State, going: &[&TakeoverCase]) -> Seals {
     let mut wanted: BTreeMap<NodeId, Vec<(VolumeUid, Epoch)>> = BTreeMap::new();
     for case in going {
         for id in &case.holders {
@@ -104,40 +119,121 @@ async fn seal_all<P: Ports>(
     }
     let asks = wanted.into_iter().map(|(id, items)| async move {
         let node = state.nodes.get(&id)?;
-        let mut copies = Vec::new();
+        let mut sealed = BTreeMap::new();
         for batch in items.chunks(SEAL_BATCH) {
             match ports.seal(node, batch.to_vec()).await {
-                Ok(answer) => copies.extend(answer),
+                Ok(answer) => sealed.extend(answer),
                 Err(error) => {
                     warn!(node = %node.name, %error, "could not seal");
-                    return None;
+                    break;
                 }
             }
         }
-        Some((id, copies))
+        Some((id, sealed))
     });
     futures::future::join_all(asks).await.into_iter().flatten().collect()
 }
 
+/// What cases are decided on.
+struct World<'a> {
+    state: &'a State,
+    seen: &'a Observations,
+    sealed: &'a Seals,
+    /// When the holders were asked.
+    asked: TimestampMs,
+}
+
+/// What to do with a case, and which live holders that does not wait for.
+struct Verdict {
+    decision: TakeoverDecision,
+    silent: BTreeSet<NodeId>,
+}
+
+impl World<'_> {
+    /// Decides once *every* holder that is live by now has sealed (I15). A holder that takes too
+    /// long is left out on a person's word alone: without it only newer data can be lost.
+    fn judge(&self, container: &Container, too_long: bool) -> Verdict {
+        let volume = VolumeUid::from(container.uid);
+        let holders = live_holders(self.state, container);
+        let said = |id: &NodeId| self.sealed.get(id)?.get(&volume);
+        let decide_with = |trusted: &BTreeSet<NodeId>| {
+            let copies = trusted.iter().filter_map(said).flatten();
+            let copies: Vec<_> = copies.filter(|c| c.id.volume == volume).copied().collect();
+            decide(self.state, self.seen, container, &copies, self.asked)
+        };
+        let all = decide_with(&holders);
+        if holders.iter().all(|id| said(id).is_some()) && all != TakeoverDecision::Wait {
+            return Verdict { decision: all, silent: BTreeSet::new() };
+        }
+        let leased = |id: &NodeId| self.seen.nodes.get(id).is_some_and(|n| n.leased);
+        let (trusted, silent): (BTreeSet<_>, BTreeSet<_>) =
+            holders.iter().copied().partition(|id| said(id).is_some() && leased(id));
+        let then = decide_with(&trusted);
+        let told = container.hold.as_ref().filter(|hold| hold.permits_without(&silent));
+        let permitted = told.is_some_and(|hold| match &then {
+            TakeoverDecision::Take { branch, .. } => hold.permits(branch),
+            TakeoverDecision::Hold { .. } | TakeoverDecision::Wait => true,
+        });
+        let decision = match (permitted, too_long) {
+            (true, _) => then,
+            (false, true) => self.without(&silent, then),
+            (false, false) => TakeoverDecision::Wait,
+        };
+        Verdict { decision, silent }
+    }
+
+    /// Asks a person whether to go on without those holders.
+    fn without(&self, silent: &BTreeSet<NodeId>, then: TakeoverDecision) -> TakeoverDecision {
+        let nodes = silent.iter().filter_map(|id| self.state.nodes.get(id));
+        let names: Vec<_> = nodes.map(|node| node.name.to_string()).collect();
+        let who = names.join(", ");
+        let offered = match &then {
+            TakeoverDecision::Take { branch, data_as_of, .. } => {
+                Some(HeldSnapshot { id: *branch, age_ms: self.asked.since(*data_as_of) })
+            }
+            TakeoverDecision::Hold { offered, .. } => *offered,
+            TakeoverDecision::Wait => None,
+        };
+        let rest = match (&then, offered) {
+            (TakeoverDecision::Hold { reason, .. }, _) => format!("without it: {reason}"),
+            (_, Some(copy)) => {
+                format!("or approve to go on without it, with data {} s old", copy.age_ms / 1000)
+            }
+            (_, None) => String::from("no other holder can tell"),
+        };
+        let reason = format!(
+            "{who} might hold the newest copy, and has no lease or did not seal it for {} s; see its \
+             log, or restart its holdfastd; {rest}",
+            HOLDERS_MAY_TAKE_MS / 1000
+        );
+        let cause = match then {
+            TakeoverDecision::Hold { cause, .. } => cause,
+            TakeoverDecision::Take { .. } | TakeoverDecision::Wait => HoldCause::Data,
+        };
+        TakeoverDecision::Hold { cause, reason, offered }
+    }
+}
+
+/// Does what was decided. Returns whether nothing is to be done but to look again now and then.
 async fn settle<P: Ports>(
     ports: &P,
-    (state, seen): (&State, &Observations),
     case: &TakeoverCase,
     container: &Container,
-    sealed: &BTreeMap<NodeId, Vec<SealedCopy>>,
-    asked: TimestampMs,
-) {
-    let volume = VolumeUid::from(case.uid);
-    let holders: BTreeSet<NodeId> = case.holders.iter().copied().collect();
-    let mine = sealed.iter().filter(|(id, _)| holders.contains(id)).flat_map(|(_, copies)| copies);
-    let copies: Vec<_> = mine.filter(|copy| copy.id.volume == volume).copied().collect();
-    let room = |cause| cause == HoldCause::Room;
-    let told = |cause| container.hold.as_ref().is_some_and(|h| room(h.cause) == room(cause));
-    match decide(state, seen, container, &copies, asked) {
-        // Every entry wakes this loop: one for each look at a held case would never end.
-        TakeoverDecision::Hold { cause, .. } if told(cause) => {}
-        TakeoverDecision::Hold { cause, reason } => hold(ports, case, cause, reason).await,
-        TakeoverDecision::Wait => debug!(container = %container.name, "a holder has no lease now"),
+    verdict: Verdict,
+) -> bool {
+    match verdict.decision {
+        TakeoverDecision::Hold { cause, reason, offered } => {
+            let without = verdict.silent;
+            let told = HoldTakeover { cause, offered, without, ..braked(case, reason) };
+            hold(ports, container, HoldTakeover { for_person: false, ..told }).await;
+            true
+        }
+        // A live holder has not answered, or has no lease: it may hold the newest copy. Either it
+        // answers next time, or its own silence makes it lost.
+        TakeoverDecision::Wait => {
+            debug!(container = %container.name, silent = ?verdict.silent, "a holder is waited for");
+            false
+        }
         TakeoverDecision::Take { to, branch, data_as_of } => {
             let command = TakeOver {
                 uid: case.uid,
@@ -151,6 +247,7 @@ async fn settle<P: Ports>(
                 Ok(_) => info!(container = %container.name, %to, "takeover committed"),
                 Err(error) => warn!(container = %container.name, %error, "takeover refused"),
             }
+            false
         }
     }
 }
@@ -159,12 +256,27 @@ fn waits_for_person(container: &Container) -> bool {
     container.hold.as_ref().is_some_and(|hold| hold.for_person && !hold.approved)
 }
 
-async fn hold<P: Ports>(ports: &P, case: &TakeoverCase, cause: HoldCause, reason: String) {
-    let uid: ContainerUid = case.uid;
-    let for_person = cause == HoldCause::Brake;
-    let command = HoldTakeover { uid, epoch: case.epoch, reason, cause, for_person };
-    if let Err(error) = ports.propose(Command::HoldTakeover(command)).await {
-        warn!(container = %uid, %error, "the hold could not be recorded");
+/// What the brake says of a case.
+fn braked(case: &TakeoverCase, reason: String) -> HoldTakeover {
+    HoldTakeover {
+        uid: case.uid,
+        epoch: case.epoch,
+        reason,
+        cause: HoldCause::Brake,
+        for_person: true,
+        offered: None,
+        without: BTreeSet::new(),
+    }
+}
+
+/// Records a hold that says something new. Every entry wakes this loop: one for each look at a held
+/// case would never end.
+async fn hold<P: Ports>(ports: &P, container: &Container, told: HoldTakeover) {
+    if container.hold.as_ref().is_some_and(|hold| !told.is_news(hold)) {
+        return;
+    }
+    if let Err(error) = ports.propose(Command::HoldTakeover(told)).await {
+        warn!(container = %container.name, %error, "the hold could not be recorded");
     }
 }
 
@@ -177,11 +289,119 @@ mod tests {
     use std::sync::Arc;
 
     /// One round of a leader that has answered every node that is up.
-    fn one_round(ports: &FakePorts) {
+    fn one_round(ports: &FakePorts) -> Duration {
+        round_after(ports, 0)
+    }
+
+    /// The same, where every case has waited so long already.
+    fn round_after(ports: &FakePorts, waited_ms: u64) -> Duration {
         let state = ports.state();
+        let since_ms = crate::testing::BOOTTIME_MS - waited_ms;
+        let waits = cases(&state).into_iter().map(|case| (case.uid, (case.epoch, since_ms)));
         let leadership = leads(&state);
         let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        rt.block_on(round(ports, &leadership, &state, cases(&state)));
+        let mut waits = waits.collect();
+        rt.block_on(round(ports, &leadership, &mut waits, &state, cases(&state))).unwrap()
+    }
+
+    fn held(cause: HoldCause, approved: bool, offered: Option<SealedCopy>) -> holdfast_core::Hold {
+        holdfast_core::Hold {
+            since: TimestampMs(0),
+            reason: "x".into(),
+            cause,
+            approved,
+            for_person: cause == HoldCause::Brake,
+            offered: offered.map(|copy| HeldSnapshot { id: copy.id, age_ms: copy.age_ms }),
+            without: BTreeSet::new(),
+            brake_approved: false,
+        }
+    }
+
+    /// A failed seal of one volume kept back the node's other containers.
+    #[test]
+    fn a_volume_that_cannot_be_sealed_holds_back_its_own_container_alone() {
+        let mut state = state_of(&[1, 2]);
+        let [one, two] = [1, 2].map(|n| crate::testing::add_container_as(&mut state, n, 1, &[2]));
+        crate::testing::lose(&mut state, 1);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(2), vec![copy(one, 2, 5), copy(two, 2, 5)]);
+        ports.unsealed.insert((NodeId(2), one.into()));
+        assert_eq!(one_round(&ports), RETRY_EVERY);
+        let proposed = ports.proposed();
+        assert!(matches!(&proposed[..], [Command::TakeOver(t)] if t.uid == two), "{proposed:?}");
+    }
+
+    /// I15, I22: a holder that does not answer blocks nobody in silence, and is left out only on the
+    /// word of a person who was told of it.
+    #[test]
+    fn a_holder_that_never_seals_is_named_and_left_out_on_a_persons_word() {
+        let mut state = state_of(&[1, 2, 3, 4]);
+        let uid = add_container(&mut state, 1, &[2, 3]);
+        crate::testing::lose(&mut state, 1);
+        let ports = |state: &State| {
+            let mut ports = FakePorts::new(state.clone());
+            ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+            ports
+        };
+        let early = ports(&state);
+        round_after(&early, HOLDERS_MAY_TAKE_MS - 1);
+        assert!(early.proposed().is_empty(), "it is waited for");
+        let late = ports(&state);
+        round_after(&late, HOLDERS_MAY_TAKE_MS);
+        let [Command::HoldTakeover(told)] = &late.proposed()[..] else { panic!() };
+        assert!(told.reason.starts_with("n3 might hold the newest copy"), "{}", told.reason);
+        assert_eq!(told.without, [NodeId(3)].into());
+        // Whoever approved the age of a copy was not told of n3.
+        let n3 = told.without.clone();
+        for (seq, without, goes) in
+            [(5, BTreeSet::new(), false), (6, n3.clone(), false), (5, n3, true)]
+        {
+            let word = held(HoldCause::Data, true, Some(copy(uid, 2, seq)));
+            let word = holdfast_core::Hold { without, ..word };
+            state.containers.get_mut(&uid).unwrap().hold = Some(word);
+            let ports = ports(&state);
+            one_round(&ports);
+            assert_eq!(ports.proposed().len(), usize::from(goes));
+        }
+    }
+
+    /// I15: what became a live holder while others sealed has not sealed.
+    #[test]
+    fn a_holder_that_came_meanwhile_is_asked_as_well() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[2, 3]);
+        crate::testing::lose(&mut state, 1);
+        let mut before = state.clone();
+        crate::testing::lose(&mut before, 3);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
+        ports.answers.insert(NodeId(3), vec![copy(uid, 3, 6)]);
+        let seen = leads(&ports.state()).observe(&before, ports.boottime_ms(), ports.wall());
+        let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let open = cases(&before);
+        let sealed = rt.block_on(seal_all(&ports, &before, &open.iter().collect::<Vec<_>>()));
+        let state = ports.state();
+        let world = World { state: &state, seen: &seen, sealed: &sealed, asked: ports.wall() };
+        let verdict = world.judge(&state.containers[&uid], false);
+        assert_eq!(verdict.decision, TakeoverDecision::Wait);
+        assert_eq!(verdict.silent, [NodeId(3)].into());
+    }
+
+    /// A word for the brake is not asked for again after another hold.
+    #[test]
+    fn a_word_for_the_brake_is_kept() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[3]);
+        crate::testing::lose(&mut state, 1);
+        crate::testing::lose(&mut state, 2);
+        let hold = held(HoldCause::Room, false, Some(copy(uid, 3, 5)));
+        let hold = holdfast_core::Hold { brake_approved: true, ..hold };
+        state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+        let mut ports = FakePorts::new(state);
+        ports.answers.insert(NodeId(3), vec![copy(uid, 3, 5)]);
+        one_round(&ports);
+        let proposed = ports.proposed();
+        assert!(matches!(&proposed[..], [Command::TakeOver(_)]), "{proposed:?}");
     }
 
     fn leads(state: &State) -> Leadership {
@@ -234,17 +454,11 @@ mod tests {
         let uid = add_container(&mut state, 1, &[2]);
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
-            let hold = holdfast_core::Hold {
-                since: TimestampMs(0),
-                reason: "none".into(),
-                cause: HoldCause::Data,
-                approved,
-                for_person: false,
-            };
+            let hold = held(HoldCause::Data, approved, None);
             state.containers.get_mut(&uid).unwrap().hold = Some(hold);
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), Vec::new());
-            one_round(&ports);
+            assert_eq!(one_round(&ports), HELD_EVERY, "approved: {approved}");
             assert!(ports.proposed().is_empty(), "approved: {approved}");
         }
     }
@@ -257,14 +471,7 @@ mod tests {
         let uid = add_container(&mut state, 1, &[2]);
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
-            let since = TimestampMs(0);
-            let hold = holdfast_core::Hold {
-                since,
-                reason: "x".into(),
-                cause: HoldCause::Brake,
-                approved,
-                for_person: true,
-            };
+            let hold = held(HoldCause::Brake, approved, None);
             state.containers.get_mut(&uid).unwrap().hold = Some(hold);
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
@@ -337,13 +544,7 @@ mod tests {
         for (cause, told) in [(HoldCause::Data, 1), (HoldCause::Room, 0)] {
             let web = state.containers.get_mut(&uid).unwrap();
             web.spec.limits.memory = Some(ByteSize::gib(2));
-            web.hold = Some(holdfast_core::Hold {
-                since: TimestampMs(0),
-                reason: "x".into(),
-                cause,
-                approved: false,
-                for_person: false,
-            });
+            web.hold = Some(held(cause, false, Some(copy(uid, 2, 5))));
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
             one_round(&ports);

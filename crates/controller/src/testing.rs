@@ -20,6 +20,8 @@ pub(crate) const BOOTTIME_MS: u64 = 1_000_000;
 pub(crate) struct FakePorts {
     state: Mutex<Arc<State>>,
     pub(crate) answers: BTreeMap<NodeId, Vec<SealedCopy>>,
+    /// Volumes whose seal fails there.
+    pub(crate) unsealed: BTreeSet<(NodeId, VolumeUid)>,
     /// Whether a committed takeover changes the state.
     pub(crate) applies_takeovers: bool,
     /// How far the clock goes on while a node seals.
@@ -34,6 +36,7 @@ impl FakePorts {
             state: Mutex::new(Arc::new(state)),
             applies_takeovers: false,
             answers: BTreeMap::new(),
+            unsealed: BTreeSet::new(),
             seal_takes_ms: 0,
             wall: Mutex::new(TimestampMs(2_000)),
             proposed: Mutex::default(),
@@ -69,11 +72,15 @@ impl Ports for FakePorts {
     async fn seal(
         &self,
         node: &Node,
-        _items: Vec<(VolumeUid, Epoch)>,
-    ) -> Result<Vec<SealedCopy>, PortError> {
+        items: Vec<(VolumeUid, Epoch)>,
+    ) -> Result<BTreeMap<VolumeUid, Vec<SealedCopy>>, PortError> {
         self.wall.lock().unwrap().0 += self.seal_takes_ms;
         let missing = || PortError { code: Code::Unavailable, message: "no answer".into() };
-        self.answers.get(&node.id).cloned().ok_or_else(missing)
+        let answer = self.answers.get(&node.id).ok_or_else(missing)?;
+        let of = |volume| answer.iter().filter(|c| c.id.volume == volume).copied().collect();
+        let volumes = items.into_iter().map(|(volume, _)| volume);
+        let sealed = volumes.filter(|volume| !self.unsealed.contains(&(node.id, *volume)));
+        Ok(sealed.map(|volume| (volume, of(volume))).collect())
     }
 
     async fn align_membership(&self) -> Result<(), PortError> {

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use holdfast_types::{
-    Chain, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, MacAddr,
-    NodeId, Protection, Revision, RunState, SnapshotId, TimestampMs,
+    Chain, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, HeldSnapshot, ImageUid,
+    MacAddr, NodeId, Protection, Revision, RunState, SnapshotId, TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,9 @@ pub enum HoldCause {
     Room,
     /// Too many nodes were lost at once.
     Brake,
+    /// Something that only a newer version knows: an approval of it permits nothing here.
+    #[serde(other)]
+    Unknown,
 }
 
 /// A takeover that waits for a person, or for room.
@@ -44,11 +47,34 @@ pub struct Hold {
     /// What stands in the way.
     #[serde(default)]
     pub cause: HoldCause,
-    /// A person said to go ahead with the best copy there is.
+    /// A person said to go ahead with what was offered.
     pub approved: bool,
     /// Only a person's word ends it: a better copy alone does not.
     #[serde(default)]
     pub for_person: bool,
+    /// The copy that the reason offers, and the age that it states.
+    #[serde(default)]
+    pub offered: Option<HeldSnapshot>,
+    /// The live holders without whose answer it would be decided, as the reason says.
+    #[serde(default)]
+    pub without: BTreeSet<NodeId>,
+    /// A person said to go ahead in spite of the brake. Holds for other causes keep it.
+    #[serde(default)]
+    pub brake_approved: bool,
+}
+
+impl Hold {
+    /// Whether a person's word covers that copy: it is as new as what was offered, or newer, so
+    /// that no more is lost than that person was told (I22).
+    pub fn permits(&self, id: &SnapshotId) -> bool {
+        let enough = |offered: &HeldSnapshot| id.order() >= offered.id.order();
+        self.approved && self.offered.as_ref().is_some_and(enough)
+    }
+
+    /// Whether a person's word covers a decision without the answers of those holders.
+    pub fn permits_without(&self, holders: &BTreeSet<NodeId>) -> bool {
+        self.approved && holders.is_subset(&self.without)
+    }
 }
 
 /// One container.

@@ -1,6 +1,6 @@
 //! The controller's ports over consensus and gRPC. One set serves one reign.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use holdfast_controller::{PortError, Ports};
 use holdfast_core::{Command, Entry, Node, Outcome, State};
 use holdfast_planner::SealedCopy;
 use holdfast_proto::internal::peer_service_client::PeerServiceClient;
-use holdfast_proto::internal::{SealItem, SealRequest, SealResponse};
-use holdfast_proto::required;
+use holdfast_proto::internal::{Holding, SealItem, SealRequest, SealResponse};
+use holdfast_proto::{FieldError, required};
 use holdfast_raft::{Applied, RaftNode};
 use holdfast_types::{ClusterId, Code, Epoch, NodeId, RequestId, TimestampMs, VolumeUid};
 use tokio::sync::{Mutex, watch};
@@ -86,7 +86,7 @@ impl Ports for RaftPorts {
         &self,
         node: &Node,
         items: Vec<(VolumeUid, Epoch)>,
-    ) -> Result<Vec<SealedCopy>, PortError> {
+    ) -> Result<BTreeMap<VolumeUid, Vec<SealedCopy>>, PortError> {
         let answer = self.ask_to_seal(node, &items).await?;
         Ok(sealed_copies(node.id, &items, answer)?)
     }
@@ -104,27 +104,26 @@ impl Ports for RaftPorts {
     }
 }
 
-/// What a holder named under the seal, if it answered for every volume that it was asked about.
+/// What a holder named under the seal, for each volume that it was asked about and answered for.
 fn sealed_copies(
     node: NodeId,
     items: &[(VolumeUid, Epoch)],
     answer: SealResponse,
-) -> Result<Vec<SealedCopy>, Fault> {
-    let mut missing: BTreeSet<VolumeUid> = items.iter().map(|(volume, _)| *volume).collect();
-    let mut copies = Vec::new();
+) -> Result<BTreeMap<VolumeUid, Vec<SealedCopy>>, Fault> {
+    let asked: BTreeSet<VolumeUid> = items.iter().map(|(volume, _)| *volume).collect();
+    let mut copies = BTreeMap::new();
     for sealed in answer.sealed {
-        missing.remove(&VolumeUid::try_from(&sealed.volume[..])?);
-        for holding in sealed.held {
+        let volume = VolumeUid::try_from(&sealed.volume[..])?;
+        let copy = |holding: Holding| {
             let id = required(holding.newest, "newest")?.try_into()?;
-            copies.push(SealedCopy { node, id, age_ms: holding.age_ms });
+            Ok::<_, FieldError>(SealedCopy { node, id, age_ms: holding.age_ms })
+        };
+        let held: Vec<_> = sealed.held.into_iter().map(copy).collect::<Result<_, _>>()?;
+        if asked.contains(&volume) {
+            copies.insert(volume, held);
         }
     }
-    match missing.first() {
-        None => Ok(copies),
-        Some(volume) => {
-            Err(Fault::new(Code::Unavailable, format!("it did not answer for volume {volume}")))
-        }
-    }
+    Ok(copies)
 }
 
 #[cfg(test)]
@@ -132,15 +131,14 @@ mod tests {
     use super::*;
     use holdfast_proto::internal::Sealed;
 
-    /// I15: a seal that is not answered for a volume is no seal of it.
+    /// I15: a seal that is not answered for a volume is no seal of it, and of the others it is one.
     #[test]
-    fn a_seal_must_be_answered_for_every_volume() {
+    fn a_seal_is_one_of_the_volumes_it_was_answered_for() {
         let volume = |n: u128| VolumeUid(uuid::Uuid::from_u128(n));
         let sealed = |n: u128| Sealed { volume: volume(n).to_bytes().into(), held: Vec::new() };
         let items = [(volume(1), Epoch(1)), (volume(2), Epoch(4))];
-        let part = SealResponse { sealed: vec![sealed(1)] };
-        assert!(sealed_copies(NodeId(2), &items, part).is_err());
-        let all = SealResponse { sealed: vec![sealed(2), sealed(1)] };
-        assert_eq!(sealed_copies(NodeId(2), &items, all), Ok(Vec::new()));
+        let part = SealResponse { sealed: vec![sealed(1), sealed(3)] };
+        let sealed = sealed_copies(NodeId(2), &items, part).unwrap();
+        assert_eq!(sealed, [(volume(1), Vec::new())].into());
     }
 }

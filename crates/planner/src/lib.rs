@@ -23,4 +23,4 @@ pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
 pub use place::{Placement, PlacementError, place};
 pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
 pub use room::WhyNot;
-pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide};
+pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide, live_holders};

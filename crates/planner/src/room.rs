@@ -8,7 +8,7 @@
 use std::fmt;
 
 use holdfast_core::{Container, Node, State};
-use holdfast_types::{ByteSize, Limits};
+use holdfast_types::{ByteSize, DesiredState, Limits};
 
 use crate::observe::{NodeObservation, Observations, PoolObservation};
 
@@ -107,14 +107,18 @@ pub(crate) fn to_run(
     if needed <= left { Ok(()) } else { Err(WhyNot::Memory { left, needed }) }
 }
 
-/// Room to make the copy that the node holds the primary one, and to run it.
+/// Room to make the copy that the node holds the primary one, and to run it if it should run: what
+/// is stopped is better there without memory than on no node that is up.
 pub(crate) fn to_promote(
     state: &State,
     seen: &Observations,
     node: &Node,
     container: &Container,
 ) -> Result<(), WhyNot> {
-    to_run(state, seen, node, &container.spec.limits)?;
+    match container.desired {
+        DesiredState::Running => to_run(state, seen, node, &container.spec.limits)?,
+        DesiredState::Stopped | DesiredState::Deleted => {}
+    }
     match &alive(seen, node)?.pool {
         Some(pool) if pool.used_percent() >= BRIM_PERCENT => Err(WhyNot::PoolBrimful),
         // It has just sealed the copy, so its pool is open, whether it was measured or not.

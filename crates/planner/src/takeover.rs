@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use holdfast_core::{Container, HoldCause, State};
 use holdfast_types::{
-    ByteSize, ContainerUid, DesiredState, Epoch, Incarnation, NodeId, SnapshotId, TimestampMs,
+    ByteSize, ContainerUid, DesiredState, Epoch, HeldSnapshot, Incarnation, NodeId, SnapshotId,
+    TimestampMs,
 };
 
 use crate::observe::Observations;
@@ -22,14 +23,17 @@ pub struct TakeoverCase {
     pub incarnation: Incarnation,
     /// Its live holders: each is sealed before anything is decided.
     pub holders: BTreeSet<NodeId>,
+    /// Whether it should run: what is stopped goes last.
+    pub runs: bool,
     /// Higher goes first.
     pub priority: i32,
     /// Smaller goes first among equals.
     pub size: ByteSize,
 }
 
-/// Every protected container on a lost node, in the order of its takeover: priority, then
-/// smallest first. A stopped one moves as well, so that it can be started.
+/// Every protected container on a lost node, in the order of its takeover: those that should run,
+/// then priority, then smallest first. A stopped one moves as well, so that it can be started, and
+/// last, so that it takes no room from one that nobody stopped.
 pub fn cases(state: &State) -> Vec<TakeoverCase> {
     let mut cases: Vec<_> = state
         .containers
@@ -42,16 +46,18 @@ pub fn cases(state: &State) -> Vec<TakeoverCase> {
                 epoch: c.epoch(),
                 incarnation: node.incarnation,
                 holders: live_holders(state, c),
+                runs: c.desired == DesiredState::Running,
                 priority: c.spec.priority,
                 size: c.spec.disk,
             })
         })
         .collect();
-    cases.sort_by_key(|case| (Reverse(case.priority), case.size, case.uid));
+    cases.sort_by_key(|case| (!case.runs, Reverse(case.priority), case.size, case.uid));
     cases
 }
 
-fn live_holders(state: &State, container: &Container) -> BTreeSet<NodeId> {
+/// The nodes that are up and hold a copy of what another node ran.
+pub fn live_holders(state: &State, container: &Container) -> BTreeSet<NodeId> {
     let live =
         |id: &&NodeId| **id != container.node && state.nodes.get(id).is_some_and(|n| n.is_up());
     container.holders.iter().filter(live).copied().collect()
@@ -66,6 +72,12 @@ pub struct SealedCopy {
     pub id: SnapshotId,
     /// How old the data in it is.
     pub age_ms: u64,
+}
+
+impl SealedCopy {
+    fn offer(&self) -> HeldSnapshot {
+        HeldSnapshot { id: self.id, age_ms: self.age_ms }
+    }
 }
 
 /// What to do with one container.
@@ -86,6 +98,8 @@ pub enum TakeoverDecision {
         cause: HoldCause,
         /// What is at stake, in one line.
         reason: String,
+        /// The copy that the reason offers: a person's word is for it, and for newer ones.
+        offered: Option<HeldSnapshot>,
     },
     /// The holder of the newest copy is up and has no lease: soon it has one, or is lost.
     Wait,
@@ -95,7 +109,7 @@ pub enum TakeoverDecision {
 /// newest snapshot on the committed chain wins (I15), on a node that has room to run it (I23); among
 /// equals the lowest node id, so that the decision does not depend on the order of answers (I24).
 /// Older than promised is held (I22), and so is a newest copy that fits nowhere: an older one takes
-/// its place only on the word of a person who was told.
+/// its place only on the word of a person who was told. A word covers no more than was said.
 pub fn decide(
     state: &State,
     seen: &Observations,
@@ -104,41 +118,50 @@ pub fn decide(
     now: TimestampMs,
 ) -> TakeoverDecision {
     let approved = container.hold.as_ref().filter(|hold| hold.approved);
-    let on_chain = sealed.iter().filter(|copy| container.on_chain(&copy.id));
+    // What one holder knows of a snapshot's age is true of it wherever it is.
+    let youngest = |copy: &SealedCopy| {
+        let same = sealed.iter().filter(|other| other.id.uuid == copy.id.uuid);
+        let age_ms = same.map(|other| other.age_ms).min().unwrap_or(copy.age_ms);
+        SealedCopy { age_ms, ..*copy }
+    };
+    let on_chain: Vec<_> =
+        sealed.iter().filter(|copy| container.on_chain(&copy.id)).map(youngest).collect();
     // A copy that was told to go may be gone before it is promoted: it serves only if no other does.
     let stays = |copy: &&SealedCopy| container.replicas.contains(&copy.node);
-    let (staying, going): (Vec<&SealedCopy>, Vec<&SealedCopy>) = on_chain.partition(stays);
+    let (staying, going): (Vec<&SealedCopy>, Vec<&SealedCopy>) = on_chain.iter().partition(stays);
     let known = if staying.is_empty() { going } else { staying };
-    let Some(newest) = known.iter().map(|copy| copy.id.order()).max() else {
+    let Some(newest) = known.iter().copied().max_by_key(|copy| copy.id.order()) else {
         let reason = format!("no live node holds a copy; {}", absent(state, container));
-        return TakeoverDecision::Hold { cause: HoldCause::Data, reason };
+        return TakeoverDecision::Hold { cause: HoldCause::Data, reason, offered: None };
     };
     let obstacles = |copy: &SealedCopy| obstacle(state, seen, container, copy.node);
     let fitting = known.iter().copied().filter(|copy| obstacles(copy).is_none());
-    let best =
-        fitting.max_by_key(|copy| (copy.id.order(), Reverse(copy.age_ms), Reverse(copy.node)));
+    let best = fitting.max_by_key(|copy| (copy.id.order(), Reverse(copy.node)));
     let refused: Vec<_> = known
         .iter()
-        .filter(|copy| copy.id.order() == newest)
+        .filter(|copy| copy.id.order() == newest.id.order())
         .filter_map(|copy| Some((copy.node, obstacles(copy)?)))
         .collect();
-    let told_of_room = approved.is_some_and(|hold| hold.cause == HoldCause::Room);
+    let told_of = |copy: &SealedCopy| approved.filter(|hold| hold.permits(&copy.id));
+    let told_of_room = |copy| told_of(copy).is_some_and(|hold| hold.cause == HoldCause::Room);
     let best = match best {
-        Some(best) if best.id.order() == newest || told_of_room => best,
+        Some(best) if best.id.order() == newest.id.order() || told_of_room(best) => best,
         _ if refused.iter().any(|(_, why)| *why == WhyNot::Down) => return TakeoverDecision::Wait,
         older => {
-            let reason = no_room(state, &refused, older);
-            return TakeoverDecision::Hold { cause: HoldCause::Room, reason };
+            let reason = no_room(state, container, newest, &refused, older);
+            let offered = Some(older.unwrap_or(newest).offer());
+            return TakeoverDecision::Hold { cause: HoldCause::Room, reason, offered };
         }
     };
-    if best.age_ms > container.spec.max_data_loss_ms && approved.is_none() {
+    if best.age_ms > container.spec.max_data_loss_ms && told_of(best).is_none() {
         let reason = format!(
             "the best copy is {} s old, {} s were promised; {}",
             best.age_ms / 1000,
             container.spec.max_data_loss_ms / 1000,
             absent(state, container)
         );
-        return TakeoverDecision::Hold { cause: HoldCause::Data, reason };
+        let offered = Some(best.offer());
+        return TakeoverDecision::Hold { cause: HoldCause::Data, reason, offered };
     }
     TakeoverDecision::Take { to: best.node, branch: best.id, data_as_of: now.before(best.age_ms) }
 }
@@ -157,7 +180,13 @@ fn obstacle(
 }
 
 /// What does not fit where, and what a person can do about it.
-fn no_room(state: &State, refused: &[(NodeId, WhyNot)], older: Option<&SealedCopy>) -> String {
+fn no_room(
+    state: &State,
+    container: &Container,
+    newest: &SealedCopy,
+    refused: &[(NodeId, WhyNot)],
+    older: Option<&SealedCopy>,
+) -> String {
     let name = |id: NodeId| state.nodes.get(&id).map_or(id.to_string(), |n| n.name.to_string());
     let refused: Vec<_> = refused.iter().map(|(id, why)| format!("{} {why}", name(*id))).collect();
     let otherwise = match older {
@@ -168,8 +197,14 @@ fn no_room(state: &State, refused: &[(NodeId, WhyNot)], older: Option<&SealedCop
         ),
         None => String::new(),
     };
+    let promised = container.spec.max_data_loss_ms;
+    let then = match newest.age_ms > promised {
+        true => format!("approve it as well: {} s were promised", promised / 1000),
+        false => "it goes by itself, unless a person has refused it".to_owned(),
+    };
     format!(
-        "the newest copy fits nowhere: {}; make room there and it goes by itself{otherwise}",
+        "the newest copy, {} s old, fits nowhere: {}; make room there and {then}{otherwise}",
+        newest.age_ms / 1000,
         refused.join(", ")
     )
 }
@@ -267,18 +302,60 @@ mod tests {
             TakeoverDecision::Hold {
                 cause: HoldCause::Data,
                 reason: "the best copy is 61 s old, 60 s were promised; n1 might hold better and is absent"
-                    .into()
+                    .into(),
+                offered: Some(sealed[0].offer())
             }
         );
-        state.containers.get_mut(&uid).unwrap().hold = Some(holdfast_core::Hold {
+        // A word for a landslide, or for a newer copy, says nothing of this one's age.
+        for (cause, offered, goes) in [
+            (HoldCause::Data, Some(7), true),
+            (HoldCause::Data, Some(6), true),
+            (HoldCause::Data, Some(8), false),
+            (HoldCause::Data, None, false),
+            (HoldCause::Room, Some(7), true),
+            (HoldCause::Brake, None, false),
+        ] {
+            state.containers.get_mut(&uid).unwrap().hold = Some(approved(uid, cause, offered));
+            let decision = decide(&state, &seen, &state.containers[&uid], &sealed, TimestampMs(0));
+            assert_eq!(winner(&decision).is_some(), goes, "{cause:?} {offered:?}");
+        }
+    }
+
+    fn approved(uid: ContainerUid, cause: HoldCause, offered: Option<u64>) -> holdfast_core::Hold {
+        let offered = offered.map(|seq| copy(uid, 2, 1, seq, 61_000).offer());
+        holdfast_core::Hold {
             since: TimestampMs(0),
             reason: String::new(),
-            cause: HoldCause::Data,
+            cause,
             approved: true,
             for_person: false,
-        });
-        let decision = decide(&state, &seen, &state.containers[&uid], &sealed, TimestampMs(0));
-        assert!(matches!(decision, TakeoverDecision::Take { .. }));
+            offered,
+            without: BTreeSet::new(),
+            brake_approved: false,
+        }
+    }
+
+    /// I22: whoever heard last that a snapshot was current, it was.
+    #[test]
+    fn a_snapshot_is_as_old_as_the_one_says_who_knows_best() {
+        let (state, seen, mut sealed) = cramped(&[3], [8, 8]);
+        sealed[0].age_ms = 90_000;
+        let TakeoverDecision::Take { to, data_as_of, .. } = decided(&state, &seen, &sealed) else {
+            panic!("n3 knows that it is 400 ms old");
+        };
+        assert_eq!((to, data_as_of), (NodeId(2), TimestampMs(9_600)));
+    }
+
+    /// I23: what is stopped neither goes first nor asks for memory.
+    #[test]
+    fn a_stopped_container_goes_last_and_needs_no_memory() {
+        let (mut state, seen, sealed) = cramped(&[2, 3], [8, 8]);
+        let uid = ContainerUid(sealed[0].id.volume.0);
+        let low = add_container(&mut state, 50, 1, &[2], |c| c.spec.priority = -5);
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), None);
+        state.containers.get_mut(&uid).unwrap().desired = DesiredState::Stopped;
+        assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(2));
+        assert_eq!(cases(&state).iter().map(|c| c.uid).collect::<Vec<_>>(), [low, uid]);
     }
 
     #[test]
@@ -335,21 +412,20 @@ mod tests {
     fn an_older_copy_is_never_chosen_silently() {
         let (mut state, seen, sealed) = cramped(&[2], [8, 7]);
         let decision = decided(&state, &seen, &sealed);
-        let TakeoverDecision::Hold { cause: HoldCause::Room, reason } = &decision else {
+        let TakeoverDecision::Hold { cause: HoldCause::Room, reason, offered } = &decision else {
             panic!("{decision:?}");
         };
         assert!(reason.contains("n2 has 300") && reason.contains("600MiB are needed"), "{reason}");
         assert!(reason.contains("approve to start the older copy on n3"), "{reason}");
-        // A person who approved an old copy was not asked about an older one.
+        assert!(reason.starts_with("the newest copy, 0 s old, fits nowhere"), "{reason}");
+        assert_eq!(*offered, Some(sealed[1].offer()));
+        // A person who approved one copy was not asked about an older one.
         let uid = ContainerUid(sealed[0].id.volume.0);
-        for (cause, expected) in [(HoldCause::Data, None), (HoldCause::Room, Some(3))] {
-            state.containers.get_mut(&uid).unwrap().hold = Some(holdfast_core::Hold {
-                since: TimestampMs(0),
-                reason: String::new(),
-                cause,
-                approved: true,
-                for_person: false,
-            });
+        for (cause, offered, expected) in
+            [(HoldCause::Data, 7, None), (HoldCause::Room, 8, None), (HoldCause::Room, 7, Some(3))]
+        {
+            state.containers.get_mut(&uid).unwrap().hold =
+                Some(approved(uid, cause, Some(offered)));
             assert_eq!(winner(&decided(&state, &seen, &sealed)), expected);
         }
     }
@@ -359,15 +435,10 @@ mod tests {
     fn without_room_anywhere_it_waits_for_room() {
         let (mut state, seen, sealed) = cramped(&[2, 3], [8, 7]);
         let uid = ContainerUid(sealed[0].id.volume.0);
-        let hold = |approved| holdfast_core::Hold {
-            since: TimestampMs(0),
-            reason: String::new(),
-            cause: HoldCause::Room,
-            approved,
-            for_person: false,
-        };
-        for approved in [false, true] {
-            state.containers.get_mut(&uid).unwrap().hold = Some(hold(approved));
+        let hold =
+            |yes| holdfast_core::Hold { approved: yes, ..approved(uid, HoldCause::Room, Some(7)) };
+        for yes in [false, true] {
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold(yes));
             let decision = decided(&state, &seen, &sealed);
             let held = matches!(decision, TakeoverDecision::Hold { cause: HoldCause::Room, .. });
             assert!(held, "{decision:?}");

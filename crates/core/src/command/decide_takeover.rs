@@ -4,7 +4,7 @@ use holdfast_types::{Code, ContainerUid};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Outcome, Refusal, Response};
+use crate::{HoldCause, Outcome, Refusal, Response};
 
 /// Approves or refuses a held takeover. A refused one stays held until its node comes back or
 /// someone approves after all.
@@ -12,7 +12,7 @@ use crate::{Outcome, Refusal, Response};
 pub struct DecideTakeover {
     /// Which container.
     pub uid: ContainerUid,
-    /// Go ahead with the best copy there is.
+    /// Go ahead with what the hold offers, or better.
     pub approve: bool,
 }
 
@@ -24,6 +24,8 @@ impl DecideTakeover {
             return Err(Refusal::new(Code::WrongState, message));
         };
         hold.approved = self.approve;
+        hold.brake_approved =
+            self.approve && (hold.brake_approved || hold.cause == HoldCause::Brake);
         hold.for_person |= !self.approve;
         container.revision = change.revision;
         let (kind, word) = match self.approve {
@@ -42,6 +44,7 @@ mod tests {
     use crate::testing::World;
     use crate::{Command, DecideTakeover, HoldCause, HoldTakeover};
     use holdfast_types::{Code, Epoch};
+    use std::collections::BTreeSet;
 
     #[test]
     fn only_a_held_takeover_can_be_decided() {
@@ -58,7 +61,8 @@ mod tests {
         let uid = world.container("web", 1, &[2]);
         let (epoch, reason) = (Epoch(1), "old".into());
         let cause = HoldCause::Data;
-        let hold = HoldTakeover { uid, epoch, reason, cause, for_person: false };
+        let (offered, without) = (None, BTreeSet::new());
+        let hold = HoldTakeover { uid, epoch, reason, cause, for_person: false, offered, without };
         world.ok(Command::HoldTakeover(hold));
         for approve in [false, true] {
             world.ok(Command::DecideTakeover(DecideTakeover { uid, approve }));

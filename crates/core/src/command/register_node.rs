@@ -65,6 +65,8 @@ mod tests {
             reason,
             cause: HoldCause::Brake,
             for_person: true,
+            offered: None,
+            without: std::collections::BTreeSet::new(),
         }));
         world.ok(Command::RegisterNode(RegisterNode { node: NodeId(1) }));
         assert_eq!(world.state.containers[&uid].hold, None);
