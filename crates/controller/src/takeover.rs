@@ -387,6 +387,29 @@ mod tests {
         assert_eq!(verdict.silent, [NodeId(3)].into());
     }
 
+    /// I15: nor does a holder that sealed and never gets a lease block in silence.
+    #[test]
+    fn a_holder_that_stays_without_a_lease_is_named() {
+        let mut state = state_of(&[1, 2, 3]);
+        let uid = add_container(&mut state, 1, &[2, 3]);
+        crate::testing::lose(&mut state, 1);
+        let mut seen = leads(&state).observe(&state, crate::testing::BOOTTIME_MS, TimestampMs(0));
+        seen.nodes.get_mut(&NodeId(3)).unwrap().leased = false;
+        let said = |node, seq| (NodeId(node), [(uid.into(), vec![copy(uid, node, seq)])].into());
+        let sealed: Seals = [said(2, 5), said(3, 6)].into();
+        let asked = TimestampMs(2_000);
+        let world = World { state: &state, seen: &seen, sealed: &sealed, asked };
+        let verdict = world.judge(&state.containers[&uid], false);
+        assert_eq!(verdict.decision, TakeoverDecision::Wait);
+        let TakeoverDecision::Hold { offered: Some(offered), reason, .. } =
+            world.judge(&state.containers[&uid], true).decision
+        else {
+            panic!("it is told");
+        };
+        assert!(offered.id == copy(uid, 2, 5).id && reason.starts_with("n3 might"), "{reason}");
+        assert!(reason.ends_with("approve to go on without it, with data 0 s old"), "{reason}");
+    }
+
     /// A word for the brake is not asked for again after another hold.
     #[test]
     fn a_word_for_the_brake_is_kept() {
