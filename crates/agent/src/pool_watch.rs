@@ -164,6 +164,7 @@ mod tests {
             size: holdfast_types::ByteSize(100),
             used: holdfast_types::ByteSize(89),
             promised: holdfast_types::ByteSize(0),
+            metadata: None,
             threshold_percent: 90,
         };
         assert!(!message("xfs", &capacity, Level::of(89, 90, Level::Full)).admits);

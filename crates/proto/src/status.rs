@@ -43,7 +43,9 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::Runtime => Grpc::Unavailable,
         Code::Timeout => Grpc::DeadlineExceeded,
         Code::Corrupt | Code::StreamCorrupt => Grpc::DataLoss,
-        Code::PoolIo | Code::PoolUnusable | Code::DiskIo | Code::Internal => Grpc::Internal,
+        Code::PoolIo | Code::PoolUnusable | Code::PoolWorn | Code::DiskIo | Code::Internal => {
+            Grpc::Internal
+        }
     }
 }
 

@@ -65,6 +65,26 @@ pub enum Error {
         /// Where admission stops.
         threshold_percent: u8,
     },
+    /// The pool's metadata is past its threshold.
+    #[error(
+        "the pool's metadata is full: {used} of {size} used, admission stops at {threshold_percent} %; grow it"
+    )]
+    MetadataFull {
+        /// Bytes in use.
+        used: ByteSize,
+        /// All of it.
+        size: ByteSize,
+        /// Where admission stops.
+        threshold_percent: u8,
+    },
+    /// The thin pool has had nearly as many snapshots as its metadata can tell apart.
+    #[error(
+        "the thin pool is worn: {percent} % of the snapshots of its life were taken; make a new one"
+    )]
+    Worn {
+        /// How much of its life is over.
+        percent: u8,
+    },
     /// A size of zero, beyond what a volume can have, or smaller than before.
     #[error("a volume size of {size} is not possible: {reason}")]
     BadSize {
@@ -144,7 +164,8 @@ impl Error {
             Self::InUse(_) => Code::InUse,
             Self::StaleEpoch { .. } => Code::StaleEpoch,
             Self::WrongBase { .. } => Code::WrongBase,
-            Self::Full { .. } => Code::PoolFull,
+            Self::Full { .. } | Self::MetadataFull { .. } => Code::PoolFull,
+            Self::Worn { .. } => Code::PoolWorn,
             Self::BadSize { .. } => Code::InvalidSize,
             Self::BadText(_) => Code::InvalidArgument,
             Self::WrongCluster { .. } => Code::WrongCluster,

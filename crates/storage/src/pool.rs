@@ -51,22 +51,27 @@ pub struct Capacity {
     pub used: ByteSize,
     /// The sum of the sizes of all volumes.
     pub promised: ByteSize,
+    /// Use and size of the metadata, where the driver has a place for it that can fill by itself.
+    pub metadata: Option<(ByteSize, ByteSize)>,
     /// Past this much physical use (in percent) nothing new is admitted (I20).
     pub threshold_percent: u8,
 }
 
 impl Capacity {
-    /// Physical use in percent, rounded down.
+    /// Use in percent, rounded down: of data or of metadata, whichever is fuller.
     pub fn used_percent(&self) -> u8 {
-        match self.size.bytes() {
-            0 => 100,
-            size => u8::try_from(u128::from(self.used.bytes()) * 100 / u128::from(size))
-                .unwrap_or(u8::MAX),
-        }
+        let metadata = self.metadata.map_or(0, |(used, size)| percent(used, size));
+        percent(self.used, self.size).max(metadata)
     }
 
     /// Refuses `asked` more physical bytes if they would push the pool past its threshold.
     pub fn admit(&self, asked: ByteSize) -> Result<()> {
+        if let Some((used, size)) = self.metadata
+            && percent(used, size) >= self.threshold_percent
+        {
+            let threshold_percent = self.threshold_percent;
+            return Err(Error::MetadataFull { used, size, threshold_percent });
+        }
         let after = u128::from(self.used.bytes()) + u128::from(asked.bytes());
         let limit = u128::from(self.size.bytes()) * u128::from(self.threshold_percent) / 100;
         if after <= limit {
@@ -84,6 +89,14 @@ impl Capacity {
     fn full(&self, asked: ByteSize) -> Error {
         let Self { size, used, threshold_percent, .. } = *self;
         Error::Full { used, size, asked, threshold_percent }
+    }
+}
+
+/// `used` of `size` in percent, rounded down; nothing is full.
+fn percent(used: ByteSize, size: ByteSize) -> u8 {
+    match size.bytes() {
+        0 => 100,
+        size => u8::try_from(u128::from(used.bytes()) * 100 / u128::from(size)).unwrap_or(u8::MAX),
     }
 }
 
@@ -374,10 +387,15 @@ mod tests {
             size: ByteSize(1000),
             used: ByteSize(890),
             promised: ByteSize(5000),
+            metadata: None,
             threshold_percent: 90,
         };
         assert!(capacity.admit(ByteSize(10)).is_ok());
         assert!(matches!(capacity.admit(ByteSize(11)), Err(Error::Full { .. })));
         assert_eq!(capacity.used_percent(), 89);
+        let metadata = Some((ByteSize(90), ByteSize(100)));
+        let capacity = Capacity { used: ByteSize(0), metadata, ..capacity };
+        assert!(matches!(capacity.admit(ByteSize(0)), Err(Error::MetadataFull { .. })));
+        assert_eq!(capacity.used_percent(), 90);
     }
 }

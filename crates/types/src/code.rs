@@ -49,6 +49,8 @@ codes! {
     PoolFull = "HF-POOL-FULL", retry true;
     /// The pool cannot be opened: no reflink, no loop device, no direct I/O, missing directory.
     PoolUnusable = "HF-POOL-UNUSABLE", retry false;
+    /// The thin pool has had nearly as many snapshots as its metadata can tell apart.
+    PoolWorn = "HF-POOL-WORN", retry false;
     /// A pool operation failed in the kernel or a tool; the message has its words.
     PoolIo = "HF-POOL-IO", retry true;
     /// No leader with a quorum behind it answered in time.

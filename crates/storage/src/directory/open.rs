@@ -22,7 +22,12 @@ impl<B: Blocks> DirectoryPool<B> {
         let (scratch, volumes_dir) = (root.join("scratch"), root.join("volumes"));
         make_dir(&scratch)?;
         for entry in fs::read_dir(&scratch).map_err(Error::io("listing", &scratch))? {
-            blocks.remove(&entry.map_err(Error::io("listing", &scratch))?.path())?;
+            let path = entry.map_err(Error::io("listing", &scratch))?.path();
+            match path.extension() {
+                // A name that was never finished.
+                Some(_) => durable::remove_file(&path)?,
+                None => blocks.remove(&path)?,
+            }
         }
         make_dir(&volumes_dir)?;
         let (mut volumes, mut index) = (BTreeMap::new(), HashMap::new());

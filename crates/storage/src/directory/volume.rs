@@ -229,7 +229,9 @@ fn live_name(generation: u64) -> String {
 /// Whether a file of a volume's directory is the name of an item.
 fn is_item(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    ["live-", "snap-", "part-"].iter().any(|prefix| name.starts_with(prefix))
+    let begins = ["live-", "snap-", "part-"].iter().any(|prefix| name.starts_with(prefix));
+    // A driver may write names as `durable` does, beside them first.
+    begins && !name.ends_with(".tmp")
 }
 
 /// Removes a directory that may not be there.

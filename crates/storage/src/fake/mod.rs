@@ -151,6 +151,7 @@ impl Pool for FakePool {
             size: self.size,
             used: ByteSize(used.sum()),
             promised: ByteSize(volumes.values().map(|v| v.state.size.bytes()).sum()),
+            metadata: None,
             threshold_percent: 90,
         })
     }

@@ -36,6 +36,7 @@ impl Space {
             size: ByteSize(size),
             used: ByteSize(size.saturating_sub(free)),
             promised: ByteSize(0),
+            metadata: None,
             threshold_percent: self.threshold_percent,
         })
     }
