@@ -18,6 +18,7 @@ pub mod fake;
 pub mod fsys;
 mod holds;
 mod loopdev;
+pub mod lvm;
 mod pool;
 pub mod stream;
 mod sys;

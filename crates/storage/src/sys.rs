@@ -1,5 +1,5 @@
 //! The ioctls that rustix has no safe form of: ioctl_fiemap (Documentation/filesystems/fiemap),
-//! loop(4), and FIFREEZE/FITHAW (ioctl_fs.h). The only unsafe code of this crate.
+//! loop(4), FIFREEZE/FITHAW (ioctl_fs.h) and device-mapper. The only unsafe code of this crate.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -220,6 +220,114 @@ unsafe impl Ioctl for GetFree {
     }
 }
 
+/// `struct dm_ioctl` (linux/dm-ioctl.h).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct DmHeader {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    /// Targets that follow.
+    pub(crate) target_count: u32,
+    open_count: i32,
+    /// `DM_*_FLAG`.
+    pub(crate) flags: u32,
+    /// An event's number, or what udev is to do.
+    pub(crate) event_nr: u32,
+    padding: u32,
+    /// The device's number.
+    pub(crate) dev: u64,
+    name: [u8; 128],
+    uuid: [u8; 129],
+    data: [u8; 7],
+}
+
+impl DmHeader {
+    /// About the device of that name; the uuid is for one that is to be. `None` if too long.
+    pub(crate) fn new(name: &str, uuid: &str) -> Option<Self> {
+        let mut header = Self {
+            version: [4, 0, 0],
+            data_size: 0,
+            data_start: size_of::<Self>() as u32,
+            target_count: 0,
+            open_count: 0,
+            flags: 0,
+            event_nr: 0,
+            padding: 0,
+            dev: 0,
+            name: [0; 128],
+            uuid: [0; 129],
+            data: [0; 7],
+        };
+        header.name.get_mut(..=name.len())?[..name.len()].copy_from_slice(name.as_bytes());
+        header.uuid.get_mut(..=uuid.len())?[..uuid.len()].copy_from_slice(uuid.as_bytes());
+        Some(header)
+    }
+}
+
+/// One call of device-mapper's control device, with room for `room` bytes after the header. The
+/// answer's header, and what follows it.
+pub(crate) fn dm_call(
+    control: impl AsFd,
+    command: u8,
+    mut header: DmHeader,
+    payload: &[u8],
+    room: usize,
+) -> std::io::Result<(DmHeader, Vec<u8>)> {
+    const HEADER: usize = size_of::<DmHeader>();
+    let size = (HEADER + payload.len().max(room)).next_multiple_of(8);
+    header.data_size = u32::try_from(size).map_err(|_| std::io::ErrorKind::InvalidInput)?;
+    // In words, so that the structure is aligned in it.
+    let mut buffer = vec![0u64; size / 8];
+    let bytes = buffer.as_mut_ptr().cast::<u8>();
+    // SAFETY: the buffer holds `size` bytes: the header, and at least the payload behind it.
+    unsafe {
+        bytes.cast::<DmHeader>().write(header);
+        bytes.add(HEADER).copy_from_nonoverlapping(payload.as_ptr(), payload.len());
+    }
+    // SAFETY: the argument is a `struct dm_ioctl` that announces the buffer's true size, in which
+    // the kernel answers.
+    unsafe { ioctl(control, DmCall { command, buffer: bytes.cast() })? };
+    // SAFETY: the kernel left a header at the start of the buffer, all plain integers.
+    let (header, all) = unsafe {
+        (bytes.cast::<DmHeader>().read(), std::slice::from_raw_parts(bytes.cast_const(), size))
+    };
+    // A short answer may end before its announced start.
+    let data = all.get(header.data_start as usize..header.data_size as usize).unwrap_or_default();
+    Ok((header, data.to_vec()))
+}
+
+struct DmCall {
+    command: u8,
+    buffer: *mut c_void,
+}
+
+// SAFETY: `dm_call` alone makes it, with a buffer that lives through the call and announces its size.
+unsafe impl Ioctl for DmCall {
+    type Output = ();
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        opcode::read_write::<DmHeader>(0xFD, self.command)
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        self.buffer
+    }
+
+    unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives a range of a block device's space back; both in bytes and whole sectors.
+pub(crate) fn discard(device: impl AsFd, offset: u64, len: u64) -> io::Result<()> {
+    const BLKDISCARD: Opcode = opcode::none(0x12, 119);
+    let mut range = [offset, len];
+    // SAFETY: BLKDISCARD reads two integers.
+    unsafe { ioctl(device, Updater::<BLKDISCARD, [u64; 2]>::new(&mut range)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,5 +339,7 @@ mod tests {
         assert_eq!(size_of::<LoopInfo>(), 232);
         assert_eq!(size_of::<LoopConfig>(), 304);
         assert_eq!((FIFREEZE, FIEMAP), (0xC004_5877, 0xC020_660B));
+        assert_eq!(size_of::<DmHeader>(), 312);
+        assert_eq!(opcode::read_write::<DmHeader>(0xFD, 3), 0xC138_FD03);
     }
 }

@@ -1,0 +1,221 @@
+//! Items as thin devices.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_types::ByteSize;
+
+use super::device::{ThinDevice, View};
+use super::note::Note;
+use super::thin::ThinPool;
+use crate::directory::blocks::{Blocks, ReadAt, WriteAt};
+use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
+use crate::{Error, Result, durable};
+
+/// `thin_delta` compared two devices of a million pieces each in a third of a second.
+const COMFORTABLE_EXTENTS: u64 = 500_000;
+
+/// A metadata block.
+pub(super) const METADATA_BLOCK: u64 = 4096;
+
+/// The thin devices of one pool, named by the files of its catalog.
+#[derive(Debug)]
+pub struct ThinItems {
+    pub(super) pool: Arc<ThinPool>,
+    /// Bytes of a chunk.
+    pub(super) chunk: u64,
+    /// Where the catalog is mounted.
+    pub(super) root: PathBuf,
+    pub(super) threshold_percent: u8,
+    /// Whether every volume is loaded: before, a name that is removed may be one of two.
+    pub(super) settled: AtomicBool,
+    /// Keeps every other process out.
+    pub(super) _lock: File,
+}
+
+impl ThinItems {
+    fn note(&self, item: &Path) -> Result<Note> {
+        let note = Note::load(item)?;
+        match self.pool.has(note.id) {
+            true => Ok(note),
+            false => Err(Error::Corrupt {
+                path: item.into(),
+                reason: format!("the thin pool has no device {}", note.id),
+            }),
+        }
+    }
+
+    /// Makes the clone, at a moment when no request is under way.
+    fn take(&self, note: Note, device: Option<&ThinDevice>) -> Result<u32> {
+        let Some(device) = device else { return self.pool.snapshot(note.id) };
+        let _group = self.pool.lock_group()?;
+        self.pool.while_suspended(&device.mapped, || self.pool.snapshot(note.id))
+    }
+}
+
+impl Blocks for ThinItems {
+    type Device = ThinDevice;
+    /// Every device is found by its name.
+    type Attached = ();
+
+    fn create(&self, item: &Path, size: u64) -> Result<()> {
+        self.remove(item)?;
+        Note { id: self.pool.create()?, size }.store(item)
+    }
+
+    fn clone_item(&self, from: &Path, item: &Path, size: u64) -> Result<()> {
+        self.remove(item)?;
+        let from = self.note(from)?;
+        Note { id: self.pool.snapshot(from.id)?, size }.store(item)
+    }
+
+    fn snapshot(
+        &self,
+        live: &Path,
+        device: Option<&ThinDevice>,
+        item: &Path,
+        quiesce: &mut dyn Quiesce,
+    ) -> Result<()> {
+        self.remove(item)?;
+        let note = self.note(live)?;
+        // A full pool holds requests back, and with them whoever waits for them to end.
+        self.pool.require_writable()?;
+        let taken = quiesce.freeze().and_then(|()| self.take(note, device));
+        let thawed = quiesce.thaw();
+        let id = taken?;
+        match thawed {
+            Ok(()) => Note { id, ..note }.store(item),
+            // A window that closed early was no window: the snapshot is not used.
+            Err(error) => self.pool.delete(id).and(Err(error)),
+        }
+    }
+
+    fn grow(&self, item: &Path, device: Option<&ThinDevice>, size: u64) -> Result<()> {
+        let note = self.note(item)?;
+        Note { size, ..note }.store(item)?;
+        match device {
+            Some(device) => self.pool.resize(&device.mapped, note.id, size),
+            None => Ok(()),
+        }
+    }
+
+    /// Messages are committed when they return; content is, once its device is flushed.
+    fn sync(&self, item: &Path) -> Result<()> {
+        View::open(&self.pool, self.note(item)?, self.chunk, false)?.sync()
+    }
+
+    fn remove(&self, item: &Path) -> Result<()> {
+        let Some((note, has_other_name)) = Note::find(item)? else { return Ok(()) };
+        durable::remove_file(item)?;
+        if has_other_name || !self.settled.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        // A message is durable at once: the names that lead to the device must be gone before it.
+        durable::sync_dir(item.parent().unwrap_or(Path::new("/")))?;
+        // From here on, what goes wrong the next open puts right.
+        if let Err(error) = self.pool.discard(note.id) {
+            tracing::warn!(%error, id = note.id, "a thin device stays until the pool is opened again");
+        }
+        Ok(())
+    }
+
+    fn diff(&self, base: Option<&Path>, item: &Path, size: u64) -> Result<Vec<Extent>> {
+        let base = base.map(|base| self.note(base)).transpose()?;
+        let delta = self.pool.delta(base.map(|base| base.id), self.note(item)?.id, size)?;
+        Ok(delta.extents)
+    }
+
+    fn fragmentation(&self, item: &Path) -> Result<Fragmentation> {
+        let note = self.note(item)?;
+        let extents = self.pool.delta(None, note.id, note.size)?.extents.len();
+        Ok(Fragmentation { extents: extents as u64, comfortable: COMFORTABLE_EXTENTS })
+    }
+
+    fn reader(&self, item: &Path) -> Result<Box<dyn ReadAt>> {
+        Ok(Box::new(View::open(&self.pool, self.note(item)?, self.chunk, true)?))
+    }
+
+    fn writer(&self, item: &Path) -> Result<Box<dyn WriteAt>> {
+        Ok(Box::new(View::open(&self.pool, self.note(item)?, self.chunk, false)?))
+    }
+
+    fn attach(&self, item: &Path) -> Result<ThinDevice> {
+        let note = self.note(item)?;
+        let mapped = self.pool.attach(note.id, note.size)?;
+        Ok(ThinDevice::new(self.pool.clone(), mapped))
+    }
+
+    fn attached(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn adopt(&self, item: &Path, (): &()) -> Result<Option<ThinDevice>> {
+        let mapped = self.pool.find(self.note(item)?.id)?;
+        Ok(mapped.map(|mapped| ThinDevice::new(self.pool.clone(), mapped)))
+    }
+
+    fn capacity(&self) -> Result<Capacity> {
+        let status = self.pool.status()?;
+        let bytes = |(used, total): (u64, u64), unit| {
+            (ByteSize(used.saturating_mul(unit)), ByteSize(total.saturating_mul(unit)))
+        };
+        let (used, size) = bytes(status.data, self.chunk);
+        let metadata = bytes(status.metadata, METADATA_BLOCK);
+        Ok(Capacity {
+            size,
+            used,
+            promised: ByteSize(0),
+            metadata: Some(metadata),
+            threshold_percent: self.threshold_percent,
+        })
+    }
+
+    /// A device that no file of the catalog names was being made or removed when a crash came. One
+    /// that is named and not there was lost: nothing is guessed.
+    fn settle(&self) -> Result<()> {
+        let named = notes(&self.root.join("volumes"))?;
+        if let Some((id, path)) = named.iter().find(|(id, _)| !self.pool.has(**id)) {
+            return Err(Error::Corrupt {
+                path: path.clone(),
+                reason: format!("the thin pool has no device {id}"),
+            });
+        }
+        self.pool.keep_only(&named.into_keys().collect())?;
+        self.settled.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// The ids that the items below `volumes` name, each with a name of it.
+fn notes(volumes: &Path) -> Result<BTreeMap<u32, PathBuf>> {
+    let mut named: BTreeMap<u32, PathBuf> = BTreeMap::new();
+    for volume in fs::read_dir(volumes).map_err(Error::io("listing", volumes))? {
+        let volume = volume.map_err(Error::io("listing", volumes))?.path();
+        for item in fs::read_dir(&volume).map_err(Error::io("listing", &volume))? {
+            let item = item.map_err(Error::io("listing", &volume))?.path();
+            if item.extension().is_some() {
+                continue;
+            }
+            let id = Note::load(&item)?.id;
+            if let Some(other) = named.insert(id, item.clone())
+                && !same_file(&other, &item)?
+            {
+                let reason = format!("{} names the thin device {id} too", other.display());
+                return Err(Error::Corrupt { path: item, reason });
+            }
+        }
+    }
+    Ok(named)
+}
+
+fn same_file(a: &Path, b: &Path) -> Result<bool> {
+    let inode = |path: &Path| {
+        let meta = fs::metadata(path).map_err(Error::io("reading", path))?;
+        Ok::<_, Error>((meta.dev(), meta.ino()))
+    };
+    Ok(inode(a)? == inode(b)?)
+}

@@ -1,0 +1,242 @@
+//! Opening a pool: the group and what is in it are checked, the catalog is mounted.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use holdfast_types::ClusterId;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+
+use super::LvmPool;
+use super::blocks::{METADATA_BLOCK, ThinItems};
+use super::status::Mode;
+use super::thin::ThinPool;
+use super::tools::{self, Lv};
+use crate::{Error, Result, durable, fsys, wait};
+
+/// The logical volume with the catalog.
+const CATALOG: &str = "holdfast_catalog";
+/// A thin volume that nothing uses. A pool without any has another device, which changes its name
+/// with the first; and a group with an active volume is not taken for unused.
+const ANCHOR: &str = "holdfast_anchor";
+/// Enough for some four thousand volumes with ten snapshots each, at a block for every file.
+const CATALOG_SIZE: &str = "256m";
+/// The default is too small for many snapshots, and growing it later is a bad night's work.
+const METADATA_SIZE: &str = "128m";
+const CHUNK: &str = "64k";
+
+/// Where a pool is and whose.
+#[derive(Debug, Clone)]
+pub struct LvmOptions {
+    /// The volume group.
+    pub vg: String,
+    /// The thin pool in it.
+    pub thin_pool: String,
+    /// Where the catalog is mounted, in this process's mount namespace.
+    pub mountpoint: PathBuf,
+    /// The cluster of this node. A pool of another one is refused.
+    pub cluster: ClusterId,
+    /// Physical use in percent, of data or of metadata, at which admission stops.
+    pub threshold_percent: u8,
+    /// How long to wait for what an earlier life left to go away.
+    pub patience: Duration,
+}
+
+impl LvmPool {
+    /// Makes what a pool needs in a volume group that is there: a thin pool on all of its free
+    /// space but a reserve, if it has none of that name, and the catalog. What is there stays.
+    pub fn prepare(vg: &str, thin_pool: &str) -> Result<()> {
+        check_names(vg, thin_pool)?;
+        let there = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
+        if !there.iter().any(|lv| lv.lv_name == CATALOG) {
+            tools::lvm(&["lvcreate", "-qq", "-y", "-Wy", "-L", CATALOG_SIZE, "-n", CATALOG, vg])?;
+        }
+        match there.iter().find(|lv| lv.lv_name == thin_pool) {
+            Some(lv) => check_pool(vg, lv)?,
+            None => {
+                // The rest is for the metadata, its spare, and for growing what must grow.
+                let size = ["-l", "90%FREE", "--poolmetadatasize", METADATA_SIZE];
+                let kind = ["--type", "thin-pool", "-c", CHUNK, "-Zy", "-n", thin_pool, vg];
+                let all = [&["lvcreate", "-qq", "-y"][..], &size, &kind].concat();
+                tools::lvm(&all)?;
+            }
+        }
+        if !there.iter().any(|lv| lv.lv_name == ANCHOR) {
+            let size = ["-V", "4m", "--thinpool", thin_pool, "-n", ANCHOR, vg];
+            tools::lvm(&[&["lvcreate", "-qq", "-y"][..], &size].concat())?;
+        }
+        let made = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
+        let catalog = made.iter().find(|lv| lv.lv_name == CATALOG);
+        let catalog = catalog.ok_or_else(|| unusable(vg, "its catalog was not made".into()))?;
+        tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{CATALOG}")])?;
+        format_blank(wait_for_node(catalog)?)
+    }
+
+    /// Opens the pool that [`prepare`](Self::prepare) made, or begins in it. Finishes or undoes
+    /// what a crash left.
+    pub fn open(options: &LvmOptions) -> Result<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(Error::NotRoot);
+        }
+        let LvmOptions { vg, thin_pool, .. } = options;
+        check_names(vg, thin_pool)?;
+        let there = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
+        let find = |name: &str| there.iter().find(|lv| lv.lv_name == name);
+        let missing = |what: &str| unusable(vg, format!("{what}; prepare the group first"));
+        let pool = find(thin_pool).ok_or_else(|| missing("it has no thin pool of that name"))?;
+        check_pool(vg, pool)?;
+        let catalog = find(CATALOG).ok_or_else(|| missing("it has no catalog of Holdfast"))?;
+        if find(ANCHOR).is_none_or(|anchor| anchor.pool_lv != *thin_pool) {
+            return Err(missing("its thin pool has no anchor of Holdfast"));
+        }
+        let lock = lock(vg, options.patience)?;
+        for name in [thin_pool.as_str(), ANCHOR, CATALOG] {
+            // A thin pool that is not active runs its check here; that takes as long as it takes.
+            tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{name}")])?;
+        }
+        let bond = Bond { vg: pool.vg_uuid.clone(), pool: pool.lv_uuid.clone() };
+        let pool = ThinPool::connect(vg, &pool.lv_dm_path)?;
+        check_state(&format!("{vg}/{thin_pool}"), &pool)?;
+        pool.recover()?;
+        fsys::mount(wait_for_node(catalog)?, &options.mountpoint)?;
+        bond.check(&options.mountpoint, pool.count())?;
+        let items = ThinItems {
+            chunk: pool.chunk()?,
+            pool: Arc::new(pool),
+            root: options.mountpoint.clone(),
+            threshold_percent: options.threshold_percent,
+            settled: AtomicBool::new(false),
+            _lock: lock,
+        };
+        Self::load(&options.mountpoint, options.cluster, Arc::new(items))
+    }
+
+    /// Closes a pool whose volumes are all inactive: unmounts the catalog. The group stays active.
+    pub fn close(self) -> Result<()> {
+        let items = self.into_blocks();
+        fsys::unmount(&items.root, Duration::from_secs(10)).map(drop)
+    }
+}
+
+fn check_names(vg: &str, thin_pool: &str) -> Result<()> {
+    for name in [vg, thin_pool] {
+        if !tools::is_name(name) {
+            return Err(unusable(name, "LVM has no such names".into()));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what only looks like a thin pool of ours: nothing falls back to thick volumes.
+fn check_pool(vg: &str, lv: &Lv) -> Result<()> {
+    let name = format!("{vg}/{}", lv.lv_name);
+    if lv.segtype != "thin-pool" {
+        return Err(unusable(&name, format!("it is a {} volume, not a thin pool", lv.segtype)));
+    }
+    if lv.zero != "zero" {
+        let cure = format!("it does not zero new chunks: lvchange -Zy {name}");
+        return Err(unusable(&name, cure));
+    }
+    let chunk: u64 = lv.chunk_size.parse().unwrap_or(0);
+    match chunk.is_power_of_two() && chunk <= 4 << 20 {
+        true => Ok(()),
+        false => Err(unusable(&name, format!("its chunks of {chunk} bytes divide no volume"))),
+    }
+}
+
+/// Refuses a pool that cannot be written, or whose metadata is too small to be lived with.
+fn check_state(name: &str, pool: &ThinPool) -> Result<()> {
+    const LEAST_METADATA: u64 = 64 << 20;
+    let status = pool.status()?;
+    let metadata = status.metadata.1.saturating_mul(METADATA_BLOCK);
+    let reason = match status.mode {
+        None => format!("it has failed: take it offline and run lvconvert --repair {name}"),
+        _ if status.needs_check => {
+            format!("its metadata is damaged: take it offline and run lvconvert --repair {name}")
+        }
+        Some(Mode::ReadOnly) => "it is read-only".into(),
+        _ if metadata < LEAST_METADATA => format!(
+            "its metadata of {} MiB is too small: lvextend --poolmetadatasize 128m {name}",
+            metadata >> 20
+        ),
+        _ => return Ok(()),
+    };
+    Err(unusable(name, reason))
+}
+
+/// Which thin pool a catalog is the account of.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Bond {
+    /// The group's uuid.
+    vg: String,
+    /// The thin pool's.
+    pool: String,
+}
+
+impl Bond {
+    /// Refuses a catalog of another pool, and an empty one beside a pool with `devices` of ours in
+    /// it: what such a catalog does not name is not nobody's.
+    fn check(&self, root: &Path, devices: usize) -> Result<()> {
+        const KIND: &str = "lvm";
+        let path = root.join("lvm.json");
+        match durable::load::<Self>(&path, KIND)? {
+            Some(known) if known == *self => Ok(()),
+            Some(known) => Err(Error::Corrupt {
+                path,
+                reason: format!(
+                    "it is the account of the thin pool {}, not of {}",
+                    known.pool, self.pool
+                ),
+            }),
+            None if devices > 0 => Err(Error::Corrupt {
+                path,
+                reason: format!(
+                    "it is missing, and the thin pool holds {devices} devices of Holdfast"
+                ),
+            }),
+            None => durable::store(&path, KIND, self),
+        }
+    }
+}
+
+/// Makes the catalog's filesystem, unless something is there: that is never overwritten. LVM zeroes
+/// the first 4 KiB of what it makes, where a filesystem's own account of itself would be.
+fn format_blank(device: &Path) -> Result<()> {
+    let mut head = [0; 4096];
+    let file = File::open(device).map_err(Error::io("opening", device))?;
+    file.read_exact_at(&mut head, 0).map_err(Error::io("reading", device))?;
+    match head.iter().all(|byte| *byte == 0) {
+        true => fsys::mkfs(device),
+        false => Ok(()),
+    }
+}
+
+/// Waits for a volume's node, which udev makes.
+fn wait_for_node(lv: &Lv) -> Result<&Path> {
+    const NODE_TIME: Duration = Duration::from_secs(10);
+    match wait::until(NODE_TIME, || Path::new(&lv.lv_dm_path).exists()) {
+        true => Ok(Path::new(&lv.lv_dm_path)),
+        false => Err(Error::Timeout(lv.lv_dm_path.clone())),
+    }
+}
+
+/// One process per group. The lock goes with its holder, however that ends.
+fn lock(vg: &str, patience: Duration) -> Result<File> {
+    let dir = Path::new("/run/lock");
+    fs::create_dir_all(dir).map_err(Error::io("making", dir))?;
+    let path = dir.join(format!("holdfast-{vg}"));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(Error::io("opening", &path))?;
+    match wait::until(patience, || flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()) {
+        true => Ok(file),
+        false => Err(Error::InUse(format!("the pool in the volume group {vg}"))),
+    }
+}
+
+fn unusable(path: &str, reason: String) -> Error {
+    Error::Unusable { path: path.into(), reason }
+}

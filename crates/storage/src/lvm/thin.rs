@@ -1,0 +1,504 @@
+//! The thin pool: messages to it, its metadata, and the ids of ours in it.
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
+use super::delta::{self, Ask, Delta};
+use super::dm::{Dm, Mapped, Thin};
+use super::note::{FIRST_ID, LAST_ID};
+use super::status::{Mode, Status};
+use super::wear::Wear;
+use crate::{Error, Result, wait};
+
+const NO_DATA: i32 = Errno::NODATA.raw_os_error();
+const EXISTS: i32 = Errno::EXIST.raw_os_error();
+const BUSY: i32 = Errno::BUSY.raw_os_error();
+
+/// How long LVM may keep its group locked before a snapshot is given up: a filesystem may be frozen
+/// meanwhile.
+const LOCK_TIME: Duration = Duration::from_millis(500);
+/// How long a metadata tool may read; its work grows with what is mapped.
+const READ_TIME: Duration = Duration::from_secs(600);
+/// How long a device may still be open after its last user said that it is done.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// Ids of ours.
+#[derive(Debug, Default)]
+struct Ids {
+    /// In use.
+    used: BTreeSet<u32>,
+    /// The last that was handed out in this life: none is handed out twice in one.
+    last: Option<u32>,
+}
+
+impl Ids {
+    fn next(&self) -> Option<u32> {
+        let last = self.last.max(self.used.last().copied());
+        let next = last.map_or(FIRST_ID, |last| last + 1);
+        // Only after millions of snapshots of one pool are old ids used again.
+        let free = |id: &u32| !self.used.contains(id);
+        (next..=LAST_ID).chain(FIRST_ID..=LAST_ID).find(free)
+    }
+}
+
+/// A thin pool.
+#[derive(Debug)]
+pub(super) struct ThinPool {
+    dm: Dm,
+    vg: String,
+    /// The device that takes messages, `…-tpool`.
+    name: String,
+    number: (u32, u32),
+    metadata: PathBuf,
+    /// What the names of our devices begin with.
+    prefix: String,
+    ids: Mutex<Ids>,
+    /// One metadata snapshot at a time.
+    reading: Mutex<()>,
+    time: AtomicU32,
+    views: AtomicU64,
+}
+
+impl ThinPool {
+    /// The active pool whose device is at `dm_path`, as LVM names it.
+    pub(super) fn connect(vg: &str, dm_path: &str) -> Result<Self> {
+        let device = |suffix: &str| format!("{dm_path}{suffix}");
+        let dm = Dm::open().map_err(Error::io("opening", "/dev/mapper/control"))?;
+        let name = device("-tpool").trim_start_matches("/dev/mapper/").to_owned();
+        let (_, number) = dm.status(&name).map_err(Error::io("asking the thin pool", &name))?;
+        Ok(Self {
+            prefix: format!("holdfast-{}-{}-", number.0, number.1),
+            dm,
+            vg: vg.to_owned(),
+            name,
+            number,
+            metadata: device("_tmeta").into(),
+            ids: Mutex::default(),
+            reading: Mutex::default(),
+            time: AtomicU32::new(0),
+            views: AtomicU64::new(0),
+        })
+    }
+
+    /// Undoes what a crash left: devices that are suspended, views, a held metadata snapshot.
+    pub(super) fn recover(&self) -> Result<()> {
+        for mapped in self.devices()? {
+            let name = &mapped.name;
+            let io = Error::io("recovering", name);
+            let (suspended, _) = self.dm.status(name).map_err(Error::io("asking", name))?;
+            if suspended {
+                self.dm.resume(name, self.is_view(name)).map_err(io)?;
+            }
+            if self.is_view(name) {
+                self.remove_device(name)?;
+            }
+        }
+        if self.status()?.held {
+            self.message("release_metadata_snap")?;
+        }
+        self.time.store(self.read_time()?, Ordering::SeqCst);
+        self.ids().used = self.list_ids()?;
+        Ok(())
+    }
+
+    /// Every device of ours on this pool.
+    pub(super) fn devices(&self) -> Result<Vec<Mapped>> {
+        let all = self.dm.list().map_err(Error::io("listing", "device-mapper's devices"))?;
+        Ok(all.into_iter().filter(|mapped| mapped.name.starts_with(&self.prefix)).collect())
+    }
+
+    fn is_view(&self, name: &str) -> bool {
+        name.strip_prefix(&self.prefix).is_some_and(|rest| rest.starts_with("view-"))
+    }
+
+    /// The pool's state now.
+    pub(super) fn status(&self) -> Result<Status> {
+        let line = self.dm.target_status(&self.name);
+        let line = line.map_err(Error::io("asking the thin pool", &self.name))?;
+        Status::parse(&line).ok_or_else(|| Error::Unusable {
+            path: (&self.name).into(),
+            reason: format!("its state is not understood: {line}"),
+        })
+    }
+
+    /// Bytes of a chunk, as the pool was made.
+    pub(super) fn chunk(&self) -> Result<u64> {
+        let table = self.dm.target_table(&self.name);
+        let table = table.map_err(Error::io("asking the thin pool", &self.name))?;
+        // METADATA DATA BLOCKSIZE LOWWATER …, in sectors.
+        let sectors = table.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+        sectors.map(|sectors| sectors * 512).ok_or_else(|| Error::Unusable {
+            path: (&self.name).into(),
+            reason: format!("its table is not understood: {table}"),
+        })
+    }
+
+    /// How worn it is.
+    pub(super) fn wear(&self) -> Wear {
+        Wear { time: self.time.load(Ordering::SeqCst) }
+    }
+
+    /// Makes an empty device, and says its id.
+    pub(super) fn create(&self) -> Result<u32> {
+        self.with_new_id(|id| format!("create_thin {id}"))
+    }
+
+    /// Makes a clone of a device that nothing writes to at this moment, and says its id.
+    pub(super) fn snapshot(&self, origin: u32) -> Result<u32> {
+        self.wear().admit()?;
+        let id = self.with_new_id(|id| format!("create_snap {id} {origin}"))?;
+        self.time.fetch_add(1, Ordering::SeqCst);
+        Ok(id)
+    }
+
+    fn with_new_id(&self, message: impl Fn(u32) -> String) -> Result<u32> {
+        let mut ids = self.ids();
+        loop {
+            let id = ids.next().ok_or_else(|| Error::InUse("every id of the thin pool".into()))?;
+            ids.last = Some(id);
+            match self.dm.message(&self.name, &message(id)) {
+                Ok(()) => {
+                    ids.used.insert(id);
+                    // The kernel does not say when it could not commit.
+                    return self.require_writable().map(|()| id);
+                }
+                // Not ours to overwrite.
+                Err(e) if e.raw_os_error() == Some(EXISTS) => {}
+                Err(e) => return Err(Error::io("messaging the thin pool", &self.name)(e)),
+            }
+        }
+    }
+
+    /// Refuses a pool that takes no writes, whose metadata would not be committed.
+    pub(super) fn require_writable(&self) -> Result<()> {
+        let status = self.status()?;
+        match status.mode {
+            Some(Mode::ReadWrite) if !status.needs_check => Ok(()),
+            mode => Err(Error::Unusable {
+                path: (&self.name).into(),
+                reason: match mode {
+                    Some(Mode::OutOfData) => "it is full: grow it".into(),
+                    _ => "it takes no writes: its metadata is damaged or full".into(),
+                },
+            }),
+        }
+    }
+
+    /// Takes an item's own device away, if it has one, and its content.
+    pub(super) fn discard(&self, id: u32) -> Result<()> {
+        if let Some(mapped) = self.find(id)? {
+            self.remove_device(&mapped.name)?;
+        }
+        self.delete(id)
+    }
+
+    /// Removes a device's content. It may be gone already.
+    pub(super) fn delete(&self, id: u32) -> Result<()> {
+        let mut last = Ok(());
+        wait::until(CLOSE_TIME, || {
+            last = self.dm.message(&self.name, &format!("delete {id}"));
+            !matches!(&last, Err(e) if e.raw_os_error() == Some(BUSY))
+        });
+        match last {
+            Err(e) if e.raw_os_error() != Some(NO_DATA) => {
+                Err(Error::io("messaging the thin pool", &self.name)(e))
+            }
+            _ => {
+                self.ids().used.remove(&id);
+                Ok(())
+            }
+        }
+    }
+
+    /// Deletes every id of ours that nothing names.
+    pub(super) fn keep_only(&self, named: &BTreeSet<u32>) -> Result<()> {
+        let leaked: Vec<u32> = self.ids().used.difference(named).copied().collect();
+        for id in leaked {
+            tracing::info!(id, "a thin device that nothing names is deleted");
+            if let Err(error) = self.discard(id) {
+                tracing::warn!(%error, id, "a thin device that nothing names stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// How many devices of ours it has.
+    pub(super) fn count(&self) -> usize {
+        self.ids().used.len()
+    }
+
+    /// Whether the pool has that device.
+    pub(super) fn has(&self, id: u32) -> bool {
+        self.ids().used.contains(&id)
+    }
+
+    /// The name of an item's own device.
+    fn own_name(&self, id: u32) -> String {
+        format!("{}item-{id}", self.prefix)
+    }
+
+    /// Makes a device writable under its own name, or finds it there.
+    pub(super) fn attach(&self, id: u32, size: u64) -> Result<Mapped> {
+        match self.find(id)? {
+            Some(mapped) => Ok(mapped),
+            None => self.map(&self.own_name(id), id, size, false),
+        }
+    }
+
+    /// An item's own device, if it is there. One that a crash left without its table goes.
+    pub(super) fn find(&self, id: u32) -> Result<Option<Mapped>> {
+        let name = self.own_name(id);
+        let Some(mapped) = self.devices()?.into_iter().find(|mapped| mapped.name == name) else {
+            return Ok(None);
+        };
+        let table = self.dm.target_table(&name).unwrap_or_default();
+        if table.trim() == format!("{}:{} {id}", self.number.0, self.number.1) {
+            return Ok(Some(mapped));
+        }
+        self.remove_device(&name).map(|()| None)
+    }
+
+    /// A device of its own for reading or filling, which opening the pool takes away after a crash.
+    pub(super) fn view(&self, id: u32, size: u64, readonly: bool) -> Result<Mapped> {
+        let number = self.views.fetch_add(1, Ordering::SeqCst);
+        self.map(&format!("{}view-{number}", self.prefix), id, size, readonly)
+    }
+
+    fn map(&self, name: &str, id: u32, size: u64, readonly: bool) -> Result<Mapped> {
+        let thin = Thin { pool: self.number, id, size, readonly };
+        self.dm.create_thin(name, &thin).map_err(Error::io("mapping", name))
+    }
+
+    /// Takes a device away, once its last user has closed it.
+    pub(super) fn remove_device(&self, name: &str) -> Result<()> {
+        let mut last = Ok(());
+        wait::until(CLOSE_TIME, || {
+            last = self.dm.remove(name);
+            !matches!(&last, Err(e) if e.raw_os_error() == Some(BUSY))
+        });
+        match last {
+            Err(e) if e.raw_os_error() == Some(BUSY) => {
+                Err(Error::InUse(format!("the device {name}")))
+            }
+            last => last.map_err(Error::io("removing", name)),
+        }
+    }
+
+    /// Makes a device as large as its volume has become.
+    pub(super) fn resize(&self, mapped: &Mapped, id: u32, size: u64) -> Result<()> {
+        let _group = self.lock_group()?;
+        let thin = Thin { pool: self.number, id, size, readonly: false };
+        let io = Error::io("growing", &mapped.name);
+        self.dm
+            .load(&mapped.name, &thin)
+            .and_then(|()| self.dm.suspend(&mapped.name))
+            .and_then(|()| self.dm.resume(&mapped.name, false))
+            .map_err(io)
+    }
+
+    /// Does something while no request of a device is under way. The caller holds the group's lock:
+    /// if LVM had suspended the pool's volumes, resuming one would be behind its back.
+    pub(super) fn while_suspended<T>(
+        &self,
+        mapped: &Mapped,
+        what: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        self.dm.suspend(&mapped.name).map_err(Error::io("suspending", &mapped.name))?;
+        let resume = Resume { dm: &self.dm, name: &mapped.name };
+        let result = what();
+        drop(resume);
+        result
+    }
+
+    /// LVM's own lock of the group, which its commands wait for (lvmlockd is not involved).
+    pub(super) fn lock_group(&self) -> Result<File> {
+        let path = PathBuf::from(format!("/run/lock/lvm/V_{}", self.vg));
+        let io = |e: io::Error| Error::io("locking", &path)(e);
+        if let Some(dir) = path.parent() {
+            std::fs::create_dir_all(dir).map_err(io)?;
+        }
+        let deadline = Instant::now() + LOCK_TIME;
+        while Instant::now() < deadline {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+            let file = file.map_err(io)?;
+            let locked = wait::until(LOCK_TIME, || {
+                flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            });
+            // LVM unlinks the file when it is done: a lock of a file without a name is none.
+            let inode = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+            let ours = file.metadata().map(inode).map_err(io)?;
+            if locked && std::fs::metadata(&path).map(inode).is_ok_and(|now| now == ours) {
+                return Ok(file);
+            }
+        }
+        Err(Error::InUse(format!("the volume group {}", self.vg)))
+    }
+
+    /// Where two devices differ, or all that one maps.
+    pub(super) fn delta(&self, base: Option<u32>, id: u32, size: u64) -> Result<Delta> {
+        let (left, ask) = match base {
+            Some(base) => (base, Ask::Changes),
+            None => (id, Ask::Everything),
+        };
+        let mut tool = Command::new("thin_delta");
+        tool.args(["-m", "--snap1", &left.to_string(), "--snap2", &id.to_string()]);
+        let delta = self.read_metadata(tool, |answer| delta::read(answer, ask, size))?;
+        let delta = delta.ok_or_else(|| Error::Tool {
+            tool: "thin_delta".into(),
+            stderr: "its answer cannot be read".into(),
+        })?;
+        self.time.fetch_max(delta.time, Ordering::SeqCst);
+        Ok(delta)
+    }
+
+    /// The pool's time: in the first line of any of the tools' answers.
+    fn read_time(&self) -> Result<u32> {
+        let mut tool = Command::new("thin_dump");
+        tool.arg("-m");
+        let first = self.peek_metadata(tool)?;
+        delta::number(&first, "time").ok_or_else(|| Error::Tool {
+            tool: "thin_dump".into(),
+            stderr: format!("its answer begins with {first:?}"),
+        })
+    }
+
+    fn list_ids(&self) -> Result<BTreeSet<u32>> {
+        let mut tool = Command::new("thin_ls");
+        tool.args(["-m", "--no-headers", "-o", "DEV"]);
+        let unreadable =
+            || Error::Tool { tool: "thin_ls".into(), stderr: "its answer cannot be read".into() };
+        let ids = self.read_metadata(tool, |answer| {
+            let words = answer.lines().map(|line| line.ok()?.trim().parse::<u32>().ok());
+            words.collect::<Option<BTreeSet<u32>>>()
+        })?;
+        Ok(ids.ok_or_else(unreadable)?.into_iter().filter(|id| *id >= FIRST_ID).collect())
+    }
+
+    /// Runs a tool on a snapshot of the metadata, which is held no longer than it reads.
+    fn read_metadata<T>(
+        &self,
+        tool: Command,
+        read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
+    ) -> Result<Option<T>> {
+        self.on_metadata(tool, read, true)
+    }
+
+    /// The first line that a tool says of the metadata; what follows is not waited for.
+    fn peek_metadata(&self, tool: Command) -> Result<String> {
+        let first = |answer: &mut dyn BufRead| {
+            let mut line = String::new();
+            answer.read_line(&mut line).ok().map(|_| line)
+        };
+        Ok(self.on_metadata(tool, first, false)?.unwrap_or_default())
+    }
+
+    fn on_metadata<T>(
+        &self,
+        mut tool: Command,
+        read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
+        whole: bool,
+    ) -> Result<Option<T>> {
+        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = tool.get_program().to_string_lossy().into_owned();
+        self.reserve()?;
+        let result = run(tool.arg(&self.metadata), &name, read, whole);
+        let released = self.message("release_metadata_snap");
+        result.and_then(|value| released.map(|()| value))
+    }
+
+    /// One that is held already is of a release that failed, or somebody else's: it is released
+    /// once, since nobody of ours reads now.
+    fn reserve(&self) -> Result<()> {
+        let reserve = || self.dm.message(&self.name, "reserve_metadata_snap");
+        let is_held = |e: &io::Error| e.raw_os_error() == Some(BUSY);
+        match reserve() {
+            Err(e) if is_held(&e) => {
+                self.message("release_metadata_snap")?;
+                reserve().map_err(|e| match is_held(&e) {
+                    true => Error::InUse(format!("the metadata snapshot of {}", self.name)),
+                    false => Error::io("messaging the thin pool", &self.name)(e),
+                })
+            }
+            other => other.map_err(Error::io("messaging the thin pool", &self.name)),
+        }
+    }
+
+    fn message(&self, text: &str) -> Result<()> {
+        self.dm.message(&self.name, text).map_err(Error::io("messaging the thin pool", &self.name))
+    }
+
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Resumes a device, whatever happens meanwhile: a container's disk must not stay suspended.
+struct Resume<'a> {
+    dm: &'a Dm,
+    name: &'a str,
+}
+
+impl Drop for Resume<'_> {
+    fn drop(&mut self) {
+        const TRIES: usize = 10;
+        for _ in 0..TRIES {
+            match self.dm.resume(self.name, false) {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::error!(%error, device = self.name, "it could not be resumed")
+                }
+            }
+        }
+    }
+}
+
+/// Runs a tool and reads its answer as it comes; ended at the deadline, or when enough was read.
+fn run<T>(
+    tool: &mut Command,
+    name: &str,
+    read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
+    whole: bool,
+) -> Result<Option<T>> {
+    tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = tool.spawn().map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => Error::MissingTool(name.into()),
+        _ => Error::Io { what: "starting", path: Path::new(name).into(), source },
+    })?;
+    let Some(stdout) = child.stdout.take() else { return Ok(None) };
+    let (done_tx, done) = std::sync::mpsc::channel();
+    let child = std::sync::Arc::new(Mutex::new(child));
+    let watched = child.clone();
+    let watch = std::thread::spawn(move || {
+        if done.recv_timeout(READ_TIME).is_err() {
+            end(&mut watched.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    });
+    let answer = read(&mut BufReader::new(stdout));
+    let _ = done_tx.send(());
+    let _ = watch.join();
+    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
+    if !whole {
+        end(&mut child);
+        return Ok(answer);
+    }
+    let status = child.wait().map_err(Error::io("waiting for", name))?;
+    match status.success() {
+        true => Ok(answer),
+        false => Err(Error::Tool { tool: name.into(), stderr: status.to_string() }),
+    }
+}
+
+fn end(child: &mut Child) {
+    let _ = child.kill();
+    let _ = child.wait();
+}

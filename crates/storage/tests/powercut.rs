@@ -1,0 +1,257 @@
+//! Power cuts on the `lvm` driver: a volume lives on one pool and is replicated to another, until
+//! the guest's power goes. Each life first checks what the lives before were told is durable
+//! (I16 to I19), in `HOLDFAST_TEST_ACKED`, a file outside of the guest.
+//!
+//! Run by `cargo xtask guest -- powercut`, which cuts at the moments that are printed here. The
+//! guest's memory is lost in a cut; what it had given to the disk, flushed or not, is kept.
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use holdfast_storage::lvm::{LvmOptions, LvmPool};
+use holdfast_storage::stream::send;
+use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind};
+use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
+use uuid::Uuid;
+
+const UID: VolumeUid = VolumeUid(Uuid::from_u128(7));
+const SIZE: ByteSize = ByteSize::mib(16);
+const NOW: TimestampMs = TimestampMs(1);
+const BLOCK: usize = 4 << 10;
+/// Rounds of the last life, and of one that is not cut.
+const ROUNDS: u64 = 6;
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name}"))
+}
+
+/// The moment at which the power may go.
+fn at(what: &str, round: u64) {
+    println!("at {what} {round}.");
+}
+
+struct Life {
+    primary: LvmPool,
+    replica: LvmPool,
+    acked: PathBuf,
+}
+
+fn open(disk: &str) -> LvmPool {
+    let vg = format!("p-{}", disk.rsplit('/').next().unwrap());
+    let lvm = |arguments: &[&str]| Command::new("lvm").args(arguments).output().unwrap();
+    if !lvm(&["vgs", &vg]).status.success() {
+        let made = lvm(&["vgcreate", "-qq", "-y", &vg, disk]);
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    // It may have been cut off half-way, and is repeated.
+    LvmPool::prepare(&vg, "pool").unwrap();
+    let options = LvmOptions {
+        mountpoint: PathBuf::from("/run").join(&vg),
+        vg,
+        thin_pool: "pool".into(),
+        cluster: ClusterId(Uuid::nil()),
+        threshold_percent: 90,
+        patience: Duration::from_secs(5),
+    };
+    LvmPool::open(&options).unwrap()
+}
+
+/// The hash of a snapshot as it is on disk.
+fn hash(pool: &dyn Pool, info: &SnapshotInfo) -> String {
+    let mut reader = pool.open_snapshot(info.id.uuid).unwrap();
+    let (mut hasher, mut buf) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    for offset in (0..info.size.bytes()).step_by(buf.len()) {
+        reader.read_at(offset, &mut buf).unwrap();
+        hasher.update(&buf);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// The hash of what a device holds.
+fn content_of(device: &Path) -> String {
+    let file = File::open(device).unwrap();
+    let (mut hasher, mut buf) = (blake3::Hasher::new(), vec![0; 1 << 20]);
+    for offset in (0..SIZE.bytes()).step_by(buf.len()) {
+        file.read_exact_at(&mut buf, offset).unwrap();
+        hasher.update(&buf);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+impl Life {
+    /// Notes outside what is durable by now.
+    fn acknowledge(&self, line: &str) {
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.acked).unwrap();
+        writeln!(file, "{line}").unwrap();
+        file.sync_all().unwrap();
+    }
+
+    /// Everything that was acknowledged is there, and is what it was.
+    fn check(&self) -> usize {
+        let lines = std::fs::read_to_string(&self.acked).unwrap_or_default();
+        let lived = self.primary.volume(UID).is_ok_and(|v| v.state.snapshots.len() > 1);
+        assert!(!lived || lines.lines().count() > 1, "what was acknowledged is not known");
+        let removed = |uuid: &str| lines.lines().any(|line| line == format!("removing {uuid}"));
+        let mut checked = 0;
+        for line in lines.lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let (name, pool): (_, &dyn Pool) = match words[0] {
+                "primary" => ("primary", &self.primary),
+                "replica" => ("replica", &self.replica),
+                _ => continue,
+            };
+            let (uuid, expected) = (words[1], words[2]);
+            let state = pool.volume(UID).unwrap().state;
+            let info = state.find(uuid.parse().unwrap()).cloned();
+            match info {
+                Some(info) => assert_eq!(hash(pool, &info), expected, "{name} {uuid}"),
+                None => assert!(removed(uuid), "{name}: {uuid} is gone"),
+            }
+            checked += 1;
+        }
+        // What is listed is whole, also if nobody heard of it: on both sides the same.
+        if let Ok(replica) = self.replica.volume(UID) {
+            for info in replica.state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain) {
+                let Ok(primary) = self.primary.volume(UID) else { continue };
+                if let Some(twin) = primary.state.find(info.id.uuid) {
+                    assert_eq!(
+                        hash(&self.replica, info),
+                        hash(&self.primary, twin),
+                        "{:?}",
+                        info.id
+                    );
+                    checked += 1;
+                }
+            }
+        }
+        checked
+    }
+
+    fn round(&self, round: u64) {
+        let state = self.primary.volume(UID).unwrap().state;
+        let epoch = state.live.as_ref().unwrap().epoch;
+        let device = self.primary.activate(UID, epoch).unwrap();
+        let file = OpenOptions::new().write(true).open(&device).unwrap();
+        let uuid = SnapshotUuid::generate();
+        self.write(&file, uuid);
+        if round % 2 == 1 {
+            let mut give_back = Command::new("blkdiscard");
+            give_back.args(["-o", "1MiB", "-l", "2MiB"]).arg(&device);
+            assert!(give_back.status().unwrap().success());
+        }
+        drop(file);
+        let written = content_of(&device);
+        let id = state.next_snapshot(uuid).unwrap();
+        at("snapshot", round);
+        self.primary.snapshot(&id, NOW, &mut AlreadyQuiet).unwrap();
+        let state = self.primary.volume(UID).unwrap().state;
+        let info = state.find(uuid).unwrap().clone();
+        let content = hash(&self.primary, &info);
+        assert_eq!(content, written, "the snapshot is not what was written");
+        self.acknowledge(&format!("primary {uuid} {content}"));
+        self.ship(&info, round);
+        self.acknowledge(&format!("replica {uuid} {content}"));
+        let old: Vec<_> = state.snapshots.iter().rev().skip(2).map(|s| s.id.uuid).collect();
+        for uuid in old {
+            self.acknowledge(&format!("removing {uuid}"));
+            at("remove", round);
+            self.primary.remove_snapshot(uuid).unwrap();
+            self.replica.remove_snapshot(uuid).unwrap();
+        }
+        self.rehearse(&info, &content, round);
+    }
+
+    /// Blocks all over the volume.
+    fn write(&self, file: &File, seed: SnapshotUuid) {
+        let mut random = blake3::Hasher::new().update(seed.0.as_bytes()).finalize_xof();
+        let mut block = [0; BLOCK];
+        for _ in 0..24 {
+            let mut place = [0; 8];
+            random.fill(&mut place);
+            random.fill(&mut block);
+            let blocks = SIZE.bytes() / BLOCK as u64;
+            let offset = u64::from_le_bytes(place) % blocks * BLOCK as u64;
+            file.write_all_at(&block, offset).unwrap();
+        }
+        file.sync_all().unwrap();
+    }
+
+    fn ship(&self, info: &SnapshotInfo, round: u64) {
+        let replica = self.replica.volume(UID).ok();
+        let here =
+            |uuid: &SnapshotUuid| replica.as_ref().is_some_and(|r| r.state.find(*uuid).is_some());
+        let state = self.primary.volume(UID).unwrap().state;
+        let mut older =
+            state.snapshots.iter().rev().map(|s| s.id.uuid).filter(|u| *u != info.id.uuid);
+        let base = older.find(here);
+        let offer = Offer { snapshot: info.id, base, size: info.size, taken: info.taken };
+        let Begin::Receive(mut receiver) = self.replica.begin_receive(&offer).unwrap() else {
+            return;
+        };
+        at("receive", round);
+        for frame in send(&self.primary, &offer, receiver.resume_at()).unwrap() {
+            receiver.feed(&frame.unwrap()).unwrap();
+            at("frame", round);
+        }
+        at("finish", round);
+        receiver.finish().unwrap();
+    }
+
+    /// The replica becomes a primary and a replica again.
+    fn rehearse(&self, info: &SnapshotInfo, content: &str, round: u64) {
+        let state = self.replica.volume(UID).unwrap().state;
+        let last = state.record.promoted.map_or(info.id.epoch, |p| p.epoch.max(info.id.epoch));
+        at("promote", round);
+        self.replica.promote(UID, info.id.uuid, last.next()).unwrap();
+        let promoted = SnapshotInfo { ..info.clone() };
+        assert_eq!(hash(&self.replica, &promoted), content);
+        at("demote", round);
+        self.back_to_replica();
+    }
+
+    /// Ends a rehearsal, also one that the power cut short: the primary goes on above its epoch.
+    fn back_to_replica(&self) {
+        let Ok(volume) = self.replica.volume(UID) else { return };
+        if let Some(live) = volume.state.live {
+            self.replica.demote(UID, live.branch, None).unwrap();
+        }
+        let primary = self.primary.volume(UID).unwrap().state.live.unwrap().epoch;
+        if let Some(promoted) = volume.state.record.promoted.filter(|p| p.epoch >= primary) {
+            self.primary.continue_live(UID, promoted.epoch.next()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_life_until_the_power_goes() {
+    let disks = variable("HOLDFAST_TEST_DISKS");
+    let (a, b) = disks.split_once(',').unwrap();
+    let life =
+        Life { primary: open(a), replica: open(b), acked: variable("HOLDFAST_TEST_ACKED").into() };
+    println!("checked {}", life.check());
+    if life.primary.volume(UID).is_err() {
+        life.primary.create(UID, SIZE, Epoch(1)).unwrap();
+    }
+    life.back_to_replica();
+    for round in 0..ROUNDS {
+        life.round(round);
+    }
+    println!("checked {}", life.check());
+    for (pool, vg) in [(life.primary, a), (life.replica, b)] {
+        pool.deactivate(UID).unwrap();
+        pool.remove_volume(UID).unwrap();
+        assert!(pool.volumes().is_empty());
+        pool.close().unwrap();
+        let vg = format!("p-{}", vg.rsplit('/').next().unwrap());
+        // LVM runs thin_check as it takes a pool down and up.
+        for step in [["vgchange", "-an", &vg], ["vgchange", "-ay", &vg]] {
+            let out = Command::new("lvm").args(step).output().unwrap();
+            assert!(out.status.success(), "{step:?}: {}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+}
