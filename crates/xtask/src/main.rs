@@ -1,9 +1,10 @@
-//! The project's own chores: `cargo xtask verify|fix|arrows|codegen|bench`.
+//! The project's own chores: `cargo xtask verify|fix|arrows|codegen|bench|guest`.
 
 mod arrows;
 mod bench;
 mod codegen;
 mod documents;
+mod guest;
 mod manifests;
 mod run;
 mod verify;
@@ -40,6 +41,8 @@ enum Task {
     /// Measure something, and print it beside what was asked for.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run a command in a Debian guest under QEMU, where device-mapper and power cuts are real.
+    Guest(guest::Guest),
 }
 
 fn main() -> ExitCode {
@@ -63,6 +66,7 @@ impl Task {
             }
             Task::Codegen => codegen::refresh(root),
             Task::Bench(bench) => bench.run(root),
+            Task::Guest(guest) => guest.run(root),
         }
     }
 }

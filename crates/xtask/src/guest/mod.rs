@@ -1,0 +1,133 @@
+//! `cargo xtask guest -- conformance|powercut|CMD…`: runs a suite or a command in a Debian guest under QEMU, where device-mapper,
+//! LVM, LXC and a pure cgroup v2 are real, and pulling the plug loses all that the guest had not given
+//! to its disks (whether it was flushed there makes no difference: QEMU keeps it).
+//!
+//! The guest is built by `deploy/guest/build` and boots `deploy/guest/init`, which runs the command
+//! in the share and powers off. Disks come and go with the run unless they are named; killing QEMU
+//! in the midst of it (`--cut`) is the power cut, and the next run on the same disks the boot after.
+
+mod accelerator;
+mod image;
+mod qemu;
+mod share;
+mod suites;
+mod watch;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use self::image::Image;
+use self::qemu::Machine;
+use self::share::Share;
+use self::watch::{End, Watch};
+
+/// What to run in the guest, and on what.
+#[derive(clap::Args)]
+pub(crate) struct Guest {
+    /// A directory of this machine, which the guest has as /share, its working directory; a
+    /// temporary one by default. It carries programs in and results out.
+    #[arg(long, value_name = "DIR")]
+    share: Option<PathBuf>,
+    /// An empty throw-away disk of so many MiB: /dev/nvme0n2 in the guest, the next one n3.
+    #[arg(long = "disk", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    disks_mib: Vec<u64>,
+    /// A disk that stays: a raw image file, after the throw-away disks.
+    #[arg(long = "disk-file", value_name = "FILE")]
+    disk_files: Vec<PathBuf>,
+    /// Cut the power as soon as the command prints this. That then counts as success.
+    #[arg(long, value_name = "TEXT")]
+    cut: Option<String>,
+    /// Give up after so many seconds. Without KVM all is some 20 times slower than outside.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    deadline: u64,
+    /// Memory in MiB.
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    memory: u64,
+    /// `conformance` (the storage suite on the lvm driver), `powercut` (power cuts in the life
+    /// of a volume and its replica), or a command and its arguments. Its standard input is empty.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+impl Guest {
+    /// Fails unless the command succeeded, or the power was cut as asked. After a failure the
+    /// console's log stays, and the error says where.
+    pub(crate) fn run(mut self, root: &Path) -> Result<()> {
+        let suite = suites::find(root, &self.command)?;
+        let mut cuts = vec![self.cut.take()];
+        if let Some(suite) = &suite {
+            cuts.splice(..0, suite.cuts.iter().cloned().map(Some));
+            self.share = Some(suite.share.path().to_owned());
+            self.disks_mib.splice(..0, suite.disks_mib.iter().copied());
+            self.command.clone_from(&suite.command);
+            self.deadline = self.deadline.max(suite.deadline);
+        }
+        let image = Image::build(root)?;
+        let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(image.cache())?;
+        let console = scratch.path().join("console.log");
+        let disks = self.disks(scratch.path())?;
+        let mut boots = cuts.iter().map(|cut| {
+            if let (Some(text), true) = (cut, suite.is_some()) {
+                eprintln!("the power will be cut {text:?}");
+            }
+            self.boot(&image, scratch.path(), &disks, cut.as_deref(), &console)
+        });
+        let Some(Err(error)) = boots.find(Result::is_err) else { return Ok(()) };
+        if !console.exists() {
+            return Err(error);
+        }
+        let kept = image.cache().join("console.log");
+        fs::rename(&console, &kept).context("keeping the console's log")?;
+        bail!("{error:#} (the console's log: {})", kept.display())
+    }
+
+    fn boot(
+        &self,
+        image: &Image,
+        scratch: &Path,
+        disks: &[PathBuf],
+        cut: Option<&str>,
+        console: &Path,
+    ) -> Result<()> {
+        let share = Share::serve(self.share.as_deref(), scratch, &self.command)?;
+        let machine = Machine {
+            image,
+            accelerator: accelerator::choose(image, scratch)?,
+            memory_mib: self.memory,
+            console,
+            disks,
+            share: Some(&share),
+        };
+        let qemu = machine.command().stdout(Stdio::piped()).spawn().context("qemu-system-x86")?;
+        let deadline = Duration::from_secs(self.deadline);
+        let end = Watch { cut, deadline }.follow(qemu)?;
+        match (end, share.status()?) {
+            (End::Cut, _) => Ok(()),
+            (End::Late, _) => bail!("not done after {} s", self.deadline),
+            (End::Off, None) => bail!("the guest went down before the command ended"),
+            (End::Off, Some(0)) => match cut {
+                None => Ok(()),
+                Some(text) => bail!("the command ended and never printed {text:?}"),
+            },
+            (End::Off, Some(status)) => bail!("the command ended with status {status}"),
+        }
+    }
+
+    /// The image file of each disk, made if it is a throw-away one.
+    fn disks(&self, scratch: &Path) -> Result<Vec<PathBuf>> {
+        let mut disks = Vec::new();
+        for (at, mib) in self.disks_mib.iter().enumerate() {
+            let path = scratch.join(format!("disk-{at}.raw"));
+            File::create(&path)?.set_len(mib << 20).context("making a disk")?;
+            disks.push(path);
+        }
+        for path in &self.disk_files {
+            disks.push(path.canonicalize().with_context(|| path.display().to_string())?);
+        }
+        Ok(disks)
+    }
+}

@@ -1,0 +1,105 @@
+//! QEMU's command line.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::accelerator::Accelerator;
+use super::image::Image;
+use super::share::Share;
+
+/// One boot of a guest. Its second serial line, on which the command's output comes, is the
+/// process's standard output.
+pub(crate) struct Machine<'a> {
+    pub(crate) image: &'a Image,
+    pub(crate) accelerator: Accelerator,
+    pub(crate) memory_mib: u64,
+    /// Where its console is logged.
+    pub(crate) console: &'a Path,
+    /// Raw image files.
+    pub(crate) disks: &'a [PathBuf],
+    /// Without one the guest only says that it is up, and powers off.
+    pub(crate) share: Option<&'a Share>,
+}
+
+impl Machine<'_> {
+    /// The command that boots it, which dies with the thread that starts it.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
+        command.args(self.accelerator.arguments());
+        command.args(["-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"]);
+        let memory = format!("memory-backend-memfd,id=mem,share=on,size={}M", self.memory_mib);
+        command.args(["-m", &self.memory_mib.to_string(), "-object", &memory]);
+        command.args(["-numa", "node,memdev=mem"]);
+        command.arg("-kernel").arg(self.image.kernel()).arg("-append").arg(self.kernel_arguments());
+        // NVMe is built into the kernel, so no initrd is needed; the namespaces of one controller
+        // are named in order, controllers need not be.
+        command.args(["-device", "nvme,id=nvme,serial=holdfast"]);
+        let root = self.image.root_disk();
+        namespace(&mut command, 1, &root, "snapshot=on");
+        for (id, disk) in (2..).zip(self.disks) {
+            namespace(&mut command, id, disk, "discard=unmap");
+        }
+        command.arg("-serial").arg(joined("file:", self.console)).args(["-serial", "stdio"]);
+        if let Some(share) = self.share {
+            command.arg("-chardev").arg(joined("socket,id=share,path=", share.socket()));
+            command.args(["-device", "vhost-user-fs-pci,chardev=share,tag=share"]);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    fn kernel_arguments(&self) -> String {
+        let task = match self.share {
+            Some(share) => format!("guest.control={}", share.control()),
+            None => "guest.probe".to_owned(),
+        };
+        format!(
+            "root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/guest-init console=ttyS0 panic=-1 \
+             quiet {task}"
+        )
+    }
+}
+
+fn namespace(command: &mut Command, id: u32, file: &Path, how: &str) {
+    let drive = format!("if=none,id=disk{id},format=raw,{how},file=");
+    command.arg("-drive").arg(joined(&drive, file));
+    command.arg("-device").arg(format!("nvme-ns,drive=disk{id},bus=nvme,nsid={id}"));
+}
+
+/// An option that ends in a path, in which QEMU wants each comma twice.
+fn joined(option: &str, path: &Path) -> OsString {
+    format!("{option}{}", path.to_string_lossy().replace(',', ",,")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disks_are_namespaces_in_order_after_the_root_that_is_never_written_to() {
+        let disks = [PathBuf::from("/a"), PathBuf::from("/b,c")];
+        let machine = Machine {
+            image: &Image::at("/image"),
+            accelerator: Accelerator::Tcg,
+            memory_mib: 512,
+            console: Path::new("/console"),
+            disks: &disks,
+            share: None,
+        };
+        let command = machine.command();
+        let line: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        let drives: Vec<_> = line.iter().filter(|a| a.starts_with("if=none")).collect();
+        assert_eq!(
+            drives,
+            [
+                "if=none,id=disk1,format=raw,snapshot=on,file=/image/root.ext4",
+                "if=none,id=disk2,format=raw,discard=unmap,file=/a",
+                "if=none,id=disk3,format=raw,discard=unmap,file=/b,,c",
+            ]
+        );
+        assert!(line.contains(&"nvme-ns,drive=disk3,bus=nvme,nsid=3".to_owned()));
+        assert!(line.iter().any(|a| a.ends_with("guest.probe")));
+    }
+}

@@ -1,0 +1,113 @@
+//! What is tried in the guest under a name of its own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use crate::run;
+
+/// A prepared run: its programs in a share, its disks, its command.
+pub(super) struct Suite {
+    pub(super) share: TempDir,
+    pub(super) disks_mib: Vec<u64>,
+    pub(super) command: Vec<String>,
+    /// The command runs once for each of these, until it prints it and the power is cut, and then
+    /// once to its end; always on the same disks.
+    pub(super) cuts: Vec<String>,
+    /// Seconds that a run takes at most, without KVM.
+    pub(super) deadline: u64,
+}
+
+/// The suite of that name, its programs built; `None` for what is a command of the guest.
+pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
+    match command {
+        [name] if name == "conformance" => conformance(root).map(Some),
+        [name] if name == "powercut" => power_cut(root).map(Some),
+        _ => Ok(None),
+    }
+}
+
+const DISK_MIB: u64 = 3072;
+const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3";
+
+/// The storage suite on the `lvm` driver: `crates/storage/tests/lvm.rs`.
+fn conformance(root: &Path) -> Result<Suite> {
+    storage_test(root, "lvm", &["conformance"], &[], &[])
+}
+
+/// Power cuts in the life of a volume and its replica: `crates/storage/tests/powercut.rs`.
+fn power_cut(root: &Path) -> Result<Suite> {
+    const CUTS: [&str; 8] = [
+        "at snapshot 1.",
+        "at receive 2.",
+        "at frame 1.",
+        "at finish 2.",
+        "at promote 1.",
+        "at demote 2.",
+        "at remove 1.",
+        "at snapshot 0.",
+    ];
+    storage_test(root, "powercut", &[], &["HOLDFAST_TEST_ACKED=/share/acked"], &CUTS)
+}
+
+fn storage_test(
+    root: &Path,
+    test: &str,
+    features: &[&str],
+    environment: &[&str],
+    cuts: &[&str],
+) -> Result<Suite> {
+    let program = test_program(root, "holdfast-storage", test, features)?;
+    let share = tempfile::tempdir()?;
+    // The share comes first in the guest's PATH: a test must not be named as a tool is.
+    let name = format!("holdfast-test-{test}");
+    fs::copy(&program, share.path().join(&name)).with_context(|| program.display().to_string())?;
+    let program = [name.as_str(), "--test-threads=1", "--nocapture"];
+    let command = [&["env", DISKS][..], environment, &program].concat();
+    Ok(Suite {
+        share,
+        disks_mib: vec![DISK_MIB, DISK_MIB],
+        command: command.into_iter().map(str::to_owned).collect(),
+        cuts: cuts.iter().copied().map(str::to_owned).collect(),
+        deadline: 900,
+    })
+}
+
+/// Builds an integration test, and says where its program is.
+fn test_program(root: &Path, package: &str, test: &str, features: &[&str]) -> Result<PathBuf> {
+    let mut build = run::cargo(root);
+    build.args(["test", "--quiet", "--locked", "--no-run", "--message-format=json"]);
+    build.args(["-p", package, "--test", test, "--features", &features.join(",")]);
+    let out = build.stderr(Stdio::inherit()).output().context("running cargo")?;
+    if !out.status.success() {
+        bail!("the test {test} of {package} does not build");
+    }
+    let said = String::from_utf8(out.stdout).context("cargo's messages")?;
+    executable(&said, test).with_context(|| format!("cargo named no program of the test {test}"))
+}
+
+/// The program of a test target, by cargo's messages (one JSON object a line).
+fn executable(messages: &str, test: &str) -> Option<PathBuf> {
+    let messages =
+        messages.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let mut programs = messages.filter(|m| m["target"]["name"] == test);
+    programs.find_map(|m| m["executable"].as_str().map(PathBuf::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_is_the_one_that_cargo_names() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/x"}
+{"reason":"compiler-artifact","target":{"name":"lvm"},"executable":null}
+not json
+{"reason":"compiler-artifact","target":{"name":"lvm"},"executable":"/t/lvm-1"}"#;
+        assert_eq!(executable(messages, "lvm"), Some("/t/lvm-1".into()));
+        assert_eq!(executable(messages, "none"), None);
+    }
+}
