@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use holdfast_storage::conformance::{self, Rig};
 use holdfast_storage::lvm::{LvmOptions, LvmPool};
-use holdfast_storage::{Error, Pool};
-use holdfast_types::{ByteSize, ClusterId, Epoch, VolumeUid};
+use holdfast_storage::{AlreadyQuiet, Error, Pool};
+use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
 
 /// A group on one disk; gone when dropped.
 struct LvmRig {
@@ -196,4 +196,24 @@ fn half_written_names_are_no_damage() {
     left.iter().for_each(|path| std::fs::write(path, "").unwrap());
     rig.reopen();
     assert!(left.iter().all(|path| !path.exists()));
+}
+
+/// What another tool reads is not taken away from it.
+#[test]
+fn a_metadata_snapshot_of_others_stays_theirs() {
+    let rig = LvmRig::new(&disks()[0]);
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+    let state = rig.pool().volume(uid).unwrap().state;
+    let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
+    rig.pool().snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
+    let tpool = format!("{}-pool-tpool", rig.options.vg.replace('-', "--"));
+    let message = |text: &str| {
+        let told = Command::new("dmsetup").args(["message", &tpool, "0", text]).status();
+        assert!(told.unwrap().success(), "{text}");
+    };
+    message("reserve_metadata_snap");
+    assert!(matches!(rig.pool().diff(None, id.uuid), Err(Error::InUse(_))));
+    message("release_metadata_snap");
+    assert!(rig.pool().diff(None, id.uuid).is_ok());
 }

@@ -23,6 +23,7 @@ mod blocks;
 mod delta;
 mod device;
 mod dm;
+mod metadata;
 mod note;
 mod open;
 mod status;

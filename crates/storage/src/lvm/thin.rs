@@ -1,19 +1,17 @@
-//! The thin pool: messages to it, its metadata, and the ids of ours in it.
+//! The thin pool: messages to it, and the ids and devices of ours in it.
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::delta::{self, Ask, Delta};
 use super::dm::{Dm, Mapped, Thin};
 use super::note::{FIRST_ID, LAST_ID};
 use super::status::{Mode, Status};
@@ -22,13 +20,11 @@ use crate::{Error, Result, wait};
 
 const NO_DATA: i32 = Errno::NODATA.raw_os_error();
 const EXISTS: i32 = Errno::EXIST.raw_os_error();
-const BUSY: i32 = Errno::BUSY.raw_os_error();
+pub(super) const BUSY: i32 = Errno::BUSY.raw_os_error();
 
 /// How long LVM may keep its group locked before a snapshot is given up: a filesystem may be frozen
 /// meanwhile.
 const LOCK_TIME: Duration = Duration::from_millis(500);
-/// How long a metadata tool may read; its work grows with what is mapped.
-const READ_TIME: Duration = Duration::from_secs(600);
 /// How long a device may still be open after its last user said that it is done.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
@@ -57,15 +53,17 @@ pub(super) struct ThinPool {
     dm: Dm,
     vg: String,
     /// The device that takes messages, `…-tpool`.
-    name: String,
+    pub(super) name: String,
     number: (u32, u32),
-    metadata: PathBuf,
+    pub(super) metadata: PathBuf,
     /// What the names of our devices begin with.
     prefix: String,
     ids: Mutex<Ids>,
     /// One metadata snapshot at a time.
-    reading: Mutex<()>,
-    time: AtomicU32,
+    pub(super) reading: Mutex<()>,
+    /// Whether a metadata snapshot of ours is held, or could not be released.
+    pub(super) unreleased: AtomicBool,
+    pub(super) time: AtomicU32,
     views: AtomicU64,
 }
 
@@ -85,6 +83,7 @@ impl ThinPool {
             metadata: device("_tmeta").into(),
             ids: Mutex::default(),
             reading: Mutex::default(),
+            unreleased: AtomicBool::new(false),
             time: AtomicU32::new(0),
             views: AtomicU64::new(0),
         })
@@ -298,12 +297,9 @@ impl ThinPool {
     pub(super) fn resize(&self, mapped: &Mapped, id: u32, size: u64) -> Result<()> {
         let _group = self.lock_group()?;
         let thin = Thin { pool: self.number, id, size, readonly: false };
-        let io = Error::io("growing", &mapped.name);
-        self.dm
-            .load(&mapped.name, &thin)
-            .and_then(|()| self.dm.suspend(&mapped.name))
-            .and_then(|()| self.dm.resume(&mapped.name, false))
-            .map_err(io)
+        self.dm.load(&mapped.name, &thin).map_err(Error::io("growing", &mapped.name))?;
+        // The new table is in force once the device is resumed.
+        self.while_suspended(mapped, || Ok(()))
     }
 
     /// Does something while no request of a device is under way. The caller holds the group's lock:
@@ -344,96 +340,7 @@ impl ThinPool {
         Err(Error::InUse(format!("the volume group {}", self.vg)))
     }
 
-    /// Where two devices differ, or all that one maps.
-    pub(super) fn delta(&self, base: Option<u32>, id: u32, size: u64) -> Result<Delta> {
-        let (left, ask) = match base {
-            Some(base) => (base, Ask::Changes),
-            None => (id, Ask::Everything),
-        };
-        let mut tool = Command::new("thin_delta");
-        tool.args(["-m", "--snap1", &left.to_string(), "--snap2", &id.to_string()]);
-        let delta = self.read_metadata(tool, |answer| delta::read(answer, ask, size))?;
-        let delta = delta.ok_or_else(|| Error::Tool {
-            tool: "thin_delta".into(),
-            stderr: "its answer cannot be read".into(),
-        })?;
-        self.time.fetch_max(delta.time, Ordering::SeqCst);
-        Ok(delta)
-    }
-
-    /// The pool's time: in the first line of any of the tools' answers.
-    fn read_time(&self) -> Result<u32> {
-        let mut tool = Command::new("thin_dump");
-        tool.arg("-m");
-        let first = self.peek_metadata(tool)?;
-        delta::number(&first, "time").ok_or_else(|| Error::Tool {
-            tool: "thin_dump".into(),
-            stderr: format!("its answer begins with {first:?}"),
-        })
-    }
-
-    fn list_ids(&self) -> Result<BTreeSet<u32>> {
-        let mut tool = Command::new("thin_ls");
-        tool.args(["-m", "--no-headers", "-o", "DEV"]);
-        let unreadable =
-            || Error::Tool { tool: "thin_ls".into(), stderr: "its answer cannot be read".into() };
-        let ids = self.read_metadata(tool, |answer| {
-            let words = answer.lines().map(|line| line.ok()?.trim().parse::<u32>().ok());
-            words.collect::<Option<BTreeSet<u32>>>()
-        })?;
-        Ok(ids.ok_or_else(unreadable)?.into_iter().filter(|id| *id >= FIRST_ID).collect())
-    }
-
-    /// Runs a tool on a snapshot of the metadata, which is held no longer than it reads.
-    fn read_metadata<T>(
-        &self,
-        tool: Command,
-        read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
-    ) -> Result<Option<T>> {
-        self.on_metadata(tool, read, true)
-    }
-
-    /// The first line that a tool says of the metadata; what follows is not waited for.
-    fn peek_metadata(&self, tool: Command) -> Result<String> {
-        let first = |answer: &mut dyn BufRead| {
-            let mut line = String::new();
-            answer.read_line(&mut line).ok().map(|_| line)
-        };
-        Ok(self.on_metadata(tool, first, false)?.unwrap_or_default())
-    }
-
-    fn on_metadata<T>(
-        &self,
-        mut tool: Command,
-        read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
-        whole: bool,
-    ) -> Result<Option<T>> {
-        let _one = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = tool.get_program().to_string_lossy().into_owned();
-        self.reserve()?;
-        let result = run(tool.arg(&self.metadata), &name, read, whole);
-        let released = self.message("release_metadata_snap");
-        result.and_then(|value| released.map(|()| value))
-    }
-
-    /// One that is held already is of a release that failed, or somebody else's: it is released
-    /// once, since nobody of ours reads now.
-    fn reserve(&self) -> Result<()> {
-        let reserve = || self.dm.message(&self.name, "reserve_metadata_snap");
-        let is_held = |e: &io::Error| e.raw_os_error() == Some(BUSY);
-        match reserve() {
-            Err(e) if is_held(&e) => {
-                self.message("release_metadata_snap")?;
-                reserve().map_err(|e| match is_held(&e) {
-                    true => Error::InUse(format!("the metadata snapshot of {}", self.name)),
-                    false => Error::io("messaging the thin pool", &self.name)(e),
-                })
-            }
-            other => other.map_err(Error::io("messaging the thin pool", &self.name)),
-        }
-    }
-
-    fn message(&self, text: &str) -> Result<()> {
+    pub(super) fn message(&self, text: &str) -> Result<()> {
         self.dm.message(&self.name, text).map_err(Error::io("messaging the thin pool", &self.name))
     }
 
@@ -460,45 +367,4 @@ impl Drop for Resume<'_> {
             }
         }
     }
-}
-
-/// Runs a tool and reads its answer as it comes; ended at the deadline, or when enough was read.
-fn run<T>(
-    tool: &mut Command,
-    name: &str,
-    read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
-    whole: bool,
-) -> Result<Option<T>> {
-    tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = tool.spawn().map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => Error::MissingTool(name.into()),
-        _ => Error::Io { what: "starting", path: Path::new(name).into(), source },
-    })?;
-    let Some(stdout) = child.stdout.take() else { return Ok(None) };
-    let (done_tx, done) = std::sync::mpsc::channel();
-    let child = std::sync::Arc::new(Mutex::new(child));
-    let watched = child.clone();
-    let watch = std::thread::spawn(move || {
-        if done.recv_timeout(READ_TIME).is_err() {
-            end(&mut watched.lock().unwrap_or_else(PoisonError::into_inner));
-        }
-    });
-    let answer = read(&mut BufReader::new(stdout));
-    let _ = done_tx.send(());
-    let _ = watch.join();
-    let mut child = child.lock().unwrap_or_else(PoisonError::into_inner);
-    if !whole {
-        end(&mut child);
-        return Ok(answer);
-    }
-    let status = child.wait().map_err(Error::io("waiting for", name))?;
-    match status.success() {
-        true => Ok(answer),
-        false => Err(Error::Tool { tool: name.into(), stderr: status.to_string() }),
-    }
-}
-
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
 }
