@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use holdfast_types::{
-    ByteSize, ClusterId, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+    ByteSize, ClusterId, Epoch, OperationId, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -329,6 +329,18 @@ pub trait Pool: Send + Sync {
         volume: VolumeUid,
         to: Option<SnapshotUuid>,
         tail: Option<&Tail>,
+    ) -> Result<Outcome>;
+
+    /// Lets the live part's content begin anew as `from`, any snapshot of the volume, once for each
+    /// `request`. Its epoch, its place in the lineage and its size stay, so the next snapshot
+    /// follows on the chain; the filesystem on it is grown afterwards. Refused while active, and
+    /// if the live part holds what its newest snapshot does not. No data is copied.
+    fn restore(
+        &self,
+        volume: VolumeUid,
+        from: SnapshotUuid,
+        epoch: Epoch,
+        request: OperationId,
     ) -> Result<Outcome>;
 
     /// From now on refuses every epoch up to `up_to`, durably. Never goes down.

@@ -6,10 +6,13 @@
 mod primary;
 mod promises;
 mod replica;
+mod restore;
 
 use std::collections::BTreeMap;
 
-use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use holdfast_types::{
+    ByteSize, Epoch, OperationId, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::pool::Outcome;
@@ -63,8 +66,11 @@ pub struct Live {
     pub head: Option<SnapshotUuid>,
     /// The number of its next snapshot.
     pub next_seq: Seq,
-    /// Which data object of the driver it is; a new one for each promotion.
+    /// Which data object of the driver it is; a new one for each promotion and each restore.
     pub generation: u64,
+    /// The restore that its content began with, since it was last promoted.
+    #[serde(default)]
+    pub restored: Option<OperationId>,
 }
 
 /// A past promotion.

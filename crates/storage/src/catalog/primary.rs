@@ -16,6 +16,7 @@ impl VolumeState {
             head: branch,
             next_seq: Seq(1),
             generation: self.next_generation,
+            restored: None,
         });
         self.next_generation += 1;
         self.record.promoted = Some(Promotion { epoch, branch });
@@ -163,7 +164,7 @@ impl VolumeState {
 
     /// The refusal to drop what no snapshot holds (I21).
     pub(crate) fn unkept(&self) -> Error {
-        self.wrong("its live part was written after its newest snapshot: keep it as a tail")
+        self.wrong("its live part was written after its newest snapshot: keep that first")
     }
 
     /// The live part, which must be there.

@@ -6,6 +6,7 @@
 
 mod epochs;
 mod lives;
+mod restores;
 mod transfers;
 
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
@@ -51,6 +52,9 @@ pub const CASES: &[(&str, Case)] = &[
     ("another offer drops the partial", transfers::another_offer_drops_the_partial),
     ("a damaged stream leaves nothing", transfers::a_damaged_stream_leaves_nothing),
     ("a primary does not receive", transfers::a_primary_does_not_receive),
+    ("a live part begins anew", restores::a_live_part_begins_anew),
+    ("nothing unkept is restored over", restores::nothing_unkept_is_restored_over),
+    ("a restored volume replicates", restores::a_restored_volume_replicates),
     ("images are bases too", transfers::images_are_bases_too),
 ];
 

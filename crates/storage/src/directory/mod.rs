@@ -17,6 +17,7 @@ pub(crate) mod blocks;
 mod inner;
 mod open;
 mod receive;
+mod restore;
 mod scratch;
 mod verbs;
 mod volume;
@@ -25,7 +26,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use holdfast_types::{
+    ByteSize, Epoch, OperationId, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
 
 use crate::catalog::{SnapshotKind, VolumeState};
 use crate::holds::Holds;
@@ -241,6 +244,16 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
             self.index().insert(tail.uuid, uid);
         }
         Ok(outcome)
+    }
+
+    fn restore(
+        &self,
+        uid: VolumeUid,
+        from: SnapshotUuid,
+        epoch: Epoch,
+        request: OperationId,
+    ) -> Result<Outcome> {
+        self.get(uid)?.restore(from, epoch, request)
     }
 
     fn seal(&self, uid: VolumeUid, up_to: Epoch) -> Result<Outcome> {

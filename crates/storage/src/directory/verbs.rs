@@ -85,7 +85,7 @@ impl<B: Blocks> Volume<B> {
     }
 
     /// Whether the live part is what the newest snapshot of it holds.
-    fn is_snapshotted(&self, inner: &Inner<B>, live: &Path) -> Result<bool> {
+    pub(super) fn is_snapshotted(&self, inner: &Inner<B>, live: &Path) -> Result<bool> {
         let head = inner.state.live()?.head.filter(|head| inner.state.find(*head).is_some());
         let Some(head) = head.map(|head| self.snapshot_path(head)) else { return Ok(false) };
         Ok(self.blocks.diff(Some(&head), live, inner.state.size.bytes())?.is_empty())

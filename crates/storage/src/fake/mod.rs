@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use holdfast_types::{
+    ByteSize, Epoch, OperationId, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+};
 
 use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
@@ -298,6 +300,28 @@ impl Pool for FakePool {
                 volume.data.insert(tail.uuid, live);
             }
             Ok(outcome)
+        })
+    }
+
+    fn restore(
+        &self,
+        uid: VolumeUid,
+        from: SnapshotUuid,
+        epoch: Epoch,
+        request: OperationId,
+    ) -> Result<Outcome> {
+        self.with(uid, |volume| {
+            let mut state = volume.state.clone();
+            if state.restore(from, epoch, request)? == Outcome::AlreadyThere {
+                return Ok(Outcome::AlreadyThere);
+            }
+            volume.refuse_active()?;
+            if !volume.is_snapshotted() {
+                return Err(volume.state.unkept());
+            }
+            volume.state = state;
+            volume.live = volume.data[&from].clone();
+            Ok(Outcome::Changed)
         })
     }
 

@@ -1,0 +1,37 @@
+//! Letting a live part begin anew, in crash-safe order.
+
+use holdfast_types::{Epoch, OperationId, SnapshotUuid};
+
+use super::blocks::Blocks;
+use super::volume::Volume;
+use crate::Result;
+use crate::pool::Outcome;
+
+impl<B: Blocks> Volume<B> {
+    /// Both live items are there when the state goes from one to the other. The old one's content
+    /// is its newest snapshot's.
+    pub(super) fn restore(
+        &self,
+        from: SnapshotUuid,
+        epoch: Epoch,
+        request: OperationId,
+    ) -> Result<Outcome> {
+        let mut inner = self.lock()?;
+        let mut next = inner.state.clone();
+        if next.restore(from, epoch, request)? == Outcome::AlreadyThere {
+            return Ok(Outcome::AlreadyThere);
+        }
+        inner.refuse_active()?;
+        let old = self.live_path(inner.state.live()?.generation);
+        self.blocks.sync(&old)?;
+        if !self.is_snapshotted(&inner, &old)? {
+            return Err(inner.state.unkept());
+        }
+        let new = self.live_path(next.live()?.generation);
+        self.blocks.clone_item(&self.snapshot_path(from), &new, next.size.bytes())?;
+        self.blocks.sync(&new)?;
+        self.commit(&mut inner, next)?;
+        self.blocks.remove(&old)?;
+        Ok(Outcome::Changed)
+    }
+}
