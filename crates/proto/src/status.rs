@@ -42,7 +42,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::Network
         | Code::Runtime => Grpc::Unavailable,
         Code::Timeout => Grpc::DeadlineExceeded,
-        Code::Corrupt | Code::StreamCorrupt => Grpc::DataLoss,
+        Code::Corrupt | Code::CopyRotten | Code::StreamCorrupt => Grpc::DataLoss,
         Code::PoolIo | Code::PoolUnusable | Code::PoolWorn | Code::DiskIo | Code::Internal => {
             Grpc::Internal
         }

@@ -51,6 +51,9 @@ pub enum Error {
         /// The base that was offered.
         base: SnapshotUuid,
     },
+    /// The snapshot's content is no longer what was verified when it came.
+    #[error("snapshot {0} has rotted: what its disk returns is not what was written")]
+    Rotten(SnapshotUuid),
     /// The pool is past its admission threshold, or would be.
     #[error(
         "the pool is full: {used} of {size} used, {asked} more asked for, admission stops at {threshold_percent} %"
@@ -164,6 +167,7 @@ impl Error {
             Self::InUse(_) => Code::InUse,
             Self::StaleEpoch { .. } => Code::StaleEpoch,
             Self::WrongBase { .. } => Code::WrongBase,
+            Self::Rotten(_) => Code::CopyRotten,
             Self::Full { .. } | Self::MetadataFull { .. } => Code::PoolFull,
             Self::Worn { .. } => Code::PoolWorn,
             Self::BadSize { .. } => Code::InvalidSize,

@@ -30,6 +30,6 @@ pub use error::{Error, Result};
 pub use holds::Hold;
 pub use pool::{
     AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Fragmentation, Offer, Outcome, Partial,
-    Pool, PoolIdentity, Quiesce, Receiver, Scratch, SnapshotReader, Tail, VOLUME_GRAIN, VolumeInfo,
-    round_size,
+    Pool, PoolIdentity, Quiesce, Receiver, Rot, Scratch, Scrubbed, SnapshotReader, Tail,
+    VOLUME_GRAIN, VolumeInfo, round_size,
 };

@@ -151,6 +151,30 @@ pub struct Fragmentation {
     pub comfortable: u64,
 }
 
+/// What a look at a part of a copy found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Bytes that were read.
+    pub read: u64,
+    /// Bytes of it that had a hash from before to be compared with.
+    pub compared: u64,
+    /// The look reached the end: the next one begins anew.
+    pub whole: bool,
+    /// What is not as it was.
+    pub rot: Option<Rot>,
+}
+
+/// A place of a snapshot that is not what was verified, or that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rot {
+    /// The snapshot that was read.
+    pub snapshot: SnapshotUuid,
+    /// First byte of the block.
+    pub offset: u64,
+    /// The disk refused to return it; else it returned something else.
+    pub unreadable: bool,
+}
+
 /// What a sender has for a receiver, agreed on before any data flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
@@ -371,6 +395,13 @@ pub trait Pool: Send + Sync {
 
     /// Opens a snapshot for reading.
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>>;
+
+    /// Looks at the next `blocks` blocks of [`HASH_BLOCK`](crate::catalog::HASH_BLOCK) bytes of a
+    /// replica's newest snapshot, past every cache: those that have a hash are compared with it, the
+    /// others get one. What has rotted is marked so durably, with all snapshots that share it: they
+    /// are not listed as the newest, not promoted, cloned or built on any more, and may be received
+    /// again. A primary copy, and one with nothing to look at, is left alone.
+    fn scrub(&self, volume: VolumeUid, blocks: u32) -> Result<Scrubbed>;
 
     /// Prepares to receive. An interrupted receive goes on if the offer is the same; any other
     /// partial of that volume is dropped.

@@ -51,6 +51,8 @@ codes! {
     PoolUnusable = "HF-POOL-UNUSABLE", retry false;
     /// The thin pool has had nearly as many snapshots as its metadata can tell apart.
     PoolWorn = "HF-POOL-WORN", retry false;
+    /// A copy's content is no longer what was verified when it came.
+    CopyRotten = "HF-COPY-ROTTEN", retry false;
     /// A pool operation failed in the kernel or a tool; the message has its words.
     PoolIo = "HF-POOL-IO", retry true;
     /// No leader with a quorum behind it answered in time.

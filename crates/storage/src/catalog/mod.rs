@@ -3,10 +3,12 @@
 //! A driver keeps one [`VolumeState`] per volume durably, changes a copy of it by the verbs in
 //! the submodules, prepares the data, and commits by replacing the stored state in one step.
 
+mod known;
 mod primary;
 mod promises;
 mod replica;
 mod restore;
+mod scrub;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +18,9 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::pool::Outcome;
+pub use known::KnownBlocks;
+pub(crate) use scrub::Touched;
+pub use scrub::{HASH_BLOCK, ScrubState};
 
 /// What a snapshot is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -114,6 +119,9 @@ pub struct VolumeState {
     pub record: VolumeRecord,
     /// The generation that the next live part gets.
     pub next_generation: u64,
+    /// How far the copy's content has been checked.
+    #[serde(default)]
+    pub scrub: ScrubState,
     /// What a newer version wrote, kept as it is.
     #[serde(flatten)]
     pub unknown: BTreeMap<String, serde_json::Value>,
@@ -129,6 +137,7 @@ impl VolumeState {
             snapshots: Vec::new(),
             record: VolumeRecord::default(),
             next_generation: 1,
+            scrub: ScrubState::default(),
             unknown: BTreeMap::new(),
         }
     }
@@ -138,9 +147,11 @@ impl VolumeState {
         self.snapshots.iter().find(|s| s.id.uuid == uuid)
     }
 
-    /// The newest verified snapshot on the chain: what a seal answers with (I15).
+    /// The newest verified snapshot on the chain: what a seal answers with (I15). One that has
+    /// rotted is none.
     pub fn newest(&self) -> Option<&SnapshotInfo> {
-        self.snapshots.iter().filter(|s| s.kind.on_chain()).max_by_key(|s| s.id.order())
+        let sound = |s: &&SnapshotInfo| s.kind.on_chain() && !self.is_rotten(s.id.uuid);
+        self.snapshots.iter().filter(sound).max_by_key(|s| s.id.order())
     }
 
     /// The identity that the live part's next snapshot must have.

@@ -10,6 +10,7 @@ use crate::{Error, Result};
 impl VolumeState {
     /// Gives the volume a live part that began as `branch`.
     pub(crate) fn begin_live(&mut self, branch: Option<SnapshotUuid>, epoch: Epoch) {
+        self.scrub.forget();
         self.live = Some(Live {
             epoch,
             branch,
@@ -48,6 +49,9 @@ impl VolumeState {
         let snapshot = self.find(from).ok_or(Error::NoSnapshot(from))?;
         if !snapshot.kind.on_chain() {
             return Err(self.wrong("a diverged snapshot cannot be promoted"));
+        }
+        if self.is_rotten(from) {
+            return Err(Error::Rotten(from));
         }
         let (taken_under, size) = (snapshot.id.epoch, snapshot.size);
         self.refuse_up_to(epoch, taken_under.max(self.start_floor()))?;

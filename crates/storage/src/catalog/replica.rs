@@ -1,6 +1,6 @@
 //! What happens to snapshots as such: they are received, labelled, forgotten.
 
-use holdfast_types::{Epoch, SnapshotUuid};
+use holdfast_types::{Epoch, SnapshotId, SnapshotUuid};
 
 use super::promises::label_text;
 use super::{SnapshotInfo, SnapshotKind, VolumeState, outcome};
@@ -13,7 +13,8 @@ impl VolumeState {
         let id = &offer.snapshot;
         self.refuse_up_to(id.epoch, self.record.sealed)?;
         let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
-        let newest = self.newest().map_or(Epoch(0), |s| s.id.epoch);
+        let on_chain = || self.snapshots.iter().filter(|s| s.kind.on_chain());
+        let newest = on_chain().map(|s| s.id.epoch).max().unwrap_or(Epoch(0));
         let known = promoted.max(newest);
         if id.epoch < known {
             return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
@@ -21,15 +22,26 @@ impl VolumeState {
         if self.live.is_some() {
             return Err(self.wrong("it is the primary copy: demote it before it can receive"));
         }
-        if self.snapshots.iter().any(|s| s.kind.on_chain() && s.id.order() == id.order()) {
+        // A rotten one may come again.
+        let taken = |s: &SnapshotInfo| s.id.order() == id.order() && !self.replaces(id);
+        if on_chain().any(taken) {
             return Err(self.wrong("another snapshot has that epoch and number"));
         }
-        Ok(())
+        match offer.base {
+            Some(base) if self.is_rotten(base) => Err(Error::Rotten(base)),
+            _ => Ok(()),
+        }
     }
 
-    /// Adds a received and verified snapshot.
+    /// Whether that very snapshot is here, and rotten.
+    pub(crate) fn replaces(&self, id: &SnapshotId) -> bool {
+        self.is_rotten(id.uuid) && self.find(id.uuid).is_some_and(|known| known.id == *id)
+    }
+
+    /// Adds a received and verified snapshot, in place of itself if that has rotted.
     pub(crate) fn add_received(&mut self, offer: &Offer) -> Result<SnapshotInfo> {
         self.admit_receive(offer)?;
+        self.forget(offer.snapshot.uuid);
         let info = SnapshotInfo {
             id: offer.snapshot,
             size: offer.size,
@@ -61,6 +73,7 @@ impl VolumeState {
     pub(crate) fn forget(&mut self, uuid: SnapshotUuid) -> Outcome {
         let before = self.snapshots.len();
         self.snapshots.retain(|s| s.id.uuid != uuid);
+        self.scrub.rotten.remove(&uuid);
         outcome(self.snapshots.len() != before)
     }
 }

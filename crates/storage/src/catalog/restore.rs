@@ -21,6 +21,9 @@ impl VolumeState {
             return Ok(Outcome::AlreadyThere);
         }
         self.find(from).ok_or(Error::NoSnapshot(from))?;
+        if self.is_rotten(from) {
+            return Err(Error::Rotten(from));
+        }
         let generation = self.next_generation;
         self.live = Some(Live { generation, restored: Some(request), ..live });
         self.next_generation += 1;

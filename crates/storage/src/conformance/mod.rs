@@ -80,14 +80,14 @@ fn new_volume(rig: &dyn Rig) -> VolumeUid {
 }
 
 /// A snapshot of the live part as it is.
-fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotId {
+pub(crate) fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotId {
     let state = rig.pool().volume(uid).unwrap().state;
     let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
     assert_eq!(rig.pool().snapshot(&id, NOW, &mut AlreadyQuiet).unwrap(), Outcome::Changed);
     id
 }
 
-fn offer(rig: &dyn Rig, id: &SnapshotId, base: Option<SnapshotUuid>) -> Offer {
+pub(crate) fn offer(rig: &dyn Rig, id: &SnapshotId, base: Option<SnapshotUuid>) -> Offer {
     let state = rig.pool().volume(id.volume).unwrap().state;
     let info = state.find(id.uuid).unwrap();
     Offer { snapshot: *id, base, size: info.size, taken: info.taken }
@@ -101,7 +101,7 @@ fn begin(rig: &dyn Rig, offer: &Offer) -> Result<Box<dyn Receiver>> {
 }
 
 /// Ships one snapshot from one pool to another.
-fn ship(from: &dyn Rig, to: &dyn Rig, offer: &Offer) -> Result<SnapshotInfo> {
+pub(crate) fn ship(from: &dyn Rig, to: &dyn Rig, offer: &Offer) -> Result<SnapshotInfo> {
     let mut receiver = begin(to, offer)?;
     for frame in send(from.pool(), offer, receiver.resume_at())? {
         receiver.feed(&frame?)?;

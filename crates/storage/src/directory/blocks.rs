@@ -103,6 +103,9 @@ pub trait Device: Send + Sized {
 pub trait ReadAt: Send {
     /// Fills `buf` from `offset`; reading past the end is an error.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// The next reads of it come from the disk, where the system caches them.
+    fn forget_cached(&mut self) {}
 }
 
 /// Filling an item.

@@ -3,10 +3,11 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use holdfast_types::SnapshotUuid;
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{Blocks, Device};
-use crate::catalog::VolumeState;
+use crate::catalog::{Touched, VolumeState};
 use crate::holds::Holds;
 use crate::pool::{Offer, Partial, VolumeInfo};
 use crate::{Error, Result};
@@ -17,6 +18,8 @@ pub(super) struct Inner<B: Blocks> {
     pub(super) active: Option<B::Device>,
     pub(super) partial: Option<StoredPartial>,
     pub(super) removed: bool,
+    /// What was written since the scrub under way began, if one is and still counts.
+    pub(super) scrubbing: Option<Touched>,
 }
 
 /// How far a receive is, as part.json has it.
@@ -24,6 +27,9 @@ pub(super) struct Inner<B: Blocks> {
 pub(super) struct StoredPartial {
     pub(super) offer: Offer,
     pub(super) synced: u64,
+    /// The blocks that it has written to.
+    #[serde(default = "Touched::anything")]
+    pub(super) touched: Touched,
 }
 
 /// The volume's lock. What it leaves behind becomes the view.
@@ -63,7 +69,7 @@ impl<B: Blocks> Drop for Guard<'_, B> {
 
 impl<B: Blocks> Inner<B> {
     pub(super) fn new(state: VolumeState, partial: Option<StoredPartial>) -> Self {
-        Self { state, active: None, partial, removed: false }
+        Self { state, active: None, partial, removed: false, scrubbing: None }
     }
 
     pub(super) fn info(&self) -> VolumeInfo {
@@ -74,6 +80,18 @@ impl<B: Blocks> Inner<B> {
         });
         let device = self.active.as_ref().map(|d| d.path().to_owned());
         VolumeInfo { state: self.state.clone(), device, partial }
+    }
+
+    /// A delta was committed, when the hashes were of `before`: a scrub under way must not take for
+    /// known what it has written since. On another base nothing of that scrub counts.
+    pub(super) fn written(&mut self, before: Option<SnapshotUuid>, partial: &StoredPartial) {
+        if self.state.scrub.of == before {
+            return;
+        }
+        match &mut self.scrubbing {
+            Some(meanwhile) if partial.offer.base == before => meanwhile.join(&partial.touched),
+            scrubbing => *scrubbing = None,
+        }
     }
 
     pub(super) fn is_removed(&self) -> bool {

@@ -6,6 +6,7 @@
 //!                     /live-<n>        generation n of the live part, an item
 //!                     /snap-<uuid>     a snapshot
 //!                     /part-<uuid>     a receive in progress, and part.json how far it is
+//!                     /hashes          of the blocks of the newest received content
 //! <root>/scratch/                      throw-away clones, emptied at open
 //! ```
 //! What an item is belongs to the driver ([`Blocks`]): a file that shares its blocks with others,
@@ -19,6 +20,7 @@ mod open;
 mod receive;
 mod restore;
 mod scratch;
+mod scrub;
 mod verbs;
 mod volume;
 
@@ -34,7 +36,7 @@ use crate::catalog::{SnapshotKind, VolumeState};
 use crate::holds::Holds;
 use crate::pool::{
     Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Pool, PoolIdentity, Quiesce, Scratch,
-    SnapshotReader, Tail, VolumeInfo, round_size,
+    Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
 };
 use crate::{Error, Hold, Result};
 use blocks::{Blocks, ReadAt};
@@ -145,6 +147,9 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
             return volume.info()?.state.made_as(Some(from), size, epoch);
         }
         let (_hold, item, least) = self.open_held(from)?;
+        if self.owner(from)?.info()?.state.is_rotten(from) {
+            return Err(Error::Rotten(from));
+        }
         if size < least {
             return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
         }
@@ -296,6 +301,10 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {
         let (hold, item, _) = self.open_held(snapshot)?;
         Ok(Box::new(HeldReader { reader: self.blocks.reader(&item)?, _hold: hold }))
+    }
+
+    fn scrub(&self, uid: VolumeUid, blocks: u32) -> Result<Scrubbed> {
+        scrub::look(self, uid, blocks)
     }
 
     fn begin_receive(&self, offer: &Offer) -> Result<Begin> {

@@ -73,6 +73,11 @@ impl<B: Blocks> Volume<B> {
         Self { blocks: blocks.clone(), uid, dir, inner: Mutex::new(inner), view }
     }
 
+    /// The hashes of its content (see [`super::scrub`]).
+    pub(super) fn hashes_path(&self) -> PathBuf {
+        self.dir.join("hashes")
+    }
+
     pub(super) fn uid(&self) -> VolumeUid {
         self.uid
     }
@@ -97,6 +102,11 @@ impl<B: Blocks> Volume<B> {
 
     pub(super) fn part_path(&self, uuid: SnapshotUuid) -> PathBuf {
         self.dir.join(format!("part-{uuid}"))
+    }
+
+    /// The second name of a snapshot that is being replaced by itself.
+    pub(super) fn old_path(&self, uuid: SnapshotUuid) -> PathBuf {
+        self.dir.join(format!("part-{uuid}-old"))
     }
 
     pub(super) fn live_path(&self, generation: u64) -> PathBuf {

@@ -19,7 +19,7 @@ use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
 use crate::pool::{
     Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce,
-    Scratch, SnapshotReader, Tail, VolumeInfo, round_size,
+    Scratch, Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
 };
 use crate::stream::Applier;
 use crate::{Error, Hold, Result};
@@ -78,6 +78,14 @@ impl FakePool {
     /// Discards a range of an active volume: it reads as zeros.
     pub fn discard(&self, volume: VolumeUid, offset: u64, len: u64) -> Result<()> {
         self.change_live(volume, |live| live.zero(offset, len))
+    }
+
+    /// What the pool holds of a volume rots; no scrub is needed to see it.
+    pub fn rot(&self, volume: VolumeUid) -> Result<()> {
+        self.with(volume, |volume| {
+            volume.state.rot();
+            Ok(())
+        })
     }
 
     fn change_live(&self, uid: VolumeUid, change: impl FnOnce(&mut Content)) -> Result<()> {
@@ -191,7 +199,10 @@ impl Pool for FakePool {
         if let Some(volume) = self.lock().get(&uid) {
             return volume.state.made_as(Some(from), size, epoch);
         }
-        let (_, content, info) = self.owner(from)?;
+        let (owner, content, info) = self.owner(from)?;
+        if self.volume(owner)?.state.is_rotten(from) {
+            return Err(Error::Rotten(from));
+        }
         if size < info.size {
             return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
         }
@@ -378,9 +389,16 @@ impl Pool for FakePool {
         Ok(Box::new(FakeReader { content, size: info.size.bytes(), _hold: hold }))
     }
 
+    /// Memory does not rot by itself.
+    fn scrub(&self, uid: VolumeUid, _blocks: u32) -> Result<Scrubbed> {
+        self.volume(uid).map(|_| Scrubbed { whole: true, ..Scrubbed::default() })
+    }
+
     fn begin_receive(&self, offer: &Offer) -> Result<Begin> {
         let uid = offer.snapshot.volume;
-        if let Ok((_, _, info)) = self.owner(offer.snapshot.uuid) {
+        if let Ok((owner, _, info)) = self.owner(offer.snapshot.uuid)
+            && !self.volume(owner)?.state.is_rotten(info.id.uuid)
+        {
             return Ok(Begin::AlreadyThere(info));
         }
         offer.check()?;
@@ -388,7 +406,11 @@ impl Pool for FakePool {
             None => None,
             Some(base) => {
                 let hold = self.hold(base).map_err(|_| Error::WrongBase { volume: uid, base })?;
-                Some((hold, self.owner(base)?.1))
+                let (owner, content, _) = self.owner(base)?;
+                if self.volume(owner)?.state.is_rotten(base) {
+                    return Err(Error::Rotten(base));
+                }
+                Some((hold, content))
             }
         };
         self.capacity()?.admit(ByteSize(0))?;

@@ -140,6 +140,10 @@ impl ReadAt for Reading {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.file.read_exact_at(buf, offset).map_err(Error::io("reading", &self.item))
     }
+
+    fn forget_cached(&mut self) {
+        forget_cached(&self.file);
+    }
 }
 
 impl Drop for Reading {

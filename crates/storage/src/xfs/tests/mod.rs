@@ -1,6 +1,7 @@
 //! The driver on a real XFS in a temporary file. Needs root and loop devices.
 
 mod random;
+mod scrub;
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;

@@ -1,0 +1,209 @@
+//! Looking whether a replica is still what it was when it came.
+//!
+//! `hashes` holds an entry for each block of 4 MiB: BLAKE3 of its content, cut to 24 bytes, and 8
+//! bytes that vouch for the entry and its place. Which entries count says the volume's state
+//! ([`ScrubState`](crate::catalog::ScrubState)): never one of a block that was written since. So a
+//! look writes its entries first and commits them then; a crash between leaves entries that nobody
+//! asks for, or that are the same as before.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use holdfast_types::{SnapshotUuid, VolumeUid};
+
+use super::DirectoryPool;
+use super::blocks::{Blocks, ReadAt};
+use super::volume::Volume;
+use crate::catalog::{HASH_BLOCK, KnownBlocks, Touched};
+use crate::pool::{Rot, Scrubbed};
+use crate::{Error, Result};
+
+const HASH: usize = 24;
+const ENTRY: usize = 32;
+
+/// What is looked at, as it was when the look began.
+struct Look {
+    snapshot: SnapshotUuid,
+    first: u64,
+    end: u64,
+    /// It reaches the end of the volume.
+    whole: bool,
+    size: u64,
+    known: KnownBlocks,
+}
+
+pub(super) fn look<B: Blocks>(
+    pool: &DirectoryPool<B>,
+    uid: VolumeUid,
+    blocks: u32,
+) -> Result<Scrubbed> {
+    let volume = pool.get(uid)?;
+    let Some(look) = begin(&volume, blocks)? else { return Ok(Scrubbed::default()) };
+    let looked = look.carry_out(pool, &volume);
+    if looked.is_err() {
+        volume.lock()?.scrubbing = None;
+    }
+    looked
+}
+
+impl Look {
+    fn carry_out<B: Blocks>(
+        &self,
+        pool: &DirectoryPool<B>,
+        volume: &Volume<B>,
+    ) -> Result<Scrubbed> {
+        let (_hold, item, _) = pool.open_held(self.snapshot)?;
+        let mut reader = pool.blocks.reader(&item)?;
+        let path = volume.hashes_path();
+        let mut options = OpenOptions::new();
+        options.create(true).truncate(false).read(true).write(true);
+        let file = options.open(&path).map_err(Error::io("opening", &path))?;
+        let (scrubbed, hashes) = read(self, &mut *reader, &file, &path)?;
+        end(volume, self, &scrubbed, &hashes, (&file, &path))?;
+        Ok(scrubbed)
+    }
+}
+
+/// Says what to look at, and that a look is under way.
+fn begin<B: Blocks>(volume: &Volume<B>, blocks: u32) -> Result<Option<Look>> {
+    let mut inner = volume.lock()?;
+    if inner.state.live.is_some() {
+        return Ok(None);
+    }
+    let Some(newest) = inner.state.newest() else { return Ok(None) };
+    if inner.scrubbing.is_some() {
+        return Err(Error::InUse(format!("the scrub of volume {}", volume.uid())));
+    }
+    let (snapshot, size) = (newest.id.uuid, newest.size.bytes());
+    let scrub = &inner.state.scrub;
+    let ours = scrub.of == Some(snapshot);
+    let all = size.div_ceil(HASH_BLOCK);
+    let first = if ours && scrub.next < all { scrub.next } else { 0 };
+    let end = all.min(first + u64::from(blocks.max(1)));
+    let known = if ours { scrub.known.clone() } else { KnownBlocks::default() };
+    inner.scrubbing = Some(Touched::default());
+    Ok(Some(Look { snapshot, first, end, whole: end == all, size, known }))
+}
+
+/// Reads and compares. Returns the hash of each block, up to the first that has rotted.
+fn read(
+    look: &Look,
+    reader: &mut dyn ReadAt,
+    file: &File,
+    path: &Path,
+) -> Result<(Scrubbed, Vec<[u8; HASH]>)> {
+    let mut scrubbed = Scrubbed { whole: look.whole, ..Scrubbed::default() };
+    let mut hashes = Vec::new();
+    let mut buffer = vec![0; usize::try_from(HASH_BLOCK).unwrap_or(0)];
+    reader.forget_cached();
+    for block in look.first..look.end {
+        let offset = block * HASH_BLOCK;
+        let len = HASH_BLOCK.min(look.size - offset);
+        let content = &mut buffer[..usize::try_from(len).unwrap_or(0)];
+        let known = match look.known.contains(block) {
+            true => stored(file, path, block)?,
+            false => None,
+        };
+        let hash = hash_of(reader, offset, content)?;
+        scrubbed.read += len;
+        scrubbed.compared += if known.is_some() { len } else { 0 };
+        match hash {
+            Some(hash) if known.is_none_or(|known| known == hash) => hashes.push(hash),
+            _ => {
+                let unreadable = hash.is_none();
+                scrubbed.rot = Some(Rot { snapshot: look.snapshot, offset, unreadable });
+                return Ok((scrubbed, hashes));
+            }
+        }
+    }
+    Ok((scrubbed, hashes))
+}
+
+/// `None` if the disk does not return it.
+fn hash_of(reader: &mut dyn ReadAt, offset: u64, content: &mut [u8]) -> Result<Option<[u8; HASH]>> {
+    match reader.read_at(offset, content) {
+        Ok(()) => {}
+        Err(Error::Io { source, .. }) if is_medium_error(&source) => return Ok(None),
+        Err(error) => return Err(error),
+    }
+    let mut hash = [0; HASH];
+    hash.copy_from_slice(&blake3::hash(content).as_bytes()[..HASH]);
+    Ok(Some(hash))
+}
+
+/// What a disk that has lost a block answers with (`EIO`, `EBADMSG` from integrity checks,
+/// `ENODATA` from critical medium errors).
+fn is_medium_error(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::IO, Errno::BADMSG, Errno::NODATA];
+    error.raw_os_error().is_some_and(|code| lost.iter().any(|e| e.raw_os_error() == code))
+}
+
+/// Writes down what was found, unless the volume has become another meanwhile.
+fn end<B: Blocks>(
+    volume: &Volume<B>,
+    look: &Look,
+    scrubbed: &Scrubbed,
+    hashes: &[[u8; HASH]],
+    (file, path): (&File, &Path),
+) -> Result<()> {
+    let mut inner = volume.lock()?;
+    let meanwhile = inner.scrubbing.take();
+    let mut next = inner.state.clone();
+    if scrubbed.rot.is_some() {
+        // A live part that has begun meanwhile does not make what it began as any better.
+        next.rot();
+        return volume.commit(&mut inner, next);
+    }
+    let Some(meanwhile) = meanwhile else { return Ok(()) };
+    let Some(newest) = next.newest().map(|s| s.id.uuid) else { return Ok(()) };
+    if next.live.is_some() {
+        return Ok(());
+    }
+    if next.scrub.of.is_none_or(|of| of != newest) {
+        next.scrub = crate::catalog::ScrubState { of: Some(newest), ..next.scrub };
+        next.scrub.known = KnownBlocks::default();
+    }
+    let mut entries = Vec::with_capacity(hashes.len() * ENTRY);
+    for (block, hash) in (look.first..).zip(hashes) {
+        entries.extend_from_slice(&entry(block, hash));
+    }
+    file.write_all_at(&entries, look.first * ENTRY as u64).map_err(Error::io("writing", path))?;
+    file.sync_data().map_err(Error::io("syncing", path))?;
+    let mut found = KnownBlocks::default();
+    found.insert(look.first, look.end);
+    meanwhile.take_from(&mut found);
+    found.ranges().for_each(|(first, end)| next.scrub.known.insert(first, end));
+    next.scrub.next = if look.whole { 0 } else { look.end };
+    volume.commit(&mut inner, next)
+}
+
+fn entry(block: u64, hash: &[u8; HASH]) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
+    entry[..HASH].copy_from_slice(hash);
+    entry[HASH..].copy_from_slice(&vouch(block, hash));
+    entry
+}
+
+fn vouch(block: u64, hash: &[u8]) -> [u8; ENTRY - HASH] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&block.to_le_bytes()).update(hash);
+    let mut vouch = [0; ENTRY - HASH];
+    vouch.copy_from_slice(&hasher.finalize().as_bytes()[..ENTRY - HASH]);
+    vouch
+}
+
+/// The hash of a block, if its entry is whole: a damaged list of hashes is no damaged copy.
+fn stored(file: &File, path: &Path, block: u64) -> Result<Option<[u8; HASH]>> {
+    let mut entry = [0; ENTRY];
+    match file.read_exact_at(&mut entry, block * ENTRY as u64) {
+        Ok(()) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(e) => return Err(Error::io("reading", path)(e)),
+    }
+    let (hash, vouched) = entry.split_at(HASH);
+    let mut whole = [0; HASH];
+    whole.copy_from_slice(hash);
+    Ok((vouch(block, hash) == vouched).then_some(whole))
+}
