@@ -215,18 +215,20 @@ pub struct Tail {
 /// A driver calls `freeze` just before that instant and `thaw` just after, also when the snapshot
 /// failed; all slow work is done outside.
 pub trait Quiesce {
-    /// Makes what is on the device a consistent filesystem, and keeps it so.
-    fn freeze(&mut self) -> Result<()>;
-    /// Lets writes go on.
+    /// Makes what is on the device a consistent filesystem, and keeps it so. `hold` names the
+    /// device-mapper devices that must take no request meanwhile. Whoever holds them lets them go
+    /// also if this process is killed at any instant.
+    fn freeze(&mut self, hold: &[&str]) -> Result<()>;
+    /// Lets requests and writes go on.
     fn thaw(&mut self) -> Result<()>;
 }
 
-/// For a volume that nothing writes to.
+/// For a volume that nothing writes to; there is no request to hold back.
 #[derive(Debug, Clone, Copy)]
 pub struct AlreadyQuiet;
 
 impl Quiesce for AlreadyQuiet {
-    fn freeze(&mut self) -> Result<()> {
+    fn freeze(&mut self, _hold: &[&str]) -> Result<()> {
         Ok(())
     }
     fn thaw(&mut self) -> Result<()> {

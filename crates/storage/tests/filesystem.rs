@@ -177,8 +177,8 @@ fn a_killed_parent_leaves_nothing_frozen() {
 fn a_window_closes_by_itself_and_fails_the_snapshot() {
     struct Dawdler(holdfast_storage::fsys::FreezeWindow);
     impl Quiesce for Dawdler {
-        fn freeze(&mut self) -> Result<(), Error> {
-            self.0.freeze()?;
+        fn freeze(&mut self, hold: &[&str]) -> Result<(), Error> {
+            self.0.freeze(hold)?;
             std::thread::sleep(Duration::from_millis(200));
             Ok(())
         }
@@ -279,7 +279,7 @@ fn a_clone_gets_its_own_uuid_and_grows() {
 fn listing_does_not_wait_for_a_freeze() {
     struct Listing<'a>(&'a Bench);
     impl Quiesce for Listing<'_> {
-        fn freeze(&mut self) -> Result<(), Error> {
+        fn freeze(&mut self, _hold: &[&str]) -> Result<(), Error> {
             assert_eq!(self.0.pool().volumes().len(), 1);
             self.0.pool().capacity().map(drop)
         }

@@ -178,8 +178,8 @@ struct Counting {
 }
 
 impl Quiesce for Counting {
-    fn freeze(&mut self) -> holdfast_storage::Result<()> {
-        self.window.freeze()?;
+    fn freeze(&mut self, hold: &[&str]) -> holdfast_storage::Result<()> {
+        self.window.freeze(hold)?;
         self.at_freeze = fsys::write_counter(&self.device).ok();
         Ok(())
     }

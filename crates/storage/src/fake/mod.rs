@@ -240,7 +240,7 @@ impl Pool for FakePool {
         if outcome == Outcome::AlreadyThere {
             return Ok(outcome);
         }
-        let frozen = quiesce.freeze();
+        let frozen = quiesce.freeze(&[]);
         let result = frozen.and_then(|()| {
             self.with(id.volume, |volume| {
                 let outcome = volume.state.add_snapshot(id, taken)?;

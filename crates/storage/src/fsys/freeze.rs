@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! parent                         helper
-//!   spawn ───────────────────────▶ open, syncfs, FIFREEZE
+//!   spawn ───────────────────────▶ open, syncfs, FIFREEZE, suspend the devices to hold
 //!   ◀──────────────── "frozen" ──  wait for stdin to end, at most `limit`
 //!   (clone)
-//!   close stdin ─────────────────▶ FITHAW
+//!   close stdin ─────────────────▶ resume them, FITHAW
 //!   ◀───── "thawed" | "expired" ─  exit
 //! ```
 //! The end of stdin is what the helper waits for, so a parent that dies, however, thaws. A parent
@@ -48,6 +48,7 @@ impl FreezeHelper {
             helper: self.clone(),
             mountpoint: mountpoint.into(),
             limit,
+            hold: Vec::new(),
             running: None,
             pause: None,
         }
@@ -55,7 +56,11 @@ impl FreezeHelper {
 
     /// Thaws what a crash left frozen. The calling process cannot hang by it.
     pub fn thaw(&self, mountpoint: &Path) -> Result<Outcome> {
-        let said = wait::run(self.command("thaw").arg(mountpoint), THAW_TIME)?;
+        self.let_go(mountpoint, &[])
+    }
+
+    fn let_go(&self, mountpoint: &Path, held: &[String]) -> Result<Outcome> {
+        let said = wait::run(self.command("thaw").arg(mountpoint).args(held), THAW_TIME)?;
         Ok(if said.starts_with("thawed") { Outcome::Changed } else { Outcome::AlreadyThere })
     }
 
@@ -73,6 +78,7 @@ pub struct FreezeWindow {
     helper: FreezeHelper,
     mountpoint: PathBuf,
     limit: Duration,
+    hold: Vec<String>,
     running: Option<Running>,
     pause: Option<Duration>,
 }
@@ -91,7 +97,7 @@ impl FreezeWindow {
 
     fn spawn(&self) -> Result<Running> {
         let mut command = self.helper.command("freeze");
-        command.arg(&self.mountpoint).arg(self.limit.as_millis().to_string());
+        command.arg(&self.mountpoint).arg(self.limit.as_millis().to_string()).args(&self.hold);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => {
@@ -107,7 +113,8 @@ impl FreezeWindow {
 }
 
 impl Quiesce for FreezeWindow {
-    fn freeze(&mut self) -> Result<()> {
+    fn freeze(&mut self, hold: &[&str]) -> Result<()> {
+        self.hold = hold.iter().map(|&name| name.to_owned()).collect();
         let running = self.spawn()?;
         match running.said.recv_timeout(FREEZE_TIME).as_deref() {
             Ok("frozen") => {
@@ -135,7 +142,7 @@ impl Quiesce for FreezeWindow {
             }
             _ => {
                 // The helper died or is stuck: another one thaws, and the snapshot is not used.
-                self.helper.thaw(&self.mountpoint)?;
+                self.helper.let_go(&self.mountpoint, &self.hold)?;
                 Err(Error::Timeout("the freeze helper".into()))
             }
         }

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::mpsc;
@@ -16,24 +16,26 @@ use rustix::mount::{
     fsopen,
 };
 
+use crate::lvm::Dm;
 use crate::sys;
 
 /// Longest freeze, whatever is asked for.
 const MOST: Duration = Duration::from_secs(10);
 
-/// Runs `freeze <mountpoint> <limit in ms>` or `thaw <mountpoint>`, given without the program's
-/// name. What it says is one line a step on stdout.
+/// Runs `freeze <mountpoint> <limit in ms> <device…>` or `thaw <mountpoint> <device…>`, given
+/// without the program's name; the devices are device-mapper's, held while it is frozen. What it
+/// says is one line a step on stdout.
 pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let args: Vec<&Path> = args.iter().map(Path::new).collect();
-    let result = match args.as_slice() {
-        [verb, mountpoint, limit] if *verb == Path::new("freeze") => {
-            let ms = limit.to_str().and_then(|ms| ms.parse().ok());
-            ms.ok_or(Errno::INVAL)
-                .and_then(|ms| freeze(mountpoint, Duration::from_millis(ms).min(MOST)))
+    let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
+    let result = match args.as_deref() {
+        Some(["freeze", mountpoint, limit, held @ ..]) => {
+            limit.parse().map_err(|_| Errno::INVAL.into()).and_then(|ms| {
+                freeze(Path::new(mountpoint), Duration::from_millis(ms).min(MOST), held)
+            })
         }
-        [verb, mountpoint] if *verb == Path::new("thaw") => thaw(mountpoint),
-        _ => Err(Errno::INVAL),
+        Some(["thaw", mountpoint, held @ ..]) => thaw(Path::new(mountpoint), held),
+        _ => Err(Errno::INVAL.into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -44,18 +46,37 @@ pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn freeze(mountpoint: &Path, limit: Duration) -> rustix::io::Result<()> {
+fn freeze(mountpoint: &Path, limit: Duration, held: &[&str]) -> io::Result<()> {
     let root = openat(CWD, mountpoint, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::fs::syncfs(&root)?;
+    let dm = (!held.is_empty()).then(Dm::open).transpose()?;
     let began = Instant::now();
     sys::freeze(&root)?;
-    say("frozen");
-    let ended = wait_for_end(began + limit);
+    // Nobody writes through the filesystem now, so that none of the requests under way needs room.
+    let suspend = |dm: &Dm| held.iter().try_for_each(|name| dm.suspend(name));
+    let suspended = dm.as_ref().map_or(Ok(()), suspend);
+    let ended = suspended.is_ok() && {
+        say("frozen");
+        wait_for_end(began + limit)
+    };
     // Thawed before anything else is said or done.
+    let resumed = resume(dm.as_ref(), held);
     sys::thaw(&root)?;
+    suspended.and(resumed)?;
     let word = if ended { "thawed" } else { "expired" };
     say(&format!("{word} {}", began.elapsed().as_micros()));
     Ok(())
+}
+
+/// Lets requests go on, on all of them, whatever becomes of one.
+fn resume(dm: Option<&Dm>, held: &[&str]) -> io::Result<()> {
+    const TRIES: usize = 10;
+    let resume = |dm: &Dm, name: &str| {
+        let mut tries = (0..TRIES).map(|_| dm.resume(name, false));
+        tries.find(Result::is_ok).unwrap_or_else(|| dm.resume(name, false))
+    };
+    let Some(dm) = dm else { return Ok(()) };
+    held.iter().map(|name| resume(dm, name)).fold(Ok(()), Result::and)
 }
 
 /// Waits until stdin ends or the deadline passes; whether it ended.
@@ -72,14 +93,17 @@ fn wait_for_end(deadline: Instant) -> bool {
     }
 }
 
-fn thaw(mountpoint: &Path) -> rustix::io::Result<()> {
+fn thaw(mountpoint: &Path, held: &[&str]) -> io::Result<()> {
+    // First: what is on a held device cannot even be looked at.
+    let dm = (!held.is_empty()).then(Dm::open).transpose()?;
+    let resumed = resume(dm.as_ref(), held);
     let root = openat(CWD, mountpoint, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     match sys::thaw(&root) {
         Ok(()) => say("thawed"),
         Err(Errno::INVAL) => say("was not frozen"),
-        Err(e) => return Err(e),
+        Err(e) => return Err(e.into()),
     }
-    Ok(())
+    resumed
 }
 
 /// Whoever listened may be gone; the work goes on.

@@ -49,11 +49,11 @@ impl ThinItems {
         }
     }
 
-    /// Makes the clone, at a moment when no request is under way.
+    /// Makes the clone, at a moment when no request is under way. A pool that LVM is at work on may
+    /// be suspended, which a frozen filesystem does not wait for.
     fn take(&self, note: Note, device: Option<&ThinDevice>) -> Result<u32> {
-        let Some(device) = device else { return self.pool.snapshot(note.id) };
-        let _group = self.pool.lock_group()?;
-        self.pool.while_suspended(&device.mapped, || self.pool.snapshot(note.id))
+        let _group = device.map(|_| self.pool.lock_group()).transpose()?;
+        self.pool.snapshot(note.id)
     }
 }
 
@@ -84,7 +84,8 @@ impl Blocks for ThinItems {
         let note = self.note(live)?;
         // A full pool holds requests back, and with them whoever waits for them to end.
         self.pool.require_writable()?;
-        let taken = quiesce.freeze().and_then(|()| self.take(note, device));
+        let hold: Vec<&str> = device.iter().map(|device| device.mapped.name.as_str()).collect();
+        let taken = quiesce.freeze(&hold).and_then(|()| self.take(note, device));
         let thawed = quiesce.thaw();
         let id = taken?;
         match thawed {

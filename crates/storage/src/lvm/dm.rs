@@ -38,7 +38,7 @@ const MOST_ROOM: usize = 64 << 20;
 
 /// The control device.
 #[derive(Debug)]
-pub(super) struct Dm(File);
+pub(crate) struct Dm(File);
 
 /// A mapped device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Mapped {
 }
 
 impl Dm {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         File::options().read(true).write(true).open(CONTROL).map(Self)
     }
 
@@ -117,14 +117,15 @@ impl Dm {
 
     /// Holds all requests back, once those under way have ended. The filesystem on it is not
     /// frozen: whoever calls has done so, or there is none.
-    pub(super) fn suspend(&self, name: &str) -> io::Result<()> {
+    pub(crate) fn suspend(&self, name: &str) -> io::Result<()> {
         let head = Head { flags: SUSPEND | SKIP_LOCKFS, ..Head::default() };
         self.call(DEV_SUSPEND, name, head, &[]).map(drop)
     }
 
-    /// Lets requests go on, by the newest table.
-    pub(super) fn resume(&self, name: &str, readonly: bool) -> io::Result<()> {
-        let flags = if readonly { READONLY } else { 0 };
+    /// Lets requests go on, by the newest table. If that was loaded since, and the device is not
+    /// suspended, it is for just as long as changing takes: the kernel does it in this one call.
+    pub(crate) fn resume(&self, name: &str, readonly: bool) -> io::Result<()> {
+        let flags = if readonly { READONLY } else { 0 } | SKIP_LOCKFS;
         let head = Head { flags, event: UDEV_STAYS_AWAY, ..Head::default() };
         self.call(DEV_SUSPEND, name, head, &[]).map(drop)
     }

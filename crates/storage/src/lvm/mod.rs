@@ -34,6 +34,7 @@ mod wear;
 use crate::directory::DirectoryPool;
 pub use blocks::ThinItems;
 pub use device::ThinDevice;
+pub(crate) use dm::Dm;
 pub use open::LvmOptions;
 
 /// An open pool. Dropping it leaves devices and the catalog's mount as they are, for the next life

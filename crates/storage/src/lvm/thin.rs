@@ -295,25 +295,13 @@ impl ThinPool {
 
     /// Makes a device as large as its volume has become.
     pub(super) fn resize(&self, mapped: &Mapped, id: u32, size: u64) -> Result<()> {
+        // A full pool holds requests back, and the change waits for those under way.
+        self.require_writable()?;
         let _group = self.lock_group()?;
         let thin = Thin { pool: self.number, id, size, readonly: false };
-        self.dm.load(&mapped.name, &thin).map_err(Error::io("growing", &mapped.name))?;
-        // The new table is in force once the device is resumed.
-        self.while_suspended(mapped, || Ok(()))
-    }
-
-    /// Does something while no request of a device is under way. The caller holds the group's lock:
-    /// if LVM had suspended the pool's volumes, resuming one would be behind its back.
-    pub(super) fn while_suspended<T>(
-        &self,
-        mapped: &Mapped,
-        what: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        self.dm.suspend(&mapped.name).map_err(Error::io("suspending", &mapped.name))?;
-        let resume = Resume { dm: &self.dm, name: &mapped.name };
-        let result = what();
-        drop(resume);
-        result
+        let grow = self.dm.load(&mapped.name, &thin);
+        let grown = grow.and_then(|()| self.dm.resume(&mapped.name, false));
+        grown.map_err(Error::io("growing", &mapped.name))
     }
 
     /// LVM's own lock of the group, which its commands wait for (lvmlockd is not involved).
@@ -346,25 +334,5 @@ impl ThinPool {
 
     fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Resumes a device, whatever happens meanwhile: a container's disk must not stay suspended.
-struct Resume<'a> {
-    dm: &'a Dm,
-    name: &'a str,
-}
-
-impl Drop for Resume<'_> {
-    fn drop(&mut self) {
-        const TRIES: usize = 10;
-        for _ in 0..TRIES {
-            match self.dm.resume(self.name, false) {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::error!(%error, device = self.name, "it could not be resumed")
-                }
-            }
-        }
     }
 }

@@ -49,7 +49,7 @@ impl Blocks for Reflinks {
     ) -> Result<()> {
         let source = open(live)?;
         let file = create(item)?;
-        let cloned = quiesce.freeze().and_then(|()| reflink(&source, &file, item));
+        let cloned = quiesce.freeze(&[]).and_then(|()| reflink(&source, &file, item));
         // A window that closed early was no window: the clone is not used.
         let result = cloned
             .and(quiesce.thaw())

@@ -24,18 +24,22 @@ pub(super) struct Suite {
 /// The suite of that name, its programs built; `None` for what is a command of the guest.
 pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
     match command {
-        [name] if name == "conformance" => conformance(root).map(Some),
+        [name, only @ ..] if name == "conformance" => conformance(root, only).map(Some),
         [name] if name == "powercut" => power_cut(root).map(Some),
         _ => Ok(None),
     }
 }
 
 const DISK_MIB: u64 = 3072;
+/// The helper that freezes filesystems.
+const FREEZE: &str = "holdfast-freeze";
 const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3";
 
-/// The storage suite on the `lvm` driver: `crates/storage/tests/lvm.rs`.
-fn conformance(root: &Path) -> Result<Suite> {
-    storage_test(root, "lvm", &["conformance"], &[], &[])
+/// The storage suite on the `lvm` driver: `crates/storage/tests/lvm/`. Only those of its tests that are named, if any are.
+fn conformance(root: &Path, only: &[String]) -> Result<Suite> {
+    let mut suite = storage_test(root, "lvm", &["conformance"], &[], &[])?;
+    suite.command.extend_from_slice(only);
+    Ok(suite)
 }
 
 /// Power cuts in the life of a volume and its replica: `crates/storage/tests/powercut.rs`.
@@ -60,11 +64,16 @@ fn storage_test(
     environment: &[&str],
     cuts: &[&str],
 ) -> Result<Suite> {
-    let program = test_program(root, "holdfast-storage", test, features)?;
+    let messages = build_test(root, "holdfast-storage", test, features)?;
     let share = tempfile::tempdir()?;
     // The share comes first in the guest's PATH: a test must not be named as a tool is.
     let name = format!("holdfast-test-{test}");
-    fs::copy(&program, share.path().join(&name)).with_context(|| program.display().to_string())?;
+    for (target, name) in [(test, name.as_str()), (FREEZE, FREEZE)] {
+        let program = executable(&messages, target)
+            .with_context(|| format!("cargo named no program of {target}"))?;
+        fs::copy(&program, share.path().join(name))
+            .with_context(|| program.display().to_string())?;
+    }
     let program = [name.as_str(), "--test-threads=1", "--nocapture"];
     let command = [&["env", DISKS][..], environment, &program].concat();
     Ok(Suite {
@@ -76,8 +85,8 @@ fn storage_test(
     })
 }
 
-/// Builds an integration test, and says where its program is.
-fn test_program(root: &Path, package: &str, test: &str, features: &[&str]) -> Result<PathBuf> {
+/// Builds an integration test, and its package's programs; cargo's messages say where they are.
+fn build_test(root: &Path, package: &str, test: &str, features: &[&str]) -> Result<String> {
     let mut build = run::cargo(root);
     build.args(["test", "--quiet", "--locked", "--no-run", "--message-format=json"]);
     build.args(["-p", package, "--test", test, "--features", &features.join(",")]);
@@ -85,11 +94,10 @@ fn test_program(root: &Path, package: &str, test: &str, features: &[&str]) -> Re
     if !out.status.success() {
         bail!("the test {test} of {package} does not build");
     }
-    let said = String::from_utf8(out.stdout).context("cargo's messages")?;
-    executable(&said, test).with_context(|| format!("cargo named no program of the test {test}"))
+    String::from_utf8(out.stdout).context("cargo's messages")
 }
 
-/// The program of a test target, by cargo's messages (one JSON object a line).
+/// The program of a target, by cargo's messages (one JSON object a line).
 fn executable(messages: &str, test: &str) -> Option<PathBuf> {
     let messages =
         messages.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());

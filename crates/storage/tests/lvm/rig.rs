@@ -1,0 +1,121 @@
+//! A pool on a whole disk.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use holdfast_storage::Pool;
+use holdfast_storage::conformance::Rig;
+use holdfast_storage::lvm::{LvmOptions, LvmPool};
+use holdfast_types::{ClusterId, VolumeUid};
+use uuid::Uuid;
+
+/// A group on one disk; gone when dropped.
+pub(crate) struct LvmRig {
+    pub(crate) pool: Option<LvmPool>,
+    pub(crate) options: LvmOptions,
+}
+
+pub(crate) fn lvm(arguments: &[&str]) {
+    let out = Command::new("lvm").args(arguments).output().unwrap();
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+pub(crate) fn disks() -> Vec<PathBuf> {
+    let named = std::env::var("HOLDFAST_TEST_DISKS").expect("HOLDFAST_TEST_DISKS");
+    named.split(',').map(PathBuf::from).collect()
+}
+
+/// How every pool here is opened.
+pub(crate) fn options(vg: &str) -> LvmOptions {
+    LvmOptions {
+        mountpoint: PathBuf::from("/run").join(vg),
+        vg: vg.into(),
+        thin_pool: "pool".into(),
+        cluster: ClusterId(Uuid::nil()),
+        threshold_percent: 90,
+        patience: Duration::from_secs(5),
+    }
+}
+
+impl LvmRig {
+    pub(crate) fn new(disk: &Path) -> Self {
+        let vg = format!("t-{}", disk.file_name().unwrap().to_str().unwrap());
+        lvm(&["vgcreate", "-qq", "-y", &vg, disk.to_str().unwrap()]);
+        LvmPool::prepare(&vg, "pool").unwrap();
+        LvmPool::prepare(&vg, "pool").expect("it may be repeated");
+        let options = options(&vg);
+        Self { pool: Some(LvmPool::open(&options).unwrap()), options }
+    }
+
+    /// The thin pool's own device, as device-mapper names it.
+    pub(crate) fn tpool(&self) -> String {
+        format!("{}-pool-tpool", self.options.vg.replace('-', "--"))
+    }
+
+    /// Sends the thin pool a message, beside the driver.
+    pub(crate) fn message(&self, text: &str) -> bool {
+        let mut dmsetup = Command::new("dmsetup");
+        dmsetup.args(["message", &self.tpool(), "0", text]).status().unwrap().success()
+    }
+
+    pub(crate) fn file(&self, volume: VolumeUid) -> File {
+        let device = self.pool().volume(volume).unwrap().device.unwrap();
+        OpenOptions::new().read(true).write(true).open(device).unwrap()
+    }
+}
+
+impl Rig for LvmRig {
+    fn pool(&self) -> &dyn Pool {
+        self.pool.as_ref().unwrap()
+    }
+
+    fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
+        let file = self.file(volume);
+        file.write_all_at(data, offset).unwrap();
+        file.sync_all().unwrap();
+    }
+
+    /// A thin pool takes whole chunks back; what is left of the range is zeroed.
+    fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
+        const CHUNK: u64 = 64 << 10;
+        let device = self.pool().volume(volume).unwrap().device.unwrap();
+        let end = offset + len;
+        let first = offset.next_multiple_of(CHUNK).min(end);
+        let last = (end - end % CHUNK).max(first);
+        self.write(volume, offset, &vec![0; (first - offset) as usize]);
+        self.write(volume, last, &vec![0; (end - last) as usize]);
+        if first < last {
+            let (at, len) = (first.to_string(), (last - first).to_string());
+            let discarded =
+                Command::new("blkdiscard").args(["-o", &at, "-l", &len]).arg(device).status();
+            assert!(discarded.unwrap().success());
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.pool = None;
+        self.pool = Some(LvmPool::open(&self.options).unwrap());
+    }
+}
+
+impl Drop for LvmRig {
+    /// Whatever a failed test left: what cannot go is seen by the test that comes next.
+    fn drop(&mut self) {
+        self.pool = None;
+        let run =
+            |program: &str, arguments: &[&str]| Command::new(program).args(arguments).output();
+        let listed = run("dmsetup", &["ls"]).map(|out| out.stdout).unwrap_or_default();
+        for line in String::from_utf8_lossy(&listed).lines() {
+            if let Some(name) =
+                line.split_whitespace().next().filter(|n| n.starts_with("holdfast-"))
+            {
+                let _ = run("dmsetup", &["remove", name]);
+            }
+        }
+        let _ = run("umount", &[self.options.mountpoint.to_str().unwrap_or_default()]);
+        let _ = run("lvm", &["vgremove", "-qq", "-ff", "-y", &self.options.vg]);
+    }
+}
