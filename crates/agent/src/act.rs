@@ -6,7 +6,7 @@ use std::time::Duration;
 use holdfast_reconcile::{Observed, ObservedVolume};
 use holdfast_runtime::image::ROOTFS_DIR;
 use holdfast_runtime::{ContainerNet, StartRequest};
-use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, fsys};
+use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, VolumeState, fsys};
 use holdfast_types::{
     AssignedView, CidrV4, ContainerUid, Epoch, SnapshotId, SnapshotUuid, VolumeUid,
 };
@@ -47,7 +47,7 @@ pub(crate) fn observe(
                 .state
                 .snapshots
                 .iter()
-                .filter(|s| s.kind.on_chain())
+                .filter(|s| s.kind.on_chain() && !v.state.is_rotten(s.id.uuid))
                 .map(|s| s.id)
                 .collect(),
         }),
@@ -57,9 +57,10 @@ pub(crate) fn observe(
     })
 }
 
-/// Whether the pool holds that snapshot.
+/// Whether the pool holds that snapshot, and it is sound.
 pub(crate) fn holds(pool: &dyn Pool, id: SnapshotId) -> bool {
-    pool.volume(id.volume).is_ok_and(|volume| volume.state.find(id.uuid).is_some())
+    let sound = |state: &VolumeState| state.find(id.uuid).is_some() && !state.is_rotten(id.uuid);
+    pool.volume(id.volume).is_ok_and(|volume| sound(&volume.state))
 }
 
 /// Mounts the volume; the first time, after its filesystem got its own identity and size.

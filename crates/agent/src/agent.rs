@@ -13,6 +13,7 @@ use crate::config::AgentConfig;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 use crate::images::{self, ImportedImage};
+use crate::scrub::{self, ScrubSummary};
 use crate::serve::PeerApi;
 use crate::{lease, overlay, pool_watch, reconciler, view};
 
@@ -51,6 +52,7 @@ impl Agent {
             self.tasks.spawn(overlay::run(self.context.clone()));
             self.tasks.spawn(pool_watch::run(self.context.clone()));
             self.tasks.spawn(images::run(self.context.clone()));
+            self.tasks.spawn(scrub::run(self.context.clone()));
         }
     }
 
@@ -105,6 +107,11 @@ impl AgentHandle {
             return Err(AgentError::NoLease);
         }
         blocking(move || parts.runtime.exec_piped(uid, &request)).await
+    }
+
+    /// Looks at every copy of this node now, to its end.
+    pub async fn scrub(&self) -> Result<ScrubSummary, AgentError> {
+        scrub::all(&self.context).await
     }
 
     fn is_protected(&self, uid: ContainerUid) -> bool {

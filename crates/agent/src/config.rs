@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use holdfast_types::{ClusterId, NodeId};
 
+use crate::scrub::ScrubPace;
+
 /// Who this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AgentIdentity {
@@ -40,6 +42,8 @@ pub struct AgentConfig {
     pub vxlan_id: u32,
     /// UDP port of the overlay.
     pub vxlan_port: u16,
+    /// How thoroughly this node's copies are looked at.
+    pub scrub: ScrubPace,
     /// Addresses at which a leader may be asked for, `host:port`.
     pub seeds: Vec<String>,
 }

@@ -149,9 +149,16 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
         if state.find(id.uuid).is_some() && state.record.role != ROLE_IMAGE {
             pool.set_role(id.volume, ROLE_IMAGE)?;
         }
-        Ok::<_, AgentError>(state.find(id.uuid).cloned())
+        Ok::<_, AgentError>(state.find(id.uuid).map(|s| (s.clone(), state.is_rotten(id.uuid))))
     });
-    let Some(snapshot) = found.await? else { return Ok(()) };
+    let Some((snapshot, rotten)) = found.await? else { return Ok(()) };
+    if rotten {
+        // Others ship it anew to a node that does not hold it.
+        return match image.held {
+            true => report::send(context, &Report::ImageLost { uid: image.uid }).await,
+            false => Ok(()),
+        };
+    }
     if !image.held {
         let report = Report::ImageHeld { uid: image.uid };
         return report::send(context, &report).await;

@@ -75,6 +75,11 @@ pub struct PoolConfig {
     /// is on no XFS.
     #[serde(deserialize_with = "size")]
     pub size: Option<ByteSize>,
+    /// How much of the replicas is read in a second, to see whether they are still what they were.
+    #[serde(deserialize_with = "plain_size")]
+    pub scrub_rate: ByteSize,
+    /// How many seconds a replica is left alone after it was read to its end.
+    pub scrub_every_s: u64,
 }
 
 /// What a pool is made of.
@@ -175,6 +180,8 @@ impl Default for PoolConfig {
             driver: PoolDriver::Xfs,
             path: "/var/lib/holdfast/pool".into(),
             size: None,
+            scrub_rate: ByteSize::mib(8),
+            scrub_every_s: 7 * 24 * 3600,
         }
     }
 }
@@ -210,7 +217,11 @@ fn vxlan_port() -> u16 {
 }
 
 fn size<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ByteSize>, D::Error> {
-    String::deserialize(from)?.parse().map(Some).map_err(serde::de::Error::custom)
+    plain_size(from).map(Some)
+}
+
+fn plain_size<'de, D: Deserializer<'de>>(from: D) -> Result<ByteSize, D::Error> {
+    String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
 }
 
 fn tcp(key: &str, text: &str) -> Result<(), String> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_agent::{
-    Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts,
+    Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
 };
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;
@@ -67,6 +67,10 @@ impl Host {
             overlay_gateways: config.network.overlay_gateways.clone(),
             vxlan_id: config.network.vxlan_id,
             vxlan_port: config.network.port,
+            scrub: ScrubPace {
+                rate: config.pool.scrub_rate,
+                every: Duration::from_secs(config.pool.scrub_every_s),
+            },
             seeds: me.seeds(),
         }
     }

@@ -27,6 +27,11 @@ pub enum Report {
         /// Which image.
         uid: ImageUid,
     },
+    /// The reporting node's copy of an image has rotted: it needs another.
+    ImageLost {
+        /// Which image.
+        uid: ImageUid,
+    },
     /// The reporting node kept what it had written and never shipped.
     DivergedKept {
         /// Which container.

@@ -3,7 +3,7 @@
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::Pool;
-use holdfast_types::{ContainerUid, SnapshotId, SnapshotUuid};
+use holdfast_types::{ContainerUid, SnapshotId, SnapshotUuid, VolumeUid};
 
 use super::PeerApi;
 use crate::clock::boottime_ms;
@@ -19,7 +19,9 @@ impl PeerApi {
         self.may_receive(&id)?;
         let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
         let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
-        let choose = move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates));
+        let view = self.context.view().ok_or(AgentError::Starting)?;
+        let images: Vec<_> = view.images.iter().map(|i| i.snapshot).collect();
+        let choose = move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates, &images));
         let chosen = blocking(choose).await?;
         Ok(OfferResponse { clock_ms: boottime_ms(), ..chosen })
     }
@@ -47,18 +49,66 @@ impl PeerApi {
 
 /// Which base the sender should use: the one of an interrupted transfer of this very snapshot,
 /// else the first candidate that is here.
-fn choose(pool: &dyn Pool, id: &SnapshotId, candidates: &[SnapshotUuid]) -> OfferResponse {
+fn choose(
+    pool: &dyn Pool,
+    id: &SnapshotId,
+    candidates: &[SnapshotUuid],
+    images: &[SnapshotId],
+) -> OfferResponse {
     let volume = pool.volume(id.volume).ok();
-    if volume.as_ref().is_some_and(|v| v.state.find(id.uuid).is_some()) {
+    let rotten: Vec<_> = [Some(id.volume), image_among(candidates, images)]
+        .into_iter()
+        .flatten()
+        .filter_map(|uid| pool.volume(uid).ok())
+        .flat_map(|v| v.state.scrub.rotten)
+        .collect();
+    let sound = |uuid: &SnapshotUuid| !rotten.contains(uuid);
+    let there = volume.as_ref().is_some_and(|v| v.state.find(id.uuid).is_some());
+    if there && sound(&id.uuid) {
         return OfferResponse { already_there: true, ..Default::default() };
     }
     if let Some(partial) = volume.and_then(|v| v.partial).filter(|p| p.snapshot == id.uuid)
-        && partial.base.is_none_or(|base| candidates.contains(&base))
+        && partial.base.is_none_or(|base| candidates.contains(&base) && sound(&base))
     {
         let base = partial.base.map(|b| b.to_bytes().into()).unwrap_or_default();
         return OfferResponse { base, resume_at: partial.synced, ..Default::default() };
     }
-    let here = |uuid: &&SnapshotUuid| pool.hold(**uuid).is_ok();
+    let here = |uuid: &&SnapshotUuid| sound(uuid) && pool.hold(**uuid).is_ok();
     let base = candidates.iter().find(here).map(|b| b.to_bytes().into()).unwrap_or_default();
     OfferResponse { base, ..Default::default() }
+}
+
+/// The volume of the image that is a candidate, if one is.
+fn image_among(candidates: &[SnapshotUuid], images: &[SnapshotId]) -> Option<VolumeUid> {
+    images.iter().find(|id| candidates.contains(&id.uuid)).map(|id| id.volume)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_storage::fake::FakePool;
+    use holdfast_storage::{AlreadyQuiet, PoolIdentity};
+    use holdfast_types::{ByteSize, ClusterId, Epoch, TimestampMs};
+
+    use super::*;
+
+    /// I15, I19: a copy that has rotted is received again, and is no base for anything.
+    #[test]
+    fn a_rotten_copy_is_asked_for_again() {
+        let (volume, uuid) = (VolumeUid::generate(), SnapshotUuid::generate());
+        let identity = PoolIdentity { cluster: ClusterId::generate(), pool: volume.0 };
+        let pool = FakePool::new(identity, ByteSize::gib(1));
+        pool.create(volume, ByteSize::mib(8), Epoch(1)).unwrap();
+        let id = pool.volume(volume).unwrap().state.next_snapshot(uuid).unwrap();
+        pool.snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
+        pool.demote(volume, Some(uuid), None).unwrap();
+        let next = SnapshotId { uuid: SnapshotUuid::generate(), seq: id.seq.next(), ..id };
+        assert!(choose(&pool, &id, &[], &[]).already_there);
+        assert!(!choose(&pool, &next, &[uuid], &[]).base.is_empty());
+        let other = SnapshotId { volume: VolumeUid::generate(), ..next };
+        assert!(!choose(&pool, &other, &[uuid], &[id]).base.is_empty(), "as an image");
+        pool.rot(volume).unwrap();
+        assert!(!choose(&pool, &id, &[], &[]).already_there);
+        assert!(choose(&pool, &next, &[uuid], &[]).base.is_empty());
+        assert!(choose(&pool, &other, &[uuid], &[id]).base.is_empty(), "as an image");
+    }
 }

@@ -141,12 +141,17 @@ async fn feed(
     }
 }
 
-/// A replica keeps its newest snapshot, and what is another copy's newest.
+/// A replica keeps its newest snapshot, and what is another copy's newest. What has rotted is kept
+/// until something sound is there.
 fn prune(pool: &dyn Pool, volume: VolumeUid, keep: &[SnapshotUuid]) -> Result<(), AgentError> {
     let state = pool.volume(volume)?.state;
     let newest = state.newest().map(|s| s.id.uuid);
     let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
-    for snapshot in chain.filter(|s| Some(s.id.uuid) != newest && !keep.contains(&s.id.uuid)) {
+    let needed = |uuid: &SnapshotUuid| match state.is_rotten(*uuid) {
+        true => newest.is_none(),
+        false => Some(*uuid) == newest || keep.contains(uuid),
+    };
+    for snapshot in chain.filter(|s| !needed(&s.id.uuid)) {
         match pool.remove_snapshot(snapshot.id.uuid) {
             Ok(_) | Err(holdfast_storage::Error::InUse(_)) => {}
             Err(error) => return Err(error.into()),

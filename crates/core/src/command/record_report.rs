@@ -1,7 +1,7 @@
 //! A node established a fact.
 
 use holdfast_types::{
-    Code, ContainerUid, Epoch, Incarnation, NodeId, Report, RunState, SnapshotUuid,
+    Code, ContainerUid, Epoch, ImageUid, Incarnation, NodeId, Report, RunState, SnapshotUuid,
 };
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,7 @@ impl RecordReport {
                 change.touch_all_views();
                 Ok(Outcome::Done)
             }
+            Report::ImageLost { uid } => self.image_lost(change, uid),
             Report::DivergedKept { uid, epoch, snapshot, changed_bytes } => {
                 self.diverged(change, uid, epoch, snapshot, changed_bytes)
             }
@@ -49,6 +50,16 @@ impl RecordReport {
                 Ok(Outcome::Done)
             }
         }
+    }
+
+    /// The last copy stays listed, rotten as it is: nobody could ship another.
+    fn image_lost(&self, change: &mut Change<'_>, uid: ImageUid) -> Response {
+        let Some(image) = change.state.images.get_mut(&uid) else { return Ok(Outcome::Unchanged) };
+        if image.held_by.len() < 2 || !image.held_by.remove(&self.node) {
+            return Ok(Outcome::Unchanged);
+        }
+        change.touch_all_views();
+        Ok(Outcome::Done)
     }
 
     fn run(
