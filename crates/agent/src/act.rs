@@ -43,13 +43,7 @@ pub(crate) fn observe(
         active: device || fsys::is_mounted(mountpoint)?,
         volume: volume.map(|v| ObservedVolume {
             live: v.state.live.as_ref().map(|live| live.epoch),
-            snapshots: v
-                .state
-                .snapshots
-                .iter()
-                .filter(|s| s.kind.on_chain() && !v.state.is_rotten(s.id.uuid))
-                .map(|s| s.id)
-                .collect(),
+            snapshots: v.state.sound().map(|s| s.id).collect(),
         }),
         image_held: image.is_some_and(|id| holds(&*parts.pool, id)),
         reported: None,

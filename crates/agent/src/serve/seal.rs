@@ -55,8 +55,7 @@ fn seal(
     let state = pool.volume(volume)?.state;
     let held =
         |s: &SnapshotInfo| HeldSnapshot { id: s.id, age_ms: context.holdings.age_ms(s) }.into();
-    let sound = |s: &&SnapshotInfo| s.kind.on_chain() && !state.is_rotten(s.id.uuid);
-    Ok(state.snapshots.iter().filter(sound).map(held).collect())
+    Ok(state.sound().map(held).collect())
 }
 
 #[cfg(test)]

@@ -150,8 +150,12 @@ impl VolumeState {
     /// The newest verified snapshot on the chain: what a seal answers with (I15). One that has
     /// rotted is none.
     pub fn newest(&self) -> Option<&SnapshotInfo> {
-        let sound = |s: &&SnapshotInfo| s.kind.on_chain() && !self.is_rotten(s.id.uuid);
-        self.snapshots.iter().filter(sound).max_by_key(|s| s.id.order())
+        self.sound().max_by_key(|s| s.id.order())
+    }
+
+    /// Every verified snapshot on the chain, oldest first: what a takeover may choose from.
+    pub fn sound(&self) -> impl Iterator<Item = &SnapshotInfo> {
+        self.snapshots.iter().filter(|s| s.kind.on_chain() && !self.is_rotten(s.id.uuid))
     }
 
     /// The identity that the live part's next snapshot must have.

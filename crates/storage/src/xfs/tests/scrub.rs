@@ -83,6 +83,7 @@ fn rot_is_found_and_is_no_copy_any_more() {
     for _ in 0..2 {
         let state = pair.state();
         assert!(state.newest().is_none() && state.is_rotten(pair.newest.id.uuid));
+        assert_eq!(state.sound().count(), 0, "I15: a seal lists none");
         let promoted = pair.target.pool().promote(pair.uid, pair.newest.id.uuid, Epoch(2));
         assert!(matches!(promoted, Err(Error::Rotten(_))), "I15");
         let (uuid, other) = (pair.newest.id.uuid, VolumeUid::generate());
