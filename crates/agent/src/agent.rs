@@ -1,6 +1,7 @@
 //! The agent's handle.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_network::Network;
 use holdfast_runtime::{ExecRequest, ExecSession, Runtime};
@@ -21,6 +22,8 @@ use crate::{lease, overlay, pool_watch, reconciler, view};
 pub struct Parts {
     /// The node's storage.
     pub pool: Arc<dyn Pool>,
+    /// The pool's name, for people.
+    pub name: String,
     /// The storage driver's name, for people.
     pub driver: String,
     /// Runs containers.
@@ -43,6 +46,12 @@ impl Agent {
         tasks.spawn(lease::run(context.clone()));
         tasks.spawn(view::run(context.clone()));
         Self { context, tasks }
+    }
+
+    /// Lets the leader know that there is no pool on this node yet. Until [`Agent::run`] it keeps its
+    /// place in the cluster, and runs and stores nothing.
+    pub fn without_pool(&self) {
+        self.context.without_pool.store(true, Ordering::Relaxed);
     }
 
     /// Begins to do what the view says.

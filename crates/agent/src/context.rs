@@ -1,6 +1,7 @@
 //! What all parts of one agent share.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use holdfast_proto::internal;
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) shipments: Shipments,
     pub(crate) starts: Starts,
     pub(crate) fullness: Fullness,
+    /// Whether no pool was made on this node yet.
+    pub(crate) without_pool: AtomicBool,
     /// The machine's, if the kernel says.
     pub(crate) memory: Option<ByteSize>,
     parts: OnceLock<Arc<Parts>>,
@@ -57,6 +60,7 @@ impl Context {
             shipments: Shipments::default(),
             starts: Starts::default(),
             fullness: Fullness::default(),
+            without_pool: AtomicBool::new(false),
             memory: memory::total(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),
@@ -74,6 +78,7 @@ impl Context {
 
     /// Opens the door to storage, runtime and network. Returns false if it is open already.
     pub(crate) fn set_parts(&self, parts: Parts) -> bool {
+        self.without_pool.store(false, Ordering::Relaxed);
         self.parts.set(Arc::new(parts)).is_ok()
     }
 

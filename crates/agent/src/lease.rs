@@ -8,6 +8,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_proto::RemoteError;
@@ -130,7 +131,13 @@ impl Keeper {
             cluster_id: identity.cluster.to_bytes().into(),
             ..Default::default()
         };
-        let Some(parts) = self.context.parts() else { return (request, None) };
+        let Some(parts) = self.context.parts() else {
+            request.without_pool = self.context.without_pool.load(Ordering::Relaxed);
+            // With nothing stored, that is everything.
+            request.full = request.without_pool;
+            request.memory_bytes = self.context.memory.map(ByteSize::bytes);
+            return (request, None);
+        };
         let (context, full) = (self.context.clone(), self.full);
         let look = move || Ok::<_, AgentError>(context.holdings.news(&*parts.pool, full));
         let Ok(news) = crate::error::blocking(look).await else { return (request, None) };

@@ -98,7 +98,9 @@ pub(crate) async fn run(context: Arc<Context>) {
                 Ok(capacity) => {
                     let percent = capacity.used_percent();
                     level = Level::of(percent, capacity.threshold_percent, level);
-                    context.set_capacity(message(&parts.driver, &capacity, level));
+                    let name = parts.name.clone();
+                    let said = message(&parts.driver, &capacity, level);
+                    context.set_capacity(internal::Capacity { name, ..said });
                     context.fullness.looked(level == Level::Full);
                     if level != told && tell(&context, percent, level).await {
                         told = level;
@@ -114,10 +116,13 @@ pub(crate) async fn run(context: Arc<Context>) {
 /// One mark for both: where no snapshots are taken, nothing new is admitted either.
 fn message(driver: &str, capacity: &Capacity, level: Level) -> internal::Capacity {
     internal::Capacity {
+        name: String::new(),
         driver: driver.to_owned(),
         size_bytes: capacity.size.bytes(),
         used_bytes: capacity.used.bytes(),
         promised_bytes: capacity.promised.bytes(),
+        metadata_used_bytes: capacity.metadata.map(|(used, _)| used.bytes()),
+        metadata_size_bytes: capacity.metadata.map(|(_, size)| size.bytes()),
         admits: level != Level::Full && capacity.admit(holdfast_types::ByteSize(0)).is_ok(),
     }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 use holdfast_proto::Address;
 
 use crate::commands::{
-    cluster, completion, container, create, events, exec, image, lab, logs, node, operation,
+    cluster, completion, container, create, events, exec, image, lab, logs, node, operation, pool,
     replica,
 };
 use crate::error::EXIT_STATUSES;
@@ -68,6 +68,9 @@ pub(crate) enum Command {
     /// The machines of the cluster
     #[command(subcommand)]
     Node(node::Command),
+    /// What the machines keep volumes in
+    #[command(subcommand)]
+    Pool(pool::Command),
     /// What containers are made from
     #[command(subcommand)]
     Image(image::Command),

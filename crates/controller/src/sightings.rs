@@ -20,6 +20,8 @@ pub struct Sighting {
     pub removed: Vec<VolumeUid>,
     /// The pool, when it changed.
     pub pool: Option<PoolObservation>,
+    /// No pool was made on the node yet.
+    pub without_pool: bool,
     /// The node's physical memory, when everything is sent.
     pub memory: Option<ByteSize>,
 }
@@ -34,6 +36,7 @@ pub struct Sightings {
 struct Seen {
     incarnation: Incarnation,
     pool: Option<PoolObservation>,
+    without_pool: bool,
     memory: Option<ByteSize>,
     /// Snapshot, and the BOOTTIME in milliseconds for which it was the whole content.
     held: BTreeMap<VolumeUid, (SnapshotId, u64)>,
@@ -57,6 +60,7 @@ impl Sightings {
         for volume in sighting.removed {
             seen.held.remove(&volume);
         }
+        seen.without_pool = sighting.without_pool;
         if sighting.pool.is_some() {
             seen.pool = sighting.pool;
         }
@@ -81,7 +85,8 @@ impl Sightings {
             };
             let held = seen.held.iter().map(copy).collect();
             let (leased, pool) = (leased(*id), seen.pool.clone());
-            (*id, NodeObservation { leased, pool, memory: seen.memory, held })
+            let (without_pool, memory) = (seen.without_pool, seen.memory);
+            (*id, NodeObservation { leased, pool, without_pool, memory, held })
         };
         nodes.iter().map(one).collect()
     }

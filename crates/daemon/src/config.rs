@@ -65,14 +65,15 @@ pub struct GuardianConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PoolConfig {
-    /// For people.
-    pub name: String,
     /// What it is made of.
     pub driver: PoolDriver,
-    /// Its directory.
-    pub path: PathBuf,
-    /// With a size it is in a file of its own of that size; without one only where the directory
-    /// is on no XFS.
+    /// Driver xfs: what it is called, for people; `default` if nobody says. A pool in LVM was given
+    /// its name when it was made.
+    pub name: Option<String>,
+    /// Driver xfs: its directory; `/var/lib/holdfast/pool` if nobody says.
+    pub path: Option<PathBuf>,
+    /// Driver xfs: with a size it is in a file of its own of that size; without one only where the
+    /// directory is on no XFS.
     #[serde(deserialize_with = "size")]
     pub size: Option<ByteSize>,
     /// How much of the replicas is read in a second, to see whether they are still what they were.
@@ -83,11 +84,53 @@ pub struct PoolConfig {
 }
 
 /// What a pool is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PoolDriver {
     /// A directory on XFS with reflink, in a file of its own if need be.
+    #[default]
     Xfs,
+    /// A thin pool in an LVM volume group, made by `holdfast pool create`.
+    Lvm,
+}
+
+impl PoolConfig {
+    /// Its directory, with driver xfs.
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new("/var/lib/holdfast/pool"))
+    }
+
+    /// Its name, with driver xfs.
+    pub fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("default")
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.size.is_some_and(|size| size < ByteSize::mib(300)) {
+            return Err("pool.size: a pool needs at least 300MiB".into());
+        }
+        let of_xfs = [
+            ("name", self.name.is_some()),
+            ("path", self.path.is_some()),
+            ("size", self.size.is_some()),
+        ];
+        match (self.driver, of_xfs.iter().find(|(_, given)| *given)) {
+            (PoolDriver::Lvm, Some((key, _))) => Err(format!(
+                "pool.{key}: not with driver lvm, whose pool is made by holdfast pool create"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl PoolDriver {
+    /// As it is written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Xfs => "xfs",
+            Self::Lvm => "lvm",
+        }
+    }
 }
 
 /// `[network]`
@@ -138,13 +181,14 @@ impl Config {
         if self.advertise.starts_with("0.0.0.0:") || self.advertise.starts_with("[::]:") {
             return Err("advertise: other nodes cannot reach that address".into());
         }
+        let pool = self.pool.path();
         let paths = [
-            ("data_dir", &self.data_dir),
-            ("socket", &self.socket),
-            ("guardian.socket", &self.guardian.socket),
-            ("guardian.binary", &self.guardian.binary),
-            ("pool.path", &self.pool.path),
-            ("lxc.path", &self.lxc.path),
+            ("pool.path", pool),
+            ("data_dir", self.data_dir.as_path()),
+            ("socket", self.socket.as_path()),
+            ("guardian.socket", self.guardian.socket.as_path()),
+            ("guardian.binary", self.guardian.binary.as_path()),
+            ("lxc.path", self.lxc.path.as_path()),
         ];
         if let Some((key, _)) = paths.iter().find(|(_, path)| !path.is_absolute()) {
             return Err(format!("{key}: the path must be absolute"));
@@ -156,10 +200,7 @@ impl Config {
         if self.network.vxlan_id == 0 || self.network.vxlan_id >= 1 << 24 {
             return Err("network.vxlan_id: use 1 to 16777215".into());
         }
-        if self.pool.size.is_some_and(|size| size < ByteSize::mib(300)) {
-            return Err("pool.size: a pool needs at least 300MiB".into());
-        }
-        Ok(())
+        self.pool.check()
     }
 }
 
@@ -176,9 +217,9 @@ impl Default for GuardianConfig {
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
-            name: "default".into(),
             driver: PoolDriver::Xfs,
-            path: "/var/lib/holdfast/pool".into(),
+            name: None,
+            path: None,
             size: None,
             scrub_rate: ByteSize::mib(8),
             scrub_every_s: 7 * 24 * 3600,
@@ -278,5 +319,21 @@ mod tests {
         }
         let error = load(&format!("{LEAST}{NETWORK}[pool]\nsize = \"4GB\"\n")).unwrap_err();
         assert!(error.to_string().contains("4GB"), "{error}");
+    }
+
+    #[test]
+    fn what_contradicts_the_driver_is_named() {
+        let pool = |lines: &str| load(&format!("{LEAST}{NETWORK}[pool]\n{lines}"));
+        assert_eq!(pool("driver = \"lvm\"\n").unwrap().pool.driver, PoolDriver::Lvm);
+        for key in ["name = \"a\"", "path = \"/p\"", "size = \"4GiB\""] {
+            let error = pool(&format!("driver = \"lvm\"\n{key}\n")).unwrap_err().to_string();
+            let name = key.split(' ').next().unwrap();
+            assert!(error.contains(&format!("pool.{name}")), "{error}");
+            assert!(pool(&format!("driver = \"xfs\"\n{key}\n")).is_ok());
+        }
+        let error = pool("driver = \"lvm\"\nvg = \"x\"\n").unwrap_err().to_string();
+        assert!(error.contains("vg"), "{error}");
+        let error = pool("driver = \"zfs\"\n").unwrap_err().to_string();
+        assert!(error.contains("zfs"), "{error}");
     }
 }

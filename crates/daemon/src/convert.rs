@@ -51,6 +51,9 @@ impl Picture<'_> {
                 used_bytes: pool.used.bytes(),
                 promised_bytes: pool.promised.bytes(),
                 admits: pool.admits,
+                metadata_used_bytes: pool.metadata.map(|(used, _)| used.bytes()),
+                metadata_size_bytes: pool.metadata.map(|(_, size)| size.bytes()),
+                name: pool.name.clone(),
             }),
             last_seen_ms: (self.silent_ms)(node.id),
             containers: u32::try_from(containers).unwrap_or(u32::MAX),
@@ -192,6 +195,19 @@ pub(crate) fn lease(lease: &LeaseSettings) -> v1::LeaseSettings {
         margin_ms: lease.margin_ms,
         drift_ppm: lease.drift_ppm,
         lost_after_ms: lease.lost_after_ms(),
+    }
+}
+
+/// The constants that were asked for; what is 0 is the default.
+pub(crate) fn lease_asked(asked: Option<&v1::LeaseSettings>) -> LeaseSettings {
+    let asked = asked.copied().unwrap_or_default();
+    let default = LeaseSettings::default();
+    let or = |asked: u64, default: u64| if asked == 0 { default } else { asked };
+    LeaseSettings {
+        lease_ms: or(asked.lease_ms, default.lease_ms),
+        fence_budget_ms: or(asked.fence_budget_ms, default.fence_budget_ms),
+        margin_ms: or(asked.margin_ms, default.margin_ms),
+        drift_ppm: or(asked.drift_ppm, default.drift_ppm),
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use holdfast_core::{Command, Entry, InitCluster, NewNode, NodeRole};
 use holdfast_raft::RaftNode;
-use holdfast_types::{CidrV4, ClusterId, Code, NodeId, RequestId};
+use holdfast_types::{CidrV4, ClusterId, Code, LeaseSettings, NodeId, RequestId};
 use tracing::{info, warn};
 
 use crate::clock;
@@ -21,7 +21,8 @@ const OVERLAY: &str = "10.77.0.0/16";
 
 /// Makes a cluster with this node as its first voter. What fails before the identity is written
 /// leaves nothing behind: no other node has heard of the cluster.
-pub(crate) async fn found(shell: &Arc<Shell>) -> Result<Identity, Fault> {
+pub(crate) async fn found(shell: &Arc<Shell>, lease: LeaseSettings) -> Result<Identity, Fault> {
+    lease.check().map_err(|e| Fault::new(e.code(), e.to_string()))?;
     let config = shell.config();
     let identity = Identity {
         cluster: ClusterId::generate(),
@@ -32,7 +33,7 @@ pub(crate) async fn found(shell: &Arc<Shell>) -> Result<Identity, Fault> {
         peers: Vec::new(),
     };
     let (duties, hint) = shell.begin(&identity)?;
-    let made = make(shell, &identity, &*duties).await;
+    let made = make(shell, &identity, lease, &*duties).await;
     let raft = match made {
         Ok(raft) => raft,
         Err(fault) => {
@@ -48,12 +49,17 @@ pub(crate) async fn found(shell: &Arc<Shell>) -> Result<Identity, Fault> {
     Ok(identity)
 }
 
-async fn make(shell: &Shell, identity: &Identity, duties: &dyn Duties) -> Result<RaftNode, Fault> {
+async fn make(
+    shell: &Shell,
+    identity: &Identity,
+    lease: LeaseSettings,
+    duties: &dyn Duties,
+) -> Result<RaftNode, Fault> {
     duties.run().await?;
     let raft = shell.open_raft(identity).await?;
     let begun = async {
         raft.initialize(&identity.address).await?;
-        let command = Command::InitCluster(first_command(shell, identity)?);
+        let command = Command::InitCluster(first_command(shell, identity, lease)?);
         let entry = Entry { request: RequestId::generate(), at: clock::wall(), command };
         raft.propose(entry).await??;
         Ok::<(), Fault>(identity.write(shell.data().path())?)
@@ -67,13 +73,17 @@ async fn make(shell: &Shell, identity: &Identity, duties: &dyn Duties) -> Result
     }
 }
 
-fn first_command(shell: &Shell, identity: &Identity) -> Result<InitCluster, Fault> {
+fn first_command(
+    shell: &Shell,
+    identity: &Identity,
+    lease: LeaseSettings,
+) -> Result<InitCluster, Fault> {
     let overlay: CidrV4 = OVERLAY
         .parse()
         .map_err(|e: holdfast_types::NetError| Fault::new(Code::Internal, e.to_string()))?;
     Ok(InitCluster {
         cluster: identity.cluster,
-        lease: Default::default(),
+        lease,
         overlay,
         founder: NewNode {
             name: identity.name.clone(),

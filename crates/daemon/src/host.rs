@@ -1,4 +1,4 @@
-//! The real machine: the agent over XFS, LXC and netlink, under the guardian.
+//! The real machine: the agent over its pool, LXC and netlink, under the guardian.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,46 +11,49 @@ use holdfast_agent::{
 };
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;
+use holdfast_proto::v1;
 use holdfast_runtime::lxc::{self, LxcRuntime};
 use holdfast_runtime::{ExecRequest, ExecSession};
-use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
 use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid};
 use tokio::sync::watch;
+use tracing::warn;
 
-use crate::config::{Config, PoolConfig, PoolDriver};
+use crate::config::{Config, PoolDriver};
 use crate::identity::Identity;
-use crate::machine::{Duties, Machine, MachineError, Unpacked};
+use crate::machine::{Duties, Machine, MachineError, NewPool, PoolNews, Unpacked};
+use crate::pools::{OpenPool, Pools};
 
 /// The bridge that containers sit on.
 const BRIDGE: &str = "hf0";
 
-/// A pool stops admitting at so much physical use, in percent (DESIGN section 7).
-const THRESHOLD_PERCENT: u8 = 90;
-
-/// After a power cut the kernel takes mounts and loop devices down by itself, some time later.
-const POOL_PATIENCE: Duration = Duration::from_secs(60);
-
 /// The programs that are run, where they are looked for, and the Debian package of each.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 5] = [
     ("lxc-start", "lxc"),
     ("lxc-attach", "lxc"),
-    ("mkfs.xfs", "xfsprogs"),
     ("mkfs.ext4", "e2fsprogs"),
     ("resize2fs", "e2fsprogs"),
     ("unshare", "util-linux"),
 ];
+const XFS_TOOLS: [(&str, &str); 1] = [("mkfs.xfs", "xfsprogs")];
+const LVM_TOOLS: [(&str, &str); 4] = [
+    ("lvm", "lvm2"),
+    ("thin_delta", "thin-provisioning-tools"),
+    ("thin_check", "thin-provisioning-tools"),
+    ("udevadm", "udev"),
+];
 const PLACES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// This machine.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Host {
     config: Config,
+    pools: Arc<Pools>,
 }
 
 impl Host {
     /// The machine as its owner has configured it.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self { pools: Arc::new(Pools::new(&config)), config }
     }
 
     fn agent_config(&self, me: &Identity) -> AgentConfig {
@@ -84,7 +87,11 @@ impl Host {
 impl Machine for Host {
     fn check(&self) -> Result<(), MachineError> {
         let missing = |message: String| MachineError { code: Code::MissingTool, message };
-        for (tool, package) in TOOLS {
+        let of_pool = match self.config.pool.driver {
+            PoolDriver::Xfs => &XFS_TOOLS[..],
+            PoolDriver::Lvm => &LVM_TOOLS[..],
+        };
+        for (tool, package) in TOOLS.iter().chain(of_pool) {
             if !PLACES.iter().any(|dir| Path::new(dir).join(tool).exists()) {
                 return Err(missing(format!("{tool} is not installed: apt-get install {package}")));
             }
@@ -95,6 +102,18 @@ impl Machine for Host {
             }
         }
         Ok(())
+    }
+
+    fn pool(&self) -> Result<Option<v1::Pool>, MachineError> {
+        self.pools.show()
+    }
+
+    fn create_pool(
+        &self,
+        asked: &NewPool,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError> {
+        self.pools.create(asked, tell)
     }
 
     fn begin(
@@ -111,6 +130,7 @@ impl Machine for Host {
             host: self.clone(),
             agent_config: config,
             cluster: me.cluster,
+            running: tokio::sync::Mutex::new(false),
         }))
     }
 }
@@ -124,73 +144,74 @@ struct HostDuties {
     host: Host,
     agent_config: AgentConfig,
     cluster: ClusterId,
+    /// Whether the agent has all that it works with.
+    running: tokio::sync::Mutex<bool>,
 }
 
 impl HostDuties {
-    /// Opens everything that the agent works with. Blocks.
+    /// Opens everything that the agent works with, if there is a pool. Blocks.
     fn open(
-        config: &Config,
+        host: &Host,
         agent: &AgentConfig,
         cluster: ClusterId,
-    ) -> Result<Opened, AgentError> {
-        let pool = match config.pool.driver {
-            PoolDriver::Xfs => Arc::new(XfsPool::open(&xfs_options(&config.pool, cluster)?)?),
-        };
+    ) -> Result<Option<Opened>, AgentError> {
+        let Some(pool) = host.pools.open(cluster)? else { return Ok(None) };
+        let config = &host.config;
         let log_dir = config.data_dir.join("log");
         let lxc = lxc::LxcConfig::new(config.lxc.path.clone(), log_dir, config.cgroup_root.clone());
         let enter = Box::new(GuardedEnter::new(agent));
-        Ok(Opened { pool, runtime: Arc::new(LxcRuntime::new(lxc, enter)?) })
+        Ok(Some(Opened { pool, runtime: Arc::new(LxcRuntime::new(lxc, enter)?) }))
+    }
+
+    fn with_agent(&self, what: impl FnOnce(&mut Agent)) {
+        if let Some(agent) = &mut *self.agent.lock().unwrap_or_else(PoisonError::into_inner) {
+            what(agent);
+        }
+    }
+
+    /// What the agent refused, or rather that there is no pool.
+    fn refused(&self, error: AgentError) -> MachineError {
+        match error {
+            AgentError::Starting if self.host.pools.is_missing() => MachineError {
+                code: Code::NoPool,
+                message: format!(
+                    "node {name} has no pool: holdfast pool create NAME --driver lvm --device DEVICE \
+                     --node {name}",
+                    name = self.host.config.name
+                ),
+            },
+            other => machine_error(&other),
+        }
     }
 }
 
 struct Opened {
-    pool: Arc<XfsPool>,
+    pool: OpenPool,
     runtime: Arc<LxcRuntime>,
 }
-
-/// In a file of its own where a size is given, or where the directory is on no XFS.
-fn xfs_options(pool: &PoolConfig, cluster: ClusterId) -> Result<XfsOptions, AgentError> {
-    let io = |source| holdfast_storage::Error::Unusable {
-        path: pool.path.clone(),
-        reason: std::io::Error::to_string(&source),
-    };
-    std::fs::create_dir_all(&pool.path).map_err(io)?;
-    let on_xfs = rustix::fs::statfs(&pool.path).is_ok_and(|fs| fs.f_type == XFS_MAGIC);
-    let made_before = pool.path.join("pool.img").exists();
-    let in_file = made_before || pool.size.is_some() || !on_xfs;
-    let size = pool.size.unwrap_or(DEFAULT_SIZE);
-    Ok(XfsOptions {
-        dir: pool.path.clone(),
-        cluster,
-        threshold_percent: THRESHOLD_PERCENT,
-        loop_backed: in_file.then(|| LoopBacked { size, mountpoint: pool.path.join("mounted") }),
-        patience: POOL_PATIENCE,
-    })
-}
-
-/// The size of a pool in a file, if nobody says. The file is sparse.
-const DEFAULT_SIZE: ByteSize = ByteSize::gib(16);
-
-/// `XFS_SUPER_MAGIC` (linux/magic.h).
-const XFS_MAGIC: i64 = 0x5846_5342;
 
 #[async_trait]
 impl Duties for HostDuties {
     async fn run(&self) -> Result<(), MachineError> {
-        let (config, agent, cluster) =
-            (self.host.config.clone(), self.agent_config.clone(), self.cluster);
-        let opening = tokio::task::spawn_blocking(move || Self::open(&config, &agent, cluster));
+        let mut running = self.running.lock().await;
+        if *running {
+            return Ok(());
+        }
+        let (host, agent, cluster) = (self.host.clone(), self.agent_config.clone(), self.cluster);
+        let opening = tokio::task::spawn_blocking(move || Self::open(&host, &agent, cluster));
         let opened = opening.await.map_err(|_| machine_error(&AgentError::Ended))?;
-        let Opened { pool, runtime } = opened.map_err(|e| machine_error(&e))?;
+        let Some(Opened { pool, runtime }) = opened.map_err(|e| machine_error(&e))? else {
+            warn!("there is no pool yet: holdfast pool create");
+            self.with_agent(|agent| agent.without_pool());
+            return Ok(());
+        };
+        let OpenPool { pool, name, driver } = pool;
         let network = BRIDGE.parse().and_then(LinuxNetwork::open);
         let network = network.map_err(|e| machine_error(&e.into()))?;
-        let driver = match self.host.config.pool.driver {
-            PoolDriver::Xfs => "xfs",
-        };
-        let parts = Parts { pool, driver: driver.into(), runtime, network: Arc::new(network) };
-        if let Some(agent) = &mut *self.agent.lock().unwrap_or_else(PoisonError::into_inner) {
-            agent.run(parts);
-        }
+        let network = Arc::new(network);
+        let parts = Parts { pool, name, driver: driver.into(), runtime, network };
+        self.with_agent(|agent| agent.run(parts));
+        *running = true;
         Ok(())
     }
 
@@ -205,7 +226,7 @@ impl Duties for HostDuties {
         archive: Box<dyn Read + Send>,
     ) -> Result<Unpacked, MachineError> {
         let imported = self.handle.import_image(uid, size, archive).await;
-        let imported = imported.map_err(|e| machine_error(&e))?;
+        let imported = imported.map_err(|e| self.refused(e))?;
         Ok(Unpacked {
             snapshot: imported.snapshot,
             size: imported.size,
@@ -241,6 +262,7 @@ impl Duties for HostDuties {
 
     async fn stop(&self) {
         drop(self.agent.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.host.pools.close();
     }
 }
 

@@ -9,7 +9,7 @@
 //! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
 //! | `leader` | what nodes ask of the leader: admission, leases, views, reports |
 //! | `api`, `forward`, `convert` | what clients ask, of any node |
-//! | `machine`, `host` | what is needed of the machine, and the real one: the agent |
+//! | `machine`, `host`, `pools` | what is needed of the machine, and the real one: the agent, the pool |
 
 mod api;
 mod channels;
@@ -32,6 +32,7 @@ mod member;
 mod membership;
 mod metrics;
 mod peers;
+mod pools;
 mod ports;
 mod reign;
 mod remember;
@@ -45,5 +46,5 @@ pub use config::{
 pub use error::DaemonError;
 pub use host::Host;
 pub use identity::Identity;
-pub use machine::{Duties, Machine, MachineError, Unpacked};
+pub use machine::{Duties, Machine, MachineError, NewPool, PoolNews, Unpacked};
 pub use startup::Daemon;

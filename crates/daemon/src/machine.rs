@@ -2,12 +2,14 @@
 //! and guardian. A trait, so that a whole control plane runs in a test without any of them.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_proto::internal::peer_service_server::PeerService;
+use holdfast_proto::v1;
 use holdfast_runtime::{ExecRequest, ExecSession};
-use holdfast_types::{ByteSize, Code, ContainerUid, ImageUid, SnapshotId};
+use holdfast_types::{ByteSize, Code, ContainerUid, ImageUid, PoolName, SnapshotId};
 use tokio::sync::watch;
 
 use crate::identity::Identity;
@@ -37,10 +39,51 @@ pub struct Unpacked {
     pub has_init: bool,
 }
 
+/// The pool that a machine is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPool {
+    /// What it is called, and its volume group too, unless one is named.
+    pub name: PoolName,
+    /// Block devices to make the volume group of.
+    pub devices: Vec<PathBuf>,
+    /// The volume group, if it is there.
+    pub vg: Option<String>,
+    /// The thin pool, if it is there.
+    pub thin_pool: Option<String>,
+    /// Those of the devices that may lose what is on them.
+    pub wipe: Vec<PathBuf>,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
+/// How far a change of a pool is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolNews {
+    /// What will be done, one line for each step; comes first.
+    Plan(Vec<String>),
+    /// The step at this place of the plan has begun.
+    Began(u32),
+    /// It is done.
+    Done(u32),
+    /// How far it is.
+    Said(String),
+}
+
 /// A machine that can be a node.
 pub trait Machine: Send + Sync + 'static {
     /// Whether what a node needs is installed. Quick, and changes nothing.
     fn check(&self) -> Result<(), MachineError>;
+
+    /// The machine's pool as it is now; `None` while there is none. Blocks.
+    fn pool(&self) -> Result<Option<v1::Pool>, MachineError>;
+
+    /// Makes the machine's pool, or finishes making it, one caller at a time. Blocks, for long.
+    /// Duties begin on it when they are [run](Duties::run) the next time.
+    fn create_pool(
+        &self,
+        asked: &NewPool,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError>;
 
     /// Begins the lease side of a node: its first heartbeat leaves within a second of this
     /// process's start (DESIGN section 5 rule 1), so it returns at once. `leader` is where the
@@ -55,7 +98,8 @@ pub trait Machine: Send + Sync + 'static {
 /// A node's duties on its machine.
 #[async_trait]
 pub trait Duties: Send + Sync + 'static {
-    /// Opens pool, runtime and network, and begins to reconcile.
+    /// Opens pool, runtime and network, and begins to reconcile. Does nothing while the machine has
+    /// no pool, and nothing more once it has begun.
     async fn run(&self) -> Result<(), MachineError>;
 
     /// What other nodes call.

@@ -98,6 +98,10 @@ fn describe(page: &mut Page, member: &Member) {
             let (size, used) = (pool.size.bytes(), pool.used.bytes());
             page.put("holdfast_pool_size_bytes", "Physical size of a pool.", &label, size);
             page.put("holdfast_pool_used_bytes", "Physical use of a pool.", &label, used);
+            let Some((used, size)) = pool.metadata else { continue };
+            let (used, size) = (used.bytes(), size.bytes());
+            page.put("holdfast_pool_metadata_size_bytes", "Size of its metadata.", &label, size);
+            page.put("holdfast_pool_metadata_used_bytes", "Use of its metadata.", &label, used);
         }
     }
 }

@@ -16,6 +16,7 @@ use holdfast_proto::v1::container_service_server::ContainerServiceServer;
 use holdfast_proto::v1::event_service_server::EventServiceServer;
 use holdfast_proto::v1::image_service_server::ImageServiceServer;
 use holdfast_proto::v1::operation_service_server::OperationServiceServer;
+use holdfast_proto::v1::pool_service_server::PoolServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -23,7 +24,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Router, TcpIncoming};
 
-use crate::api::{ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin};
+use crate::api::{ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin, PoolApi};
 use crate::config::Config;
 use crate::error::DaemonError;
 use crate::gate::RaftGate;
@@ -174,6 +175,7 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
     }
     let gate = || shell.gate().clone();
     let cluster = ClusterApi { gate: gate(), shell: shell.clone(), origin };
+    let pool = PoolApi { gate: gate(), shell: shell.clone() };
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -183,6 +185,7 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
         .add_service(sized!(ContainerServiceServer, ContainerApi { gate: gate() }))
         .add_service(sized!(ImageServiceServer, ImageApi { gate: gate() }))
         .add_service(sized!(OperationServiceServer, OperationApi { gate: gate() }))
+        .add_service(sized!(PoolServiceServer, pool))
         .add_service(sized!(EventServiceServer, EventApi { gate: gate() }))
         .add_service(sized!(LeaderServiceServer, LeaderApi { gate: gate() }))
         .add_service(sized!(PeerServiceServer, PeerGate(gate())))

@@ -18,7 +18,7 @@ use std::time::Duration;
 use holdfast_core::NodeRole;
 use holdfast_proto::v1;
 use holdfast_raft::{RaftConfig, RaftNode};
-use holdfast_types::{Code, RequestId};
+use holdfast_types::{Code, LeaseSettings, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -30,7 +30,7 @@ use crate::error::DaemonError;
 use crate::fault::Fault;
 use crate::gate::{Gate, Stage};
 use crate::identity::Identity;
-use crate::machine::{Duties, Machine};
+use crate::machine::{Duties, Machine, NewPool, PoolNews};
 use crate::member::Member;
 use crate::serve::{Listeners, Servers};
 use crate::{hints, reign, remember};
@@ -153,8 +153,8 @@ impl Shell {
     }
 
     /// Makes a new cluster of this node.
-    pub(crate) async fn found(self: Arc<Self>) -> Result<Identity, Fault> {
-        self.change(|shell| async move { crate::found::found(&shell).await }).await
+    pub(crate) async fn found(self: Arc<Self>, lease: LeaseSettings) -> Result<Identity, Fault> {
+        self.change(move |shell| async move { crate::found::found(&shell, lease).await }).await
     }
 
     /// Joins the cluster of these nodes.
@@ -164,6 +164,37 @@ impl Shell {
         role: v1::NodeRole,
     ) -> Result<Identity, Fault> {
         self.change(move |shell| async move { crate::join::join(&shell, peers, role).await }).await
+    }
+
+    /// The machine's pool as it is now.
+    pub(crate) async fn pool(&self) -> Result<Option<v1::Pool>, Fault> {
+        let machine = self.machine.clone();
+        let looking = tokio::task::spawn_blocking(move || machine.pool());
+        let broken = |e| Fault::new(Code::Internal, format!("nobody looked at the pool: {e}"));
+        let pool = looking.await.map_err(broken)??;
+        Ok(pool.map(|pool| v1::Pool { node: self.name(), ..pool }))
+    }
+
+    /// Makes the machine's pool. A member begins on it at once; who becomes one later, then.
+    pub(crate) async fn create_pool(
+        &self,
+        asked: NewPool,
+        mut tell: impl FnMut(PoolNews) + Send + 'static,
+    ) -> Result<(), Fault> {
+        let (machine, dry_run) = (self.machine.clone(), asked.dry_run);
+        let making = tokio::task::spawn_blocking(move || {
+            machine.create_pool(&asked, &mut |news| tell(news))
+        });
+        let broken = |e| Fault::new(Code::Internal, format!("making the pool was cut short: {e}"));
+        making.await.map_err(broken)??;
+        if dry_run {
+            return Ok(());
+        }
+        let _changing = self.changing.lock().await;
+        match self.gate.stage() {
+            Stage::Member(member) => Ok(member.duties.run().await?),
+            Stage::Uninitialised | Stage::Starting => Ok(()),
+        }
     }
 
     /// Lets a machine become a node. In a task of its own: a client that hangs up must not leave

@@ -43,6 +43,13 @@ fn nodes(picture: &Picture<'_>, lines: &mut Vec<String>) {
 
 fn pools(picture: &Picture<'_>, seen: &Observations, lines: &mut Vec<String>) {
     for (id, node) in &seen.nodes {
+        if node.without_pool {
+            let name = picture.name(*id);
+            lines.push(format!(
+                "node {name} has no pool: holdfast pool create NAME --driver lvm --device DEVICE \
+                 --node {name}"
+            ));
+        }
         let Some(pool) = &node.pool else { continue };
         let percent = pool.used_percent();
         if percent >= POOL_PERCENT {
@@ -93,6 +100,8 @@ mod tests {
             state.nodes.insert(node.id, node);
         }
         let pool = PoolObservation {
+            name: "default".into(),
+            metadata: None,
             driver: "xfs".into(),
             size: ByteSize(100),
             used: ByteSize(85),
@@ -100,8 +109,9 @@ mod tests {
             admits: true,
         };
         let full = NodeObservation { leased: true, pool: Some(pool), ..Default::default() };
-        let seen =
-            Observations { nodes: [(NodeId(3), full)].into(), leading_ms: 1, cold_start: true };
+        let bare = NodeObservation { without_pool: true, ..Default::default() };
+        let nodes = [(NodeId(1), bare), (NodeId(3), full)].into();
+        let seen = Observations { nodes, leading_ms: 1, cold_start: true };
         let picture = Picture {
             state: &state,
             seen: Some(&seen),
@@ -110,9 +120,10 @@ mod tests {
             now: TimestampMs(1_000_000),
         };
         let lines = warnings(&picture, &seen);
-        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert_eq!(lines.len(), 4, "{lines:?}");
         assert!(lines[0].contains("dark"), "{lines:?}");
         assert!(lines[1].starts_with("node n2 is lost"), "{lines:?}");
-        assert!(lines[2].contains("n3 is 85 %"), "{lines:?}");
+        assert!(lines[2].starts_with("node n1 has no pool"), "{lines:?}");
+        assert!(lines[3].contains("n3 is 85 %"), "{lines:?}");
     }
 }

@@ -22,7 +22,7 @@ async fn a_machine_in_no_cluster_says_so() {
     assert_eq!((status.node.as_str(), status.cluster_id.as_str()), ("n1", ""));
 
     let mut remote = ClusterServiceClient::new(node.remote());
-    let answer = remote.init(v1::InitRequest {}).await;
+    let answer = remote.init(v1::InitRequest::default()).await;
     assert_eq!(code(answer), Some(Code::WrongState), "only on the local socket");
     assert!(!node.config.data_dir.join("identity").exists());
 }
@@ -34,7 +34,7 @@ async fn three_machines_form_a_cluster_and_survive_a_restart() {
     let status = nodes[1].status().await;
     assert_eq!((status.leader.as_str(), status.node.as_str()), ("n1", "n2"));
     assert!(status.nodes.iter().all(|n| n.role() == v1::NodeRole::Voter));
-    let again = nodes[0].cluster().init(v1::InitRequest {}).await;
+    let again = nodes[0].cluster().init(v1::InitRequest::default()).await;
     assert_eq!(code(again), Some(Code::WrongState));
 
     for node in &mut nodes {

@@ -116,7 +116,7 @@ impl Lab {
     pub fn form_cluster(&self) -> Result<(), LabError> {
         let nodes = self.record()?.nodes;
         let Some((first, others)) = nodes.split_first() else { return Ok(()) };
-        Cluster::at(self, &first.name)?.ask(async |session| session.init().await)?;
+        Cluster::at(self, &first.name)?.ask(async |session| session.init(None).await)?;
         for node in others {
             self.join(first, node)?;
         }

@@ -7,6 +7,8 @@ use holdfast_types::{ByteSize, NodeId, SnapshotId, TimestampMs, VolumeUid};
 /// A node's pool as it last reported it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolObservation {
+    /// What it is called.
+    pub name: String,
     /// `xfs` or `lvm`.
     pub driver: String,
     /// Physical size.
@@ -15,14 +17,20 @@ pub struct PoolObservation {
     pub used: ByteSize,
     /// The sum of the sizes of all volumes.
     pub promised: ByteSize,
+    /// Use and size of its metadata, where they can fill by themselves.
+    pub metadata: Option<(ByteSize, ByteSize)>,
     /// Whether it is below its admission threshold.
     pub admits: bool,
 }
 
 impl PoolObservation {
-    /// Physical use in percent, rounded down.
+    /// Use in percent, rounded down: of data or of metadata, whichever is fuller.
     pub fn used_percent(&self) -> u128 {
-        u128::from(self.used.bytes()) * 100 / u128::from(self.size.bytes().max(1))
+        let percent = |used: ByteSize, size: ByteSize| {
+            u128::from(used.bytes()) * 100 / u128::from(size.bytes().max(1))
+        };
+        let metadata = self.metadata.map_or(0, |(used, size)| percent(used, size));
+        percent(self.used, self.size).max(metadata)
     }
 }
 
@@ -42,6 +50,8 @@ pub struct NodeObservation {
     pub leased: bool,
     /// Its pool.
     pub pool: Option<PoolObservation>,
+    /// Whether it has said that no pool was made on it yet.
+    pub without_pool: bool,
     /// Its physical memory.
     pub memory: Option<ByteSize>,
     /// The newest copy that it holds of each volume.

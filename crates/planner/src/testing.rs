@@ -51,6 +51,8 @@ pub(crate) fn three_nodes() -> State {
 pub(crate) fn observed(leased: &[u64]) -> Observations {
     let node = |n: &u64| {
         let pool = PoolObservation {
+            name: "default".into(),
+            metadata: None,
             driver: "xfs".into(),
             size: ByteSize::gib(10),
             used: ByteSize::gib(1),

@@ -30,6 +30,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::StaleIncarnation
         | Code::Held
         | Code::WrongBase
+        | Code::NoPool
         | Code::MissingTool
         | Code::AddressInUse => Grpc::FailedPrecondition,
         Code::NoPlacement | Code::PoolFull | Code::NoAddress => Grpc::ResourceExhausted,

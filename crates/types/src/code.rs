@@ -53,6 +53,8 @@ codes! {
     PoolWorn = "HF-POOL-WORN", retry false;
     /// A copy's content is no longer what was verified when it came.
     CopyRotten = "HF-COPY-ROTTEN", retry false;
+    /// The node has no pool yet.
+    NoPool = "HF-NO-POOL", retry false;
     /// A pool operation failed in the kernel or a tool; the message has its words.
     PoolIo = "HF-POOL-IO", retry true;
     /// No leader with a quorum behind it answered in time.

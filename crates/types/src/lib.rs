@@ -25,7 +25,7 @@ pub use ids::{
     Revision, Seq, SnapshotUuid, VolumeUid,
 };
 pub use lease::LeaseSettings;
-pub use name::{ContainerName, ImageName, NameError, NodeName};
+pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName};
 pub use net::{CidrV4, MacAddr, NetError};
 pub use report::Report;
 pub use size::{ByteSize, SizeError};

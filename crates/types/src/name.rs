@@ -101,6 +101,10 @@ label!(
     /// An image's name, unique in its cluster while it exists.
     ImageName, "image"
 );
+label!(
+    /// A pool's name. The volume group that is made for it has the same.
+    PoolName, "pool"
+);
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ use holdfast_proto::v1::container_service_client::ContainerServiceClient;
 use holdfast_proto::v1::event_service_client::EventServiceClient;
 use holdfast_proto::v1::image_service_client::ImageServiceClient;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
+use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
 use holdfast_types::{Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId};
 use tonic::Streaming;
@@ -32,10 +33,14 @@ macro_rules! call {
 }
 
 impl Session {
-    /// Makes a new cluster with the answering node as its first voter. Sent once: it has no id.
-    pub async fn init(&self) -> Result<v1::InitResponse, RemoteError> {
-        self.once(async |channel| ClusterServiceClient::new(channel).init(v1::InitRequest {}).await)
-            .await
+    /// Makes a new cluster with the answering node as its first voter; of the lease's constants
+    /// those that are 0 are the defaults. Sent once: it has no id.
+    pub async fn init(
+        &self,
+        lease: Option<v1::LeaseSettings>,
+    ) -> Result<v1::InitResponse, RemoteError> {
+        let request = v1::InitRequest { lease };
+        self.once(async |channel| ClusterServiceClient::new(channel).init(request).await).await
     }
 
     /// Makes the answering node join the cluster of `peers`. Sent once: it has no id.
@@ -57,6 +62,25 @@ impl Session {
     pub async fn nodes(&self) -> Result<Vec<v1::Node>, RemoteError> {
         let list = call!(self, ClusterServiceClient, list_nodes, v1::ListNodesRequest {}).await?;
         Ok(list.nodes)
+    }
+
+    /// Makes a node's pool: its plan, then each step. Sent once; safe to ask for again.
+    pub async fn create_pool(
+        &self,
+        request: v1::CreatePoolRequest,
+    ) -> Result<Streaming<v1::PoolProgress>, RemoteError> {
+        self.once(async |channel| PoolServiceClient::new(channel).create(request).await).await
+    }
+
+    /// The pools of all nodes, as the leader sees them.
+    pub async fn pools(&self) -> Result<Vec<v1::Pool>, RemoteError> {
+        Ok(call!(self, PoolServiceClient, list, v1::ListPoolsRequest {}).await?.pools)
+    }
+
+    /// The pool of a node (empty: of the one that answers), as it is now.
+    pub async fn pool(&self, node: String) -> Result<Option<v1::Pool>, RemoteError> {
+        let request = v1::ShowPoolRequest { node };
+        Ok(call!(self, PoolServiceClient, show, request).await?.pool)
     }
 
     /// Creates a container; `node` only if it must be placed there.

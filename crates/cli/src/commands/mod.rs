@@ -12,6 +12,7 @@ pub(crate) mod logs;
 pub(crate) mod node;
 pub(crate) mod operation;
 mod pack;
+pub(crate) mod pool;
 pub(crate) mod replica;
 
 use std::path::Path;
@@ -41,6 +42,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Exec(args) => return args.run(&context()?).await,
         Command::Cluster(args) => args.run(&context()?).await,
         Command::Node(args) => args.run(&context()?).await,
+        Command::Pool(args) => args.run(&context()?).await,
         Command::Image(args) => args.run(&context()?).await,
         Command::Create(args) => args.run(&context()?).await,
         Command::Ls => container::list(&context()?).await,

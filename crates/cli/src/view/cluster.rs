@@ -46,12 +46,15 @@ pub(crate) struct NodeView {
 }
 
 #[derive(Debug, Serialize)]
-struct CapacityView {
+pub(crate) struct CapacityView {
+    name: String,
     driver: String,
-    size_bytes: u64,
-    used_bytes: u64,
-    promised_bytes: u64,
-    admits: bool,
+    pub(crate) size_bytes: u64,
+    pub(crate) used_bytes: u64,
+    pub(crate) promised_bytes: u64,
+    pub(crate) admits: bool,
+    pub(crate) metadata_used_bytes: Option<u64>,
+    pub(crate) metadata_size_bytes: Option<u64>,
 }
 
 impl StatusView {
@@ -84,12 +87,22 @@ fn short(hash: &str) -> String {
 
 impl NodeView {
     pub(crate) fn table(nodes: &[Self]) -> String {
-        let header =
-            ["NAME", "ROLE", "STATE", "CONTAINERS", "POOL", "USED", "SIZE", "LAST SEEN", "ADDRESS"];
+        let header = [
+            "NAME",
+            "ROLE",
+            "STATE",
+            "CONTAINERS",
+            "POOL",
+            "USED",
+            "SIZE",
+            "META",
+            "LAST SEEN",
+            "ADDRESS",
+        ];
         table(header, nodes.iter().map(Self::row).collect())
     }
 
-    fn row(&self) -> [String; 9] {
+    fn row(&self) -> [String; 10] {
         let pool = |of: fn(&CapacityView) -> String| self.pool.as_ref().map(of).unwrap_or_default();
         [
             format!("{}#{}", self.name, self.incarnation),
@@ -99,6 +112,7 @@ impl NodeView {
             pool(|p| if p.admits { p.driver.clone() } else { format!("{} (full)", p.driver) }),
             pool(|p| ByteSize(p.used_bytes).to_string()),
             pool(|p| ByteSize(p.size_bytes).to_string()),
+            pool(CapacityView::metadata),
             self.last_seen_ms.map(|ms| format!("{} ago", span(ms))).unwrap_or_default(),
             self.address.clone(),
         ]
@@ -134,6 +148,30 @@ impl From<v1::StatusResponse> for StatusView {
     }
 }
 
+impl CapacityView {
+    /// Use of the metadata in percent, where they can fill by themselves.
+    pub(crate) fn metadata(&self) -> String {
+        let percent = |(used, size): (u64, u64)| used.saturating_mul(100) / size.max(1);
+        let both = self.metadata_used_bytes.zip(self.metadata_size_bytes);
+        both.map(|both| format!("{} %", percent(both))).unwrap_or_default()
+    }
+}
+
+impl From<v1::Capacity> for CapacityView {
+    fn from(c: v1::Capacity) -> Self {
+        Self {
+            name: c.name,
+            driver: c.driver,
+            size_bytes: c.size_bytes,
+            used_bytes: c.used_bytes,
+            promised_bytes: c.promised_bytes,
+            admits: c.admits,
+            metadata_used_bytes: c.metadata_used_bytes,
+            metadata_size_bytes: c.metadata_size_bytes,
+        }
+    }
+}
+
 impl From<v1::Node> for NodeView {
     fn from(n: v1::Node) -> Self {
         Self {
@@ -144,13 +182,7 @@ impl From<v1::Node> for NodeView {
             address: n.address,
             incarnation: n.incarnation,
             leader: n.leader,
-            pool: n.pool.map(|p| CapacityView {
-                driver: p.driver,
-                size_bytes: p.size_bytes,
-                used_bytes: p.used_bytes,
-                promised_bytes: p.promised_bytes,
-                admits: p.admits,
-            }),
+            pool: n.pool.map(CapacityView::from),
             last_seen_ms: n.last_seen_ms,
             containers: n.containers,
         }
@@ -164,11 +196,13 @@ mod tests {
     #[test]
     fn a_node_is_printed_with_its_incarnation() {
         let pool = v1::Capacity {
-            driver: "xfs".into(),
+            driver: "lvm".into(),
             size_bytes: 10 << 30,
             used_bytes: 1 << 30,
-            promised_bytes: 0,
             admits: true,
+            metadata_used_bytes: Some(13 << 20),
+            metadata_size_bytes: Some(128 << 20),
+            ..Default::default()
         };
         let node = v1::Node {
             id: 1,
@@ -185,8 +219,8 @@ mod tests {
         assert_eq!(
             NodeView::table(&[node.into()]),
             "\
-NAME  ROLE           STATE    CONTAINERS  POOL  USED  SIZE   LAST SEEN  ADDRESS
-n1#7  voter, leader  suspect  2           xfs   1GiB  10GiB  1.2s ago   10.0.0.1:7443"
+NAME  ROLE           STATE    CONTAINERS  POOL  USED  SIZE   META  LAST SEEN  ADDRESS
+n1#7  voter, leader  suspect  2           lvm   1GiB  10GiB  10 %  1.2s ago   10.0.0.1:7443"
         );
     }
 }

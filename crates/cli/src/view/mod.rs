@@ -6,12 +6,14 @@ mod container;
 mod event;
 mod image;
 mod operation;
+mod pool;
 
 pub(crate) use cluster::{NodeView, StatusView, role_word};
 pub(crate) use container::{ContainerView, DivergedView, ReplicaView};
 pub(crate) use event::EventView;
 pub(crate) use image::ImageView;
 pub(crate) use operation::OperationView;
+pub(crate) use pool::PoolView;
 
 /// The word of a protobuf enum value: `NODE_ROLE_VOTER` without its prefix, `voter`.
 fn word(name: &str, prefix: &str) -> String {

@@ -44,10 +44,11 @@ pub(crate) struct ClusterApi {
 impl ClusterService for ClusterApi {
     async fn init(
         &self,
-        _: Request<v1::InitRequest>,
+        request: Request<v1::InitRequest>,
     ) -> Result<Response<v1::InitResponse>, Status> {
         self.local_only()?;
-        let identity = self.shell.clone().found().await?;
+        let lease = convert::lease_asked(request.get_ref().lease.as_ref());
+        let identity = self.shell.clone().found(lease).await?;
         let cluster_id = identity.cluster.to_string();
         Ok(Response::new(v1::InitResponse { cluster_id, node_id: identity.node.0 }))
     }

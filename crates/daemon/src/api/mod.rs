@@ -9,6 +9,7 @@ mod image;
 mod import;
 mod logs;
 mod operation;
+mod pool;
 mod route;
 mod sync;
 
@@ -17,6 +18,7 @@ pub(crate) use container::ContainerApi;
 pub(crate) use event::EventApi;
 pub(crate) use image::ImageApi;
 pub(crate) use operation::OperationApi;
+pub(crate) use pool::PoolApi;
 
 use bytes::Bytes;
 use holdfast_core::{Outcome, Response, State};

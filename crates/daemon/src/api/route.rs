@@ -1,4 +1,4 @@
-//! Getting a call to the node that runs a container.
+//! Getting a call to the node that runs a container, or to a node by its name.
 
 use std::sync::Arc;
 
@@ -57,13 +57,22 @@ pub(super) async fn find(member: &Arc<Member>, call: &Call, name: &str) -> Resul
     if found.node == member.identity.name.as_str() {
         return Ok(Route::Here(uid));
     }
+    Ok(Route::There(uid, to_node(member, call, &found.node).await?))
+}
+
+/// The channel to a node of the cluster.
+pub(super) async fn to_node(
+    member: &Arc<Member>,
+    call: &Call,
+    name: &str,
+) -> Result<Channel, Fault> {
     let there = |channel| {
         let request = call.onward(v1::ListNodesRequest {});
         async move { ClusterServiceClient::new(channel).list_nodes(request).await }
     };
     let here = |lead| cluster::list_nodes(lead, v1::ListNodesRequest {});
     let nodes = member.at_leader(call, here, there).await?.nodes;
-    let node = nodes.iter().find(|node| node.name == found.node);
-    let gone = || Fault::new(Code::NotFound, format!("there is no node {}", found.node));
-    Ok(Route::There(uid, member.channels.to(&node.ok_or_else(gone)?.address)?))
+    let node = nodes.iter().find(|node| node.name == name);
+    let gone = || Fault::new(Code::NotFound, format!("there is no node {name}"));
+    member.channels.to(&node.ok_or_else(gone)?.address)
 }

@@ -56,6 +56,7 @@ fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
         }
     }
     sighting.pool = request.pool.map(pool);
+    sighting.without_pool = request.without_pool;
     sighting.memory = request.memory_bytes.map(ByteSize);
     Ok(sighting)
 }
@@ -66,11 +67,14 @@ fn held(holding: Holding) -> Result<HeldSnapshot, FieldError> {
 }
 
 fn pool(capacity: Capacity) -> PoolObservation {
+    let metadata = capacity.metadata_used_bytes.zip(capacity.metadata_size_bytes);
     PoolObservation {
+        name: capacity.name,
         driver: capacity.driver,
         size: ByteSize(capacity.size_bytes),
         used: ByteSize(capacity.used_bytes),
         promised: ByteSize(capacity.promised_bytes),
+        metadata: metadata.map(|(used, size)| (ByteSize(used), ByteSize(size))),
         admits: capacity.admits,
     }
 }

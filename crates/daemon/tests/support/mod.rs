@@ -88,7 +88,7 @@ impl Node {
     }
 
     pub(crate) async fn init(&self) -> v1::InitResponse {
-        self.cluster().init(v1::InitRequest {}).await.unwrap().into_inner()
+        self.cluster().init(v1::InitRequest::default()).await.unwrap().into_inner()
     }
 
     pub(crate) async fn join(

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use holdfast_daemon::{Config, Duties, Identity, Machine, MachineError, Unpacked};
+use holdfast_daemon::{
+    Config, Duties, Identity, Machine, MachineError, NewPool, PoolNews, Unpacked,
+};
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::internal::{
@@ -16,7 +18,7 @@ use holdfast_proto::internal::{
     RegisterRequest, ReportRequest, RestampRequest, RestampResponse, SealRequest, SealResponse,
     Sealed, SyncNowRequest, SyncNowResponse, WatchViewRequest,
 };
-use holdfast_proto::{RemoteError, connect_lazy};
+use holdfast_proto::{RemoteError, connect_lazy, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_types::{
     ByteSize, Code, ContainerUid, DesiredState, Epoch, ImageUid, NodeView, Report, RequestId,
@@ -36,6 +38,8 @@ pub(crate) struct Strings {
     pub(crate) silent: AtomicBool,
     /// The present life, as far as it knows.
     pub(crate) incarnation: AtomicU64,
+    /// Has a pool.
+    pub(crate) pool: AtomicBool,
     /// Grants so far.
     pub(crate) grants: AtomicU64,
 }
@@ -53,6 +57,26 @@ impl Puppet {
 
 impl Machine for Puppet {
     fn check(&self) -> Result<(), MachineError> {
+        Ok(())
+    }
+
+    fn pool(&self) -> Result<Option<v1::Pool>, MachineError> {
+        let pool = v1::Pool { name: "puppets".into(), ..Default::default() };
+        Ok(self.strings.pool.load(Ordering::SeqCst).then_some(pool))
+    }
+
+    fn create_pool(
+        &self,
+        asked: &NewPool,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError> {
+        let step = format!("make {}", asked.name);
+        tell(PoolNews::Plan(vec![step]));
+        if !asked.dry_run {
+            tell(PoolNews::Began(0));
+            self.strings.pool.store(true, Ordering::SeqCst);
+            tell(PoolNews::Done(0));
+        }
         Ok(())
     }
 
@@ -137,7 +161,10 @@ impl Player {
                 used_bytes: 1 << 30,
                 promised_bytes: 0,
                 admits: true,
+                name: "puppets".into(),
+                ..Default::default()
             }),
+            without_pool: false,
         };
         match self.client(turn).heartbeat(request).await.map_err(RemoteError::from) {
             Ok(_) => drop(self.strings.grants.fetch_add(1, Ordering::SeqCst)),

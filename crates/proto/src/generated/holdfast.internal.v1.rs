@@ -61,6 +61,9 @@ pub struct HeartbeatRequest {
     /// The node's physical memory; sent when `full`.
     #[prost(uint64, optional, tag = "7")]
     pub memory_bytes: ::core::option::Option<u64>,
+    /// No pool was made on the node yet.
+    #[prost(bool, tag = "8")]
+    pub without_pool: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capacity {
@@ -74,6 +77,14 @@ pub struct Capacity {
     pub promised_bytes: u64,
     #[prost(bool, tag = "5")]
     pub admits: bool,
+    /// Where the driver has a place for metadata that can fill by itself.
+    #[prost(uint64, optional, tag = "6")]
+    pub metadata_size_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "7")]
+    pub metadata_used_bytes: ::core::option::Option<u64>,
+    /// The pool's own name.
+    #[prost(string, tag = "8")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Holding {

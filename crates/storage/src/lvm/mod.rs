@@ -26,6 +26,7 @@ mod dm;
 mod metadata;
 mod note;
 mod open;
+mod record;
 mod status;
 mod thin;
 mod tools;
@@ -36,6 +37,7 @@ pub use blocks::ThinItems;
 pub use device::ThinDevice;
 pub(crate) use dm::Dm;
 pub use open::LvmOptions;
+pub use record::LvmRecord;
 
 /// An open pool. Dropping it leaves devices and the catalog's mount as they are, for the next life
 /// to adopt.

@@ -1,0 +1,173 @@
+//! `holdfast pool`: what the nodes keep volumes in.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use holdfast_proto::v1::pool_progress::Part;
+use holdfast_proto::{RemoteError, v1};
+use holdfast_types::{Code, NodeName, PoolName};
+use serde_json::json;
+use tonic::Streaming;
+
+use super::Context;
+use crate::error::CliError;
+use crate::output::{self, Format, one_line, show};
+use crate::view::PoolView;
+
+const EXAMPLES: &str = "\
+Examples:
+  holdfast pool create fast --driver lvm --device /dev/sdb --device /dev/sdc --dry-run
+  holdfast pool create fast --driver lvm --device /dev/sdb --wipe /dev/sdb --node n2
+  holdfast pool create fast --driver lvm --vg vg0 --thin-pool thin0";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a node's pool; again after an interruption, to finish it
+    #[command(after_help = EXAMPLES)]
+    Create(Box<Create>),
+    /// List the pools of all nodes
+    Ls,
+    /// Show everything about a node's pool
+    Show {
+        #[command(flatten)]
+        on: On,
+    },
+}
+
+/// Which node's pool.
+#[derive(Debug, Args)]
+pub(crate) struct On {
+    /// The node [default: the one that answers, with the local socket this machine]
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
+}
+
+impl On {
+    fn name(&self) -> String {
+        self.node.as_ref().map(ToString::to_string).unwrap_or_default()
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Create {
+    /// The pool's name, and its volume group's unless --vg names one: a-z, 0-9 and '-'
+    name: PoolName,
+    /// What it is made of
+    #[arg(long, value_enum)]
+    driver: Driver,
+    /// A whole disk or partition to make the volume group of; may be repeated
+    #[arg(long = "device", value_name = "DEVICE", required_unless_present = "vg")]
+    devices: Vec<PathBuf>,
+    /// A volume group that is there
+    #[arg(long, value_name = "GROUP", conflicts_with = "devices")]
+    vg: Option<String>,
+    /// A thin pool that is there, in that group
+    #[arg(long, value_name = "VOLUME", requires = "vg")]
+    thin_pool: Option<String>,
+    /// A device of which everything may be destroyed; may be repeated
+    #[arg(long, value_name = "DEVICE")]
+    wipe: Vec<PathBuf>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    on: On,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Driver {
+    /// A thin pool in an LVM volume group
+    Lvm,
+}
+
+impl Command {
+    pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Create(create) => create.run(context).await,
+            Self::Ls => {
+                let pools = context.session.pools().await?;
+                let views: Vec<_> = pools.into_iter().map(PoolView::from).collect();
+                show(context.format, &views, || PoolView::table(&views))
+            }
+            Self::Show { on } => print(context, on.name()).await,
+        }
+    }
+}
+
+impl Create {
+    async fn run(self, context: &Context) -> Result<(), CliError> {
+        let (node, dry_run) = (self.on.name(), self.dry_run);
+        let progress = context.session.create_pool(self.request()).await?;
+        let plan = follow(context, progress, dry_run).await?;
+        match dry_run {
+            true => show(context.format, &json!({ "steps": plan }), || told(&plan)),
+            false => print(context, node).await,
+        }
+    }
+
+    fn request(self) -> v1::CreatePoolRequest {
+        let texts = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect();
+        v1::CreatePoolRequest {
+            node: self.on.name(),
+            name: self.name.to_string(),
+            driver: match self.driver {
+                Driver::Lvm => "lvm".to_owned(),
+            },
+            devices: texts(&self.devices),
+            wipe: texts(&self.wipe),
+            vg: self.vg.unwrap_or_default(),
+            thin_pool: self.thin_pool.unwrap_or_default(),
+            dry_run: self.dry_run,
+        }
+    }
+}
+
+/// Prints a node's pool as it is now.
+async fn print(context: &Context, node: String) -> Result<(), CliError> {
+    let message = match node.as_str() {
+        "" => "this node has no pool: holdfast pool create".to_owned(),
+        node => format!("node {node} has no pool: holdfast pool create … --node {node}"),
+    };
+    let none = RemoteError { code: Code::NoPool, message, leader: None };
+    let pool = context.session.pool(node).await?.ok_or(none)?;
+    let view = PoolView::from(pool);
+    show(context.format, &view, || view.details())
+}
+
+/// Shows each step on standard error as it begins, and returns the plan at the end.
+async fn follow(
+    context: &Context,
+    mut progress: Streaming<v1::PoolProgress>,
+    dry_run: bool,
+) -> Result<Vec<String>, CliError> {
+    let mut plan = Vec::new();
+    let quiet = dry_run || context.format == Format::Json;
+    let tell = |text: String| match quiet {
+        true => Ok(()),
+        false => output::error_bytes(format!("{}\n", one_line(&text)).as_bytes()),
+    };
+    while let Some(message) = progress.message().await.map_err(RemoteError::from)? {
+        match message.part {
+            Some(Part::Plan(told)) => plan = told.steps,
+            Some(Part::Began(at)) => {
+                let step = usize::try_from(at).ok().and_then(|at| plan.get(at));
+                let step = step.map_or("another step", String::as_str);
+                tell(format!("[{}/{}] {step}", at + 1, plan.len()))?;
+            }
+            Some(Part::Said(text)) => tell(format!("      {text}"))?,
+            Some(Part::Done(_)) | None => {}
+        }
+    }
+    Ok(plan)
+}
+
+/// A plan for a person.
+fn told(plan: &[String]) -> String {
+    if plan.is_empty() {
+        return "nothing is left to be done".to_owned();
+    }
+    let steps = plan.iter().enumerate();
+    let lines: Vec<_> =
+        steps.map(|(at, step)| format!("{:>3}. {}", at + 1, one_line(step))).collect();
+    lines.join("\n")
+}

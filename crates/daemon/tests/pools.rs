@@ -1,0 +1,77 @@
+//! What a client sees of the nodes' pools: the named node answers, whoever is asked; a machine that is
+//! in no cluster yet answers for itself.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+mod support;
+
+use std::sync::atomic::Ordering;
+
+use holdfast_proto::v1;
+use holdfast_proto::v1::pool_progress::Part;
+use holdfast_proto::v1::pool_service_client::PoolServiceClient;
+use holdfast_types::Code;
+use support::{Node, code, three};
+use tonic::transport::Channel;
+
+fn pools(node: &Node) -> PoolServiceClient<Channel> {
+    PoolServiceClient::new(node.local())
+}
+
+fn create(node: &str, dry_run: bool) -> v1::CreatePoolRequest {
+    v1::CreatePoolRequest {
+        node: node.into(),
+        name: "fast".into(),
+        driver: "lvm".into(),
+        devices: vec!["/dev/sdb".into()],
+        dry_run,
+        ..Default::default()
+    }
+}
+
+async fn told(node: &Node, request: v1::CreatePoolRequest) -> Vec<Part> {
+    let mut stream = pools(node).create(request).await.unwrap().into_inner();
+    let mut parts = Vec::new();
+    while let Some(message) = stream.message().await.unwrap() {
+        parts.extend(message.part);
+    }
+    parts
+}
+
+fn made(node: &Node) -> bool {
+    node.strings.pool.load(Ordering::SeqCst)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_is_made_on_the_node_that_is_named() {
+    let nodes = three().await;
+    let plan = Part::Plan(v1::PoolPlan { steps: vec!["make fast".into()] });
+    assert_eq!(told(&nodes[0], create("n3", true)).await, std::slice::from_ref(&plan));
+    assert!(!made(&nodes[2]), "a dry run makes nothing");
+    let all = [plan, Part::Began(0), Part::Done(0)];
+    assert_eq!(told(&nodes[0], create("n3", false)).await, all);
+    assert_eq!(nodes.each_ref().map(made), [false, false, true]);
+    let show = v1::ShowPoolRequest { node: "n3".into() };
+    let pool = pools(&nodes[1]).show(show).await.unwrap().into_inner().pool.unwrap();
+    assert_eq!((pool.node.as_str(), pool.name.as_str()), ("n3", "puppets"));
+    let listed = pools(&nodes[1]).list(v1::ListPoolsRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.pools.len(), 3, "{listed:?}");
+    assert_eq!(code(pools(&nodes[0]).create(create("n9", false)).await), Some(Code::NotFound));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_in_no_cluster_makes_its_own_pool() {
+    let node = Node::fresh("n1").await;
+    assert_eq!(code(pools(&node).create(create("n2", false)).await), Some(Code::NotInitialized));
+    for wrong in [
+        v1::CreatePoolRequest { driver: "xfs".into(), ..create("", false) },
+        v1::CreatePoolRequest { devices: Vec::new(), ..create("", false) },
+    ] {
+        assert_eq!(code(pools(&node).create(wrong).await), Some(Code::InvalidArgument));
+    }
+    assert!(!made(&node));
+    told(&node, create("", false)).await;
+    assert!(made(&node));
+    let listed = pools(&node).list(v1::ListPoolsRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.pools.iter().map(|p| p.node.as_str()).collect::<Vec<_>>(), ["n1"]);
+}
