@@ -63,7 +63,7 @@ pub(crate) fn run_accepting(
 }
 
 /// The last 4 KiB of a pipe.
-fn tail(pipe: Option<impl Read>) -> String {
+pub(crate) fn tail(pipe: Option<impl Read>) -> String {
     const KEEP: usize = 4096;
     let mut kept = Vec::new();
     let mut buf = [0; KEEP];

@@ -19,18 +19,12 @@ use crate::{Error, Result, durable};
 /// `thin_delta` compared two devices of a million pieces each in a third of a second.
 const COMFORTABLE_EXTENTS: u64 = 500_000;
 
-/// A metadata block.
-pub(super) const METADATA_BLOCK: u64 = 4096;
-
 /// The thin devices of one pool, named by the files of its catalog.
 #[derive(Debug)]
 pub struct ThinItems {
     pub(super) pool: Arc<ThinPool>,
-    /// Bytes of a chunk.
-    pub(super) chunk: u64,
     /// Where the catalog is mounted.
     pub(super) root: PathBuf,
-    pub(super) threshold_percent: u8,
     /// Whether every volume is loaded: before, a name that is removed may be one of two.
     pub(super) settled: AtomicBool,
     /// Keeps every other process out.
@@ -106,7 +100,7 @@ impl Blocks for ThinItems {
 
     /// Messages are committed when they return; content is, once its device is flushed.
     fn sync(&self, item: &Path) -> Result<()> {
-        View::open(&self.pool, self.note(item)?, self.chunk, false)?.sync()
+        View::open(&self.pool, self.note(item)?, false)?.sync()
     }
 
     fn remove(&self, item: &Path) -> Result<()> {
@@ -137,11 +131,11 @@ impl Blocks for ThinItems {
     }
 
     fn reader(&self, item: &Path) -> Result<Box<dyn ReadAt>> {
-        Ok(Box::new(View::open(&self.pool, self.note(item)?, self.chunk, true)?))
+        Ok(Box::new(View::open(&self.pool, self.note(item)?, true)?))
     }
 
     fn writer(&self, item: &Path) -> Result<Box<dyn WriteAt>> {
-        Ok(Box::new(View::open(&self.pool, self.note(item)?, self.chunk, false)?))
+        Ok(Box::new(View::open(&self.pool, self.note(item)?, false)?))
     }
 
     fn attach(&self, item: &Path) -> Result<ThinDevice> {
@@ -161,17 +155,13 @@ impl Blocks for ThinItems {
 
     fn capacity(&self) -> Result<Capacity> {
         let status = self.pool.status()?;
-        let bytes = |(used, total): (u64, u64), unit| {
-            (ByteSize(used.saturating_mul(unit)), ByteSize(total.saturating_mul(unit)))
-        };
-        let (used, size) = bytes(status.data, self.chunk);
-        let metadata = bytes(status.metadata, METADATA_BLOCK);
+        let (used, size) = status.data_bytes(self.pool.limits.chunk);
         Ok(Capacity {
             size,
             used,
             promised: ByteSize(0),
-            metadata: Some(metadata),
-            threshold_percent: self.threshold_percent,
+            metadata: Some(status.metadata_bytes()),
+            threshold_percent: self.pool.limits.threshold_percent,
         })
     }
 

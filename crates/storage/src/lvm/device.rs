@@ -51,19 +51,13 @@ pub(super) struct View {
     path: PathBuf,
     /// `None` only while it is dropped: the device must be closed before it can go.
     file: Option<File>,
-    chunk: u64,
 }
 
 impl View {
-    pub(super) fn open(
-        pool: &Arc<ThinPool>,
-        note: Note,
-        chunk: u64,
-        readonly: bool,
-    ) -> Result<Self> {
+    pub(super) fn open(pool: &Arc<ThinPool>, note: Note, readonly: bool) -> Result<Self> {
         let mapped = pool.view(note.id, note.size, readonly)?;
         let path = mapped.path();
-        let mut view = Self { pool: pool.clone(), name: mapped.name, path, file: None, chunk };
+        let mut view = Self { pool: pool.clone(), name: mapped.name, path, file: None };
         let file = OpenOptions::new().read(true).write(!readonly).open(&view.path);
         view.file = Some(file.map_err(Error::io("opening", &view.path))?);
         Ok(view)
@@ -117,9 +111,9 @@ impl WriteAt for View {
     /// A thin pool takes back whole chunks and ignores a discard of less. It may also leave a chunk
     /// out that is busy, and succeed: so what was discarded is read again.
     fn zero(&mut self, offset: u64, len: u64) -> Result<()> {
-        let end = offset + len;
-        let first = offset.next_multiple_of(self.chunk).min(end);
-        let last = (end - end % self.chunk).max(first);
+        let (end, chunk) = (offset + len, self.pool.limits.chunk);
+        let first = offset.next_multiple_of(chunk).min(end);
+        let last = (end - end % chunk).max(first);
         self.write_zeros(offset, first)?;
         if first < last {
             // What is in the page cache must not be written over the hole later.

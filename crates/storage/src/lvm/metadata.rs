@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::delta::{self, Ask, Delta};
 use super::note::FIRST_ID;
 use super::thin::{BUSY, ThinPool};
-use crate::{Error, Result};
+use crate::{Error, Result, wait};
 
 /// How long a tool may read; its work grows with what is mapped.
 const READ_TIME: Duration = Duration::from_secs(600);
@@ -119,12 +119,14 @@ fn run<T>(
     read: impl FnOnce(&mut dyn BufRead) -> Option<T>,
     whole: bool,
 ) -> Result<Option<T>> {
-    tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    tool.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = tool.spawn().map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::MissingTool(name.into()),
         _ => Error::Io { what: "starting", path: Path::new(name).into(), source },
     })?;
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
+    let stderr = child.stderr.take();
+    let stderr = std::thread::spawn(move || wait::tail(stderr));
     let (done_tx, done) = std::sync::mpsc::channel();
     let child = std::sync::Arc::new(Mutex::new(child));
     let watched = child.clone();
@@ -144,7 +146,10 @@ fn run<T>(
     let status = child.wait().map_err(Error::io("waiting for", name))?;
     match status.success() {
         true => Ok(answer),
-        false => Err(Error::Tool { tool: name.into(), stderr: status.to_string() }),
+        false => {
+            let said = stderr.join().unwrap_or_default();
+            Err(Error::Tool { tool: name.into(), stderr: format!("{status}: {}", said.trim()) })
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::LvmPool;
-use super::blocks::{METADATA_BLOCK, ThinItems};
+use super::blocks::ThinItems;
 use super::status::Mode;
 use super::thin::ThinPool;
 use super::tools::{self, Lv};
@@ -99,16 +99,14 @@ impl LvmPool {
             tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{name}")])?;
         }
         let bond = Bond { vg: pool.vg_uuid.clone(), pool: pool.lv_uuid.clone() };
-        let pool = ThinPool::connect(vg, &pool.lv_dm_path)?;
+        let pool = ThinPool::connect(vg, &pool.lv_dm_path, options.threshold_percent)?;
         check_state(&format!("{vg}/{thin_pool}"), &pool)?;
         pool.recover()?;
         fsys::mount(wait_for_node(catalog)?, &options.mountpoint)?;
         bond.check(&options.mountpoint, pool.count())?;
         let items = ThinItems {
-            chunk: pool.chunk()?,
             pool: Arc::new(pool),
             root: options.mountpoint.clone(),
-            threshold_percent: options.threshold_percent,
             settled: AtomicBool::new(false),
             _lock: lock,
         };
@@ -148,24 +146,27 @@ fn check_pool(vg: &str, lv: &Lv) -> Result<()> {
     }
 }
 
-/// Refuses a pool that cannot be written, or whose metadata is too small to be lived with.
+/// Refuses a pool that is damaged, or whose metadata is full or too small to be lived with. One that
+/// is full of data opens, so that room can be made.
 fn check_state(name: &str, pool: &ThinPool) -> Result<()> {
     const LEAST_METADATA: u64 = 64 << 20;
     let status = pool.status()?;
-    let metadata = status.metadata.1.saturating_mul(METADATA_BLOCK);
-    let reason = match status.mode {
-        None => format!("it has failed: take it offline and run lvconvert --repair {name}"),
-        _ if status.needs_check => {
-            format!("its metadata is damaged: take it offline and run lvconvert --repair {name}")
-        }
-        Some(Mode::ReadOnly) => "it is read-only".into(),
-        _ if metadata < LEAST_METADATA => format!(
-            "its metadata of {} MiB is too small: lvextend --poolmetadatasize 128m {name}",
-            metadata >> 20
+    if status.mode != Some(Mode::OutOfData)
+        && let Some(refusal) = status.refusal(&pool.limits)
+    {
+        return Err(refusal);
+    }
+    let metadata = status.metadata_bytes().1.bytes();
+    if metadata >= LEAST_METADATA {
+        return Ok(());
+    }
+    let metadata_mib = metadata >> 20;
+    Err(unusable(
+        name,
+        format!(
+            "its metadata of {metadata_mib} MiB is too small: lvextend --poolmetadatasize 128m {name}"
         ),
-        _ => return Ok(()),
-    };
-    Err(unusable(name, reason))
+    ))
 }
 
 /// Which thin pool a catalog is the account of.

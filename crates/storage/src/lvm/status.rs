@@ -1,6 +1,13 @@
 //! What a thin pool says of itself: its status line
 //! (Documentation/admin-guide/device-mapper/thin-provisioning).
 
+use holdfast_types::ByteSize;
+
+use crate::Error;
+
+/// A metadata block, in bytes.
+pub(super) const METADATA_BLOCK: u64 = 4096;
+
 /// A thin pool's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Status {
@@ -56,11 +63,85 @@ impl Status {
             needs_check: words.contains(&"needs_check"),
         })
     }
+
+    /// Bytes of data in use, and all of them.
+    pub(super) fn data_bytes(&self, chunk: u64) -> (ByteSize, ByteSize) {
+        bytes(self.data, chunk)
+    }
+
+    /// The same for the metadata.
+    pub(super) fn metadata_bytes(&self) -> (ByteSize, ByteSize) {
+        bytes(self.metadata, METADATA_BLOCK)
+    }
+
+    /// Why the pool takes no writes, if it takes none: full of data or of metadata, or damaged, with
+    /// the cure.
+    pub(super) fn refusal(&self, pool: &Limits) -> Option<Error> {
+        let threshold_percent = pool.threshold_percent;
+        let unusable = |reason: &str| Error::Unusable {
+            path: pool.name.clone().into(),
+            reason: reason.to_owned(),
+        };
+        if self.needs_check || self.mode.is_none() {
+            return Some(unusable(
+                "its metadata needs a check: stop what runs on it, and repair it (`holdfast pool \
+                 repair`)",
+            ));
+        }
+        match self.mode {
+            Some(Mode::OutOfData) => {
+                let (used, size) = self.data_bytes(pool.chunk);
+                Some(Error::Full { used, size, asked: ByteSize(0), threshold_percent })
+            }
+            // The kernel keeps a little for making room, and calls this read-only too.
+            Some(Mode::ReadOnly) if self.metadata.1 - self.metadata.0 <= self.metadata.1 / 64 => {
+                let (used, size) = self.metadata_bytes();
+                Some(Error::MetadataFull { used, size, threshold_percent })
+            }
+            Some(Mode::ReadOnly) => Some(unusable("it is read-only")),
+            Some(Mode::ReadWrite) | None => None,
+        }
+    }
+}
+
+/// What of a pool its status does not say.
+#[derive(Debug, Clone)]
+pub(super) struct Limits {
+    /// Its name, for people.
+    pub(super) name: String,
+    /// Bytes of a chunk of data.
+    pub(super) chunk: u64,
+    /// Where admission stops.
+    pub(super) threshold_percent: u8,
+}
+
+fn bytes((used, total): (u64, u64), unit: u64) -> (ByteSize, ByteSize) {
+    (ByteSize(used.saturating_mul(unit)), ByteSize(total.saturating_mul(unit)))
 }
 
 #[cfg(test)]
 mod tests {
+    use holdfast_types::Code;
+
     use super::*;
+
+    /// I20: who hears that a pool is full knows which half of it to grow; damage is no fullness.
+    #[test]
+    fn a_refusal_names_what_is_full() {
+        let pool = Limits { name: "p".into(), chunk: 64 << 10, threshold_percent: 90 };
+        let refusal = |line: &str| Status::parse(line).unwrap().refusal(&pool);
+        assert!(
+            refusal("8 10/100 99/100 - rw discard_passdown queue_if_no_space - 1024").is_none()
+        );
+        let full = refusal("8 10/100 100/100 - out_of_data_space x queue_if_no_space - 1").unwrap();
+        assert!(matches!(full, Error::Full { .. }), "{full}");
+        let full = refusal("8 100/100 10/100 - ro x queue_if_no_space - 1").unwrap();
+        assert!(matches!(full, Error::MetadataFull { .. }), "{full}");
+        assert_eq!(full.code(), Code::PoolFull);
+        for damaged in ["8 1/100 1/100 - ro x y - 1", "8 9/9 1/9 - ro x y needs_check 1", "Fail"] {
+            assert_eq!(refusal(damaged).unwrap().code(), Code::PoolUnusable, "{damaged}");
+        }
+    }
 
     #[test]
     fn status_lines_are_read() {

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::dm::{Dm, Mapped, Thin};
 use super::note::{FIRST_ID, LAST_ID};
-use super::status::{Mode, Status};
+use super::status::{Limits, Status};
 use super::wear::Wear;
 use crate::{Error, Result, wait};
 
@@ -55,6 +55,7 @@ pub(super) struct ThinPool {
     /// The device that takes messages, `…-tpool`.
     pub(super) name: String,
     number: (u32, u32),
+    pub(super) limits: Limits,
     pub(super) metadata: PathBuf,
     /// What the names of our devices begin with.
     prefix: String,
@@ -69,12 +70,14 @@ pub(super) struct ThinPool {
 
 impl ThinPool {
     /// The active pool whose device is at `dm_path`, as LVM names it.
-    pub(super) fn connect(vg: &str, dm_path: &str) -> Result<Self> {
+    pub(super) fn connect(vg: &str, dm_path: &str, threshold_percent: u8) -> Result<Self> {
         let device = |suffix: &str| format!("{dm_path}{suffix}");
         let dm = Dm::open().map_err(Error::io("opening", "/dev/mapper/control"))?;
         let name = device("-tpool").trim_start_matches("/dev/mapper/").to_owned();
         let (_, number) = dm.status(&name).map_err(Error::io("asking the thin pool", &name))?;
+        let chunk = chunk(&dm, &name)?;
         Ok(Self {
+            limits: Limits { name: name.clone(), chunk, threshold_percent },
             prefix: format!("holdfast-{}-{}-", number.0, number.1),
             dm,
             vg: vg.to_owned(),
@@ -130,18 +133,6 @@ impl ThinPool {
         })
     }
 
-    /// Bytes of a chunk, as the pool was made.
-    pub(super) fn chunk(&self) -> Result<u64> {
-        let table = self.dm.target_table(&self.name);
-        let table = table.map_err(Error::io("asking the thin pool", &self.name))?;
-        // METADATA DATA BLOCKSIZE LOWWATER …, in sectors.
-        let sectors = table.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
-        sectors.map(|sectors| sectors * 512).ok_or_else(|| Error::Unusable {
-            path: (&self.name).into(),
-            reason: format!("its table is not understood: {table}"),
-        })
-    }
-
     /// How worn it is.
     pub(super) fn wear(&self) -> Wear {
         Wear { time: self.time.load(Ordering::SeqCst) }
@@ -167,30 +158,33 @@ impl ThinPool {
             ids.last = Some(id);
             match self.dm.message(&self.name, &message(id)) {
                 Ok(()) => {
-                    ids.used.insert(id);
                     // The kernel does not say when it could not commit.
-                    return self.require_writable().map(|()| id);
+                    return match self.require_writable() {
+                        Ok(()) => {
+                            ids.used.insert(id);
+                            Ok(id)
+                        }
+                        Err(error) => {
+                            // What was not committed may be gone with the next life, or not.
+                            let _ = self.dm.message(&self.name, &format!("delete {id}"));
+                            Err(error)
+                        }
+                    };
                 }
                 // Not ours to overwrite.
                 Err(e) if e.raw_os_error() == Some(EXISTS) => {}
-                Err(e) => return Err(Error::io("messaging the thin pool", &self.name)(e)),
+                // A pool that is full or damaged refuses in many ways.
+                Err(e) => {
+                    self.require_writable()?;
+                    return Err(Error::io("messaging the thin pool", &self.name)(e));
+                }
             }
         }
     }
 
     /// Refuses a pool that takes no writes, whose metadata would not be committed.
     pub(super) fn require_writable(&self) -> Result<()> {
-        let status = self.status()?;
-        match status.mode {
-            Some(Mode::ReadWrite) if !status.needs_check => Ok(()),
-            mode => Err(Error::Unusable {
-                path: (&self.name).into(),
-                reason: match mode {
-                    Some(Mode::OutOfData) => "it is full: grow it".into(),
-                    _ => "it takes no writes: its metadata is damaged or full".into(),
-                },
-            }),
-        }
+        self.status()?.refusal(&self.limits).map_or(Ok(()), Err)
     }
 
     /// Takes an item's own device away, if it has one, and its content.
@@ -335,4 +329,15 @@ impl ThinPool {
     fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes of a chunk, as the pool was made.
+fn chunk(dm: &Dm, pool: &str) -> Result<u64> {
+    let table = dm.target_table(pool).map_err(Error::io("asking the thin pool", pool))?;
+    // METADATA DATA BLOCKSIZE LOWWATER …, in sectors.
+    let sectors = table.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+    sectors.map(|sectors| sectors * 512).ok_or_else(|| Error::Unusable {
+        path: pool.into(),
+        reason: format!("its table is not understood: {table}"),
+    })
 }
