@@ -20,6 +20,7 @@ mod takeover;
 #[cfg(test)]
 mod testing;
 mod upkeep;
+mod verdict;
 
 pub use lead::lead;
 pub use leadership::Leadership;

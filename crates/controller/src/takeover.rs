@@ -4,15 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use holdfast_core::{Command, Container, HoldCause, HoldTakeover, State, TakeOver};
-use holdfast_planner::{
-    Brake, Observations, SealedCopy, TakeoverCase, TakeoverDecision, brake, cases, decide,
-    live_holders,
-};
-use holdfast_types::{ContainerUid, Epoch, HeldSnapshot, NodeId, TimestampMs, VolumeUid};
+use holdfast_planner::{Brake, TakeoverCase, TakeoverDecision, brake, cases};
+use holdfast_types::{ContainerUid, Epoch, NodeId, VolumeUid};
 use tracing::{debug, info, warn};
 
 use crate::leadership::Leadership;
 use crate::ports::Ports;
+use crate::verdict::{HOLDERS_MAY_TAKE_MS, Seals, Verdict, World};
 
 /// A case that could not be decided is looked at again after this.
 const RETRY_EVERY: Duration = Duration::from_millis(250);
@@ -23,15 +21,8 @@ const HELD_EVERY: Duration = Duration::from_secs(2);
 /// A node is asked to seal this many volumes at once.
 const SEAL_BATCH: usize = 1024;
 
-/// A holder that is up and does not answer, or has no lease, is waited for so long; then a person
-/// may go without it. It cannot run the container, only hold a newer copy of it.
-const HOLDERS_MAY_TAKE_MS: u64 = 30_000;
-
 /// Since when (BOOTTIME, in milliseconds) each case has waited for a holder, under which epoch.
 type Waits = BTreeMap<ContainerUid, (Epoch, u64)>;
-
-/// What each node said under the seal, for each volume that it sealed.
-type Seals = BTreeMap<NodeId, BTreeMap<VolumeUid, Vec<SealedCopy>>>;
 
 /// Takes over, as long as this process leads.
 pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
@@ -134,86 +125,6 @@ async fn seal_all<P: Ports>(ports: &P, state: &State, going: &[&TakeoverCase]) -
     futures::future::join_all(asks).await.into_iter().flatten().collect()
 }
 
-/// What cases are decided on.
-struct World<'a> {
-    state: &'a State,
-    seen: &'a Observations,
-    sealed: &'a Seals,
-    /// When the holders were asked.
-    asked: TimestampMs,
-}
-
-/// What to do with a case, and which live holders that does not wait for.
-struct Verdict {
-    decision: TakeoverDecision,
-    silent: BTreeSet<NodeId>,
-}
-
-impl World<'_> {
-    /// Decides once *every* holder that is live by now has sealed (I15). A holder that takes too
-    /// long is left out on a person's word alone: without it only newer data can be lost.
-    fn judge(&self, container: &Container, too_long: bool) -> Verdict {
-        let volume = VolumeUid::from(container.uid);
-        let holders = live_holders(self.state, container);
-        let said = |id: &NodeId| self.sealed.get(id)?.get(&volume);
-        let decide_with = |trusted: &BTreeSet<NodeId>| {
-            let copies = trusted.iter().filter_map(said).flatten();
-            let copies: Vec<_> = copies.filter(|c| c.id.volume == volume).copied().collect();
-            decide(self.state, self.seen, container, &copies, self.asked)
-        };
-        let all = decide_with(&holders);
-        if holders.iter().all(|id| said(id).is_some()) && all != TakeoverDecision::Wait {
-            return Verdict { decision: all, silent: BTreeSet::new() };
-        }
-        let leased = |id: &NodeId| self.seen.nodes.get(id).is_some_and(|n| n.leased);
-        let (trusted, silent): (BTreeSet<_>, BTreeSet<_>) =
-            holders.iter().copied().partition(|id| said(id).is_some() && leased(id));
-        let then = decide_with(&trusted);
-        let told = container.hold.as_ref().filter(|hold| hold.permits_without(&silent));
-        let permitted = told.is_some_and(|hold| match &then {
-            TakeoverDecision::Take { branch, .. } => hold.permits(branch),
-            TakeoverDecision::Hold { .. } | TakeoverDecision::Wait => true,
-        });
-        let decision = match (permitted, too_long) {
-            (true, _) => then,
-            (false, true) => self.without(&silent, then),
-            (false, false) => TakeoverDecision::Wait,
-        };
-        Verdict { decision, silent }
-    }
-
-    /// Asks a person whether to go on without those holders.
-    fn without(&self, silent: &BTreeSet<NodeId>, then: TakeoverDecision) -> TakeoverDecision {
-        let nodes = silent.iter().filter_map(|id| self.state.nodes.get(id));
-        let names: Vec<_> = nodes.map(|node| node.name.to_string()).collect();
-        let who = names.join(", ");
-        let offered = match &then {
-            TakeoverDecision::Take { branch, data_as_of, .. } => {
-                Some(HeldSnapshot { id: *branch, age_ms: self.asked.since(*data_as_of) })
-            }
-            TakeoverDecision::Hold { offered, .. } => *offered,
-            TakeoverDecision::Wait => None,
-        };
-        let rest = match (&then, offered) {
-            (TakeoverDecision::Hold { reason, .. }, _) => format!("without it: {reason}"),
-            (_, Some(copy)) => {
-                format!("or approve to go on without it, with data {} s old", copy.age_ms / 1000)
-            }
-            (_, None) => String::from("no other holder can tell"),
-        };
-        let reason = format!(
-            "{who} might hold the newest copy, and has no lease or did not seal it for {} s; see its \
-             log, or restart its holdfastd; {rest}",
-            HOLDERS_MAY_TAKE_MS / 1000
-        );
-        let cause = match then {
-            TakeoverDecision::Hold { cause, .. } => cause,
-            TakeoverDecision::Take { .. } | TakeoverDecision::Wait => HoldCause::Data,
-        };
-        TakeoverDecision::Hold { cause, reason, offered }
-    }
-}
-
 /// Does what was decided. Returns whether nothing is to be done but to look again now and then.
 async fn settle<P: Ports>(
     ports: &P,
@@ -285,7 +196,8 @@ mod tests {
     use super::*;
     use crate::Sighting;
     use crate::testing::{FakePorts, add_container, copy, state_of};
-    use holdfast_types::ByteSize;
+    use holdfast_planner::SealedCopy;
+    use holdfast_types::{ByteSize, HeldSnapshot, TimestampMs};
     use std::sync::Arc;
 
     /// One round of a leader that has answered every node that is up.
