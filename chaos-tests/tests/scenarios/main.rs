@@ -7,4 +7,5 @@ mod full;
 mod minority;
 mod power;
 mod race;
+mod resize;
 mod stopped;

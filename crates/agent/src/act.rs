@@ -15,9 +15,10 @@ use tracing::warn;
 use crate::agent::Parts;
 use crate::clock::wall;
 use crate::error::AgentError;
+use crate::grow;
 
 /// How long the last user of a mount may take to go.
-const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
 /// The role text of a volume whose filesystem has been given its own identity and size.
 const ROLE_READY: &str = "ready";
@@ -30,7 +31,7 @@ pub(crate) fn observe(
     parts: &Parts,
     uid: ContainerUid,
     mountpoint: &Path,
-    image: Option<SnapshotId>,
+    assigned: Option<&AssignedView>,
 ) -> Result<Observed, AgentError> {
     let volume = match parts.pool.volume(uid.into()) {
         Ok(volume) => Some(volume),
@@ -44,10 +45,12 @@ pub(crate) fn observe(
         volume: volume.map(|v| ObservedVolume {
             live: v.state.live.as_ref().map(|live| live.epoch),
             snapshots: v.state.sound().map(|s| s.id).collect(),
+            short: assigned.is_some_and(|view| grow::is_short(&v.state, &view.spec)),
         }),
-        image_held: image.is_some_and(|id| holds(&*parts.pool, id)),
+        image_held: assigned.is_some_and(|view| holds(&*parts.pool, view.image)),
         reported: None,
         failed: None,
+        resized_told: false,
     })
 }
 
@@ -64,8 +67,7 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(),
     if fsys::is_mounted(at)? {
         return Ok(());
     }
-    let ready = parts.pool.volume(volume)?.state.record.role == ROLE_READY;
-    let fresh = !ready && view.chain.branch().is_none();
+    let fresh = !is_ready(&parts.pool.volume(volume)?.state, view);
     if fresh {
         fsys::new_uuid(&device)?;
         fsys::grow(&device)?;
@@ -73,7 +75,15 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(),
     // Before the first write: a filesystem that has a journal to replay takes no new identity.
     parts.pool.set_role(volume, ROLE_READY)?;
     fsys::mount(&device, at)?;
+    if !fresh {
+        grow::catch_up(&device, at)?;
+    }
     Ok(())
+}
+
+/// Whether its filesystem has its own identity and size: it was mounted here, or is of a copy.
+pub(crate) fn is_ready(state: &VolumeState, view: &AssignedView) -> bool {
+    state.record.role == ROLE_READY || view.chain.branch().is_some()
 }
 
 /// What the runtime is to start.

@@ -23,6 +23,7 @@ mod context;
 mod enter;
 mod error;
 mod gate;
+mod grow;
 mod guardian;
 mod holdings;
 mod images;
@@ -38,6 +39,8 @@ mod report;
 mod scrub;
 mod serve;
 mod strangers;
+#[cfg(test)]
+mod testing;
 mod view;
 mod worker;
 

@@ -145,6 +145,7 @@ mod tests {
             spec: ContainerSpec::default(),
             chain,
             desired: DesiredState::Running,
+            resizing: false,
             image,
             address,
             mac: MacAddr::from_ipv4(address),

@@ -7,7 +7,7 @@ use holdfast_proto::Address;
 
 use crate::commands::{
     cluster, completion, container, create, events, exec, image, lab, logs, node, operation, pool,
-    replica,
+    replica, resize,
 };
 use crate::error::EXIT_STATUSES;
 use crate::output::Format;
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Stop(container::Change),
     /// Delete a container and all its copies
     Rm(container::Remove),
+    /// Make a container's disk larger
+    Resize(resize::Resize),
     /// Run a command in a container
     Exec(exec::Exec),
     /// Print the end of a container's console log

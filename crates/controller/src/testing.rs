@@ -151,6 +151,7 @@ pub(crate) fn add_container_as(
         image: ImageUid(Uuid::from_u128(9)),
         image_snapshot: copy(uid, node, 1).id,
         desired: DesiredState::Running,
+        resizing: false,
         run: RunState::Running,
         chain: Chain::begin(Epoch(1)),
         node: NodeId(node),

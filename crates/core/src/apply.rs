@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_types::{ContainerUid, NodeId, Revision, TimestampMs};
+use holdfast_types::{ContainerName, ContainerUid, NodeId, OperationId, Revision, TimestampMs};
+use uuid::Uuid;
 
-use crate::{Command, Container, Entry, Event, OperationState, Response, State, event, operation};
+use crate::{
+    Command, Container, Entry, Event, Operation, OperationKind, OperationState, Response, State,
+    event, operation,
+};
 
 /// How many answers are remembered for clients that retry.
 const ANSWERS_KEPT: usize = 8192;
@@ -47,6 +51,7 @@ impl Change<'_> {
             Command::RemoveImage(c) => c.apply(self),
             Command::CreateContainer(c) => c.apply(self),
             Command::SetDesired(c) => c.apply(self),
+            Command::Resize(c) => c.apply(self),
             Command::SetReplicas(c) => c.apply(self),
             Command::TakeOver(c) => c.apply(self),
             Command::HoldTakeover(c) => c.apply(self),
@@ -118,7 +123,7 @@ impl Change<'_> {
         &mut self,
         kind: &str,
         node: Option<NodeId>,
-        container: Option<(ContainerUid, holdfast_types::ContainerName)>,
+        container: Option<(ContainerUid, ContainerName)>,
         message: String,
         fields: impl IntoIterator<Item = (&'static str, String)>,
     ) {
@@ -141,11 +146,26 @@ impl Change<'_> {
         self.touch();
     }
 
+    /// Begins an operation on a container. Its id follows from the log index, so that every node
+    /// makes the same one.
+    pub(crate) fn begin_operation(
+        &mut self,
+        uid: ContainerUid,
+        container: ContainerName,
+        kind: OperationKind,
+    ) -> OperationId {
+        let id = OperationId(Uuid::from_u64_pair(uid.0.as_u64_pair().0, self.revision.0));
+        let state = OperationState::Running;
+        let operation = Operation { id, kind, uid, container, state, started: self.at };
+        self.state.operations.insert(id, operation);
+        id
+    }
+
     /// Ends every running operation on the container for which `outcome` says how.
     pub(crate) fn end_operations(
         &mut self,
         uid: ContainerUid,
-        outcome: impl Fn(crate::OperationKind) -> Option<OperationState>,
+        outcome: impl Fn(OperationKind) -> Option<OperationState>,
     ) {
         let running = self.state.operations.values_mut();
         let mut ended = Vec::new();

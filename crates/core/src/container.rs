@@ -92,6 +92,9 @@ pub struct Container {
     pub image_snapshot: SnapshotId,
     /// What it should be doing.
     pub desired: DesiredState,
+    /// Its node has not said yet that what is there has the sizes of the spec.
+    #[serde(default)]
+    pub resizing: bool,
     /// What its node last said that it is doing, under the present epoch.
     pub run: RunState,
     /// The epoch in force, and where each before it ended.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{
     AddImage, AdmitNode, CreateContainer, DecideTakeover, HoldTakeover, InitCluster, MarkNodeLost,
-    RecordFloor, RecordReport, RegisterNode, RemoveImage, SetDesired, SetReplicas, SetRole,
+    RecordFloor, RecordReport, RegisterNode, RemoveImage, Resize, SetDesired, SetReplicas, SetRole,
     TakeOver,
 };
 
@@ -44,6 +44,8 @@ pub enum Command {
     CreateContainer(CreateContainer),
     /// A container is to run, to stop or to go.
     SetDesired(SetDesired),
+    /// A container's disk is to grow.
+    Resize(Resize),
     /// A container's replicas belong elsewhere.
     SetReplicas(SetReplicas),
     /// A lost node's container moves to a copy.

@@ -25,7 +25,7 @@ mod view;
 pub use apply::apply;
 pub use command::{
     AddImage, AdmitNode, CreateContainer, DecideTakeover, HoldTakeover, InitCluster, MarkNodeLost,
-    NewNode, RecordFloor, RecordReport, RegisterNode, RemoveImage, SetDesired, SetReplicas,
+    NewNode, RecordFloor, RecordReport, RegisterNode, RemoveImage, Resize, SetDesired, SetReplicas,
     SetRole, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};

@@ -19,6 +19,8 @@ pub enum OperationKind {
     Stop,
     /// Remove every copy.
     Delete,
+    /// Make its disk larger.
+    Resize,
 }
 
 impl OperationKind {
@@ -29,6 +31,7 @@ impl OperationKind {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Delete => "delete",
+            Self::Resize => "resize",
         }
     }
 }

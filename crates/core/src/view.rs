@@ -73,6 +73,7 @@ fn assigned_view(c: &Container) -> AssignedView {
         spec: c.spec.clone(),
         chain: c.chain.clone(),
         desired: c.desired,
+        resizing: c.resizing,
         image: c.image_snapshot,
         address: c.address,
         mac: c.mac,

@@ -2,7 +2,7 @@
 
 use holdfast_controller::{GrantRefusal, PortError};
 use holdfast_core::Refusal;
-use holdfast_planner::PlacementError;
+use holdfast_planner::{GrowthError, PlacementError};
 use holdfast_proto::{FieldError, RemoteError, status_from};
 use holdfast_raft::RaftError;
 use holdfast_types::{Code, IdError, NameError, SpecError};
@@ -51,7 +51,16 @@ macro_rules! coded {
     )* };
 }
 
-coded!(IdError, NameError, SpecError, FieldError, PlacementError, GrantRefusal, DaemonError);
+coded!(
+    IdError,
+    NameError,
+    SpecError,
+    FieldError,
+    PlacementError,
+    GrowthError,
+    GrantRefusal,
+    DaemonError
+);
 
 impl From<Refusal> for Fault {
     fn from(refusal: Refusal) -> Self {

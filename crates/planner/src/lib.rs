@@ -4,12 +4,14 @@
 //! | file | decides |
 //! |---|---|
 //! | `place` | where a new container's primary and replicas go (I23) |
+//! | `grow` | whether every copy of a container may grow (I20, I23) |
 //! | `room` | whether a node has room for a copy, or to run a container (I23) |
 //! | `takeover` | which lost containers wait for a takeover, and what to do with each (I15, I22) |
 //! | `brake` | when takeovers stop for a person: landslides, cold starts |
 //! | `replicas` | which replicas to add and which to drop |
 
 mod brake;
+mod grow;
 mod observe;
 mod place;
 mod replicas;
@@ -19,6 +21,7 @@ mod takeover;
 mod testing;
 
 pub use brake::{Brake, COLD_START_GRACE_MS, brake};
+pub use grow::{GrowthError, may_grow};
 pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
 pub use place::{Placement, PlacementError, place};
 pub use replicas::{REBUILD_AFTER_MS, plan_replicas};

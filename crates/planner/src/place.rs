@@ -29,13 +29,18 @@ pub struct PlacementError {
 impl PlacementError {
     /// The stable code: [`Code::PoolFull`] when only full pools stand in the way.
     pub fn code(&self) -> Code {
-        let full = self.nodes.iter().any(|(_, why)| *why == WhyNot::PoolFull);
-        let size = self.nodes.iter().any(|(_, why)| matches!(why, WhyNot::LargerThanPool(_)));
-        match (full, size) {
-            (true, _) => Code::PoolFull,
-            (false, true) => Code::InvalidSize,
-            (false, false) => Code::NoPlacement,
-        }
+        code_of(&self.nodes)
+    }
+}
+
+/// The code of a refusal for these reasons.
+pub(crate) fn code_of(nodes: &[(NodeName, WhyNot)]) -> Code {
+    let full = nodes.iter().any(|(_, why)| *why == WhyNot::PoolFull);
+    let size = nodes.iter().any(|(_, why)| matches!(why, WhyNot::LargerThanPool(_)));
+    match (full, size) {
+        (true, _) => Code::PoolFull,
+        (false, true) => Code::InvalidSize,
+        (false, false) => Code::NoPlacement,
     }
 }
 

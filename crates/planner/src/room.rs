@@ -74,6 +74,27 @@ pub(crate) fn for_copy<'a>(
     node: &Node,
     size: ByteSize,
 ) -> Result<&'a PoolObservation, WhyNot> {
+    of_size(state, seen, node, size, size)
+}
+
+/// Room for `more` of a copy that is there and will then have that size.
+pub(crate) fn to_grow(
+    state: &State,
+    seen: &Observations,
+    node: &Node,
+    size: ByteSize,
+    more: ByteSize,
+) -> Result<(), WhyNot> {
+    of_size(state, seen, node, size, more).map(drop)
+}
+
+fn of_size<'a>(
+    state: &State,
+    seen: &'a Observations,
+    node: &Node,
+    size: ByteSize,
+    more: ByteSize,
+) -> Result<&'a PoolObservation, WhyNot> {
     let pool = alive(seen, node)?.pool.as_ref().ok_or(WhyNot::NoPool)?;
     if size > pool.size {
         return Err(WhyNot::LargerThanPool(pool.size));
@@ -84,7 +105,7 @@ pub(crate) fn for_copy<'a>(
     // What the log has placed there counts even before the node has made it.
     let placed = state.containers.values().filter(|c| c.members().any(|m| m == node.id));
     let placed: u64 = placed.map(|c| c.spec.disk.bytes()).sum();
-    let promised = u128::from(placed.max(pool.promised.bytes())) + u128::from(size.bytes());
+    let promised = u128::from(placed.max(pool.promised.bytes())) + u128::from(more.bytes());
     if promised * 100 > u128::from(pool.size.bytes()) * OVERCOMMIT_PERCENT {
         return Err(WhyNot::Overcommitted);
     }

@@ -96,6 +96,7 @@ pub(crate) fn add_container(
         image: IMAGE,
         image_snapshot: snapshot(ContainerUid(IMAGE.0), 0, 1),
         desired: DesiredState::Running,
+        resizing: false,
         run: RunState::Running,
         chain: Chain::begin(Epoch(1)),
         node: NodeId(node),

@@ -7,6 +7,7 @@
 //!  assigned:  [kill stale run] ─▶ demote what diverged ─▶ clone image | promote branch
 //!                 ─▶ mount ─▶ start            (gate: live lease, fresh view; DESIGN 5 rule 6)
 //!                 ─▶ stop ─▶ unmount           (desired: stopped)
+//!                 ─▶ grow the disk             (last: it keeps nothing from running)
 //!  replica:   kill ─▶ unmount ─▶ demote        (then deltas arrive)
 //!  removed:   kill ─▶ unmount ─▶ remove ─▶ report
 //!  no duty:   kill                             (the data stays: nobody said that it may go)

@@ -67,6 +67,8 @@ pub enum Action {
     },
     /// Mount, attach the network, start, announce.
     Start,
+    /// Grow the volume and the filesystem on it to what the spec says, and tell the cluster.
+    Resize,
     /// Remove the volume with all that it has.
     Remove,
     /// Tell the cluster what it is doing.
@@ -102,6 +104,8 @@ pub enum Why {
     GateClosed,
     /// It failed, and is tried again later.
     Failed,
+    /// Its disk is to be larger.
+    Short,
     /// The cluster should know.
     News,
 }
@@ -119,6 +123,7 @@ impl fmt::Display for Why {
             Self::NoImage => "its image is not here yet",
             Self::NoBranch => "the snapshot that it should start from is not here",
             Self::GateClosed => "there is no live lease",
+            Self::Short => "its disk is to be larger",
             Self::Failed => "it failed and is tried again later",
             Self::News => "the cluster should know",
         })
@@ -162,8 +167,12 @@ fn assigned(view: &AssignedView, observed: &Observed, gate: Gate) -> Option<Step
         DesiredState::Deleted => remove(observed),
         DesiredState::Stopped if observed.running => step(Action::Stop, Why::DesiredStopped),
         DesiredState::Stopped if observed.active => step(Action::Deactivate, Why::DesiredStopped),
-        DesiredState::Stopped => report(observed, RunState::Stopped),
-        DesiredState::Running if observed.running => report(observed, RunState::Running),
+        DesiredState::Stopped => {
+            report(observed, RunState::Stopped).or_else(|| resize(view, observed))
+        }
+        DesiredState::Running if observed.running => {
+            report(observed, RunState::Running).or_else(|| resize(view, observed))
+        }
         DesiredState::Running => start(view, observed, gate),
     }
 }
@@ -224,6 +233,13 @@ fn report(observed: &Observed, state: RunState) -> Option<Step> {
         true => None,
         false => step(Action::ReportRun(state), Why::News),
     }
+}
+
+/// After everything else: what cannot grow runs all the same.
+fn resize(view: &AssignedView, observed: &Observed) -> Option<Step> {
+    let short = observed.volume.as_ref().is_some_and(|volume| volume.short);
+    let awaited = view.resizing && !observed.resized_told;
+    (short || awaited).then_some(Step { action: Action::Resize, why: Why::Short })
 }
 
 fn replica(view: &ReplicaView, observed: &Observed) -> Option<Step> {
@@ -299,6 +315,7 @@ mod tests {
             spec: ContainerSpec::default(),
             chain: chain(epoch),
             desired,
+            resizing: false,
             image: snap(0, 1),
             address,
             mac: MacAddr::from_ipv4(address),
@@ -317,7 +334,8 @@ mod tests {
     }
 
     fn volume(live: Option<u64>, snapshots: &[SnapshotId]) -> Option<ObservedVolume> {
-        Some(ObservedVolume { live: live.map(Epoch), snapshots: snapshots.to_vec() })
+        let live = live.map(Epoch);
+        Some(ObservedVolume { live, snapshots: snapshots.to_vec(), short: false })
     }
 
     fn action(step: Option<Step>) -> Option<Action> {
@@ -446,6 +464,35 @@ mod tests {
         assert_eq!(order, expected);
         let kept = Observed { volume: volume(Some(1), &[]), ..Default::default() };
         assert_eq!(next(unknown, &kept, Gate::Open), None);
+    }
+
+    /// A disk that cannot grow keeps nothing from running or from being stopped.
+    #[test]
+    fn a_disk_grows_when_all_else_is_as_it_should_be() {
+        let mut view = view(1, DesiredState::Running);
+        view.resizing = true;
+        let mut seen = Observed { volume: volume(Some(1), &[]), ..Default::default() };
+        let mut order = Vec::new();
+        for _ in 0..4 {
+            let step = next(Duty::Assigned(&view), &seen, Gate::Open);
+            match &step.as_ref().map(|s| &s.action) {
+                Some(Action::Start) => seen.running = true,
+                Some(Action::ReportRun(state)) => seen.reported = Some(state.clone()),
+                Some(Action::Resize) => seen.resized_told = true,
+                _ => {}
+            }
+            order.extend(action(step));
+        }
+        let report = Action::ReportRun(RunState::Running);
+        assert_eq!(order, [Action::Start, report, Action::Resize]);
+        // A copy that was taken before it grew, and was promoted since.
+        view.resizing = false;
+        seen.volume.as_mut().unwrap().short = true;
+        let grows = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert_eq!(action(grows), Some(Action::Resize));
+        view.desired = DesiredState::Stopped;
+        let stops = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert_eq!(action(stops), Some(Action::Stop));
     }
 
     #[test]

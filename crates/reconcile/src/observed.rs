@@ -17,6 +17,8 @@ pub struct Observed {
     pub reported: Option<RunState>,
     /// Starting it failed under the present assignment and desired state; it waits for its turn.
     pub failed: Option<String>,
+    /// The cluster was told, under the present assignment, that it has the sizes of the spec.
+    pub resized_told: bool,
 }
 
 /// What the pool holds.
@@ -26,4 +28,6 @@ pub struct ObservedVolume {
     pub live: Option<Epoch>,
     /// Verified snapshots that are not diverged.
     pub snapshots: Vec<SnapshotId>,
+    /// Its live part is smaller than the spec says.
+    pub short: bool,
 }

@@ -152,6 +152,9 @@ pub enum Error {
     /// Something did not happen by its deadline.
     #[error("gave up waiting for {0}")]
     Timeout(String),
+    /// The kernel lets only a process with CAP_SYS_RESOURCE do it.
+    #[error("{0} needs CAP_SYS_RESOURCE, which this process lacks")]
+    NotPermitted(&'static str),
     /// Root is needed.
     #[error("the storage driver must run as root")]
     NotRoot,
@@ -182,7 +185,7 @@ impl Error {
             Self::Io { .. } | Self::Tool { .. } => Code::PoolIo,
             Self::MissingTool(_) => Code::MissingTool,
             Self::Timeout(_) => Code::Timeout,
-            Self::NotRoot => Code::NotRoot,
+            Self::NotPermitted(_) | Self::NotRoot => Code::NotRoot,
         }
     }
 

@@ -300,6 +300,7 @@ fn a_mounted_filesystem_grows_where_the_kernel_lets_it() {
     match fsys::grow_mounted(&bench.device, &bench.mountpoint) {
         Ok(outcome) => assert_eq!(outcome, Outcome::Changed),
         Err(error) => {
+            assert!(matches!(error, Error::NotPermitted(_)), "{error}");
             let status = fs::read_to_string("/proc/self/status").unwrap();
             let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).unwrap();
             let effective = u64::from_str_radix(line.trim(), 16).unwrap();

@@ -154,6 +154,11 @@ impl ContainerSpec {
         self.check_texts()
     }
 
+    /// The sizes of what is kept for it, its disk's first.
+    pub fn sizes(&self) -> Vec<ByteSize> {
+        vec![self.disk]
+    }
+
     fn check_texts(&self) -> Result<(), SpecError> {
         let clean = |s: &str| !s.contains(['\0', '\n', '\r']);
         if !self.command.iter().all(|arg| clean(arg)) {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ContainerUid, Epoch, ImageUid, RunState, SnapshotUuid};
+use crate::{ByteSize, Code, ContainerUid, Epoch, ImageUid, RunState, SnapshotUuid};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,26 @@ pub enum Report {
         snapshot: SnapshotUuid,
         /// Bytes that differ from the last common snapshot.
         changed_bytes: u64,
+    },
+    /// A container's volume, and the filesystem on it, have at least these sizes now.
+    Resized {
+        /// Which container.
+        uid: ContainerUid,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// The sizes, in the order of [`ContainerSpec::sizes`](crate::ContainerSpec::sizes).
+        sizes: Vec<ByteSize>,
+    },
+    /// A container's filesystem does not grow as it is. It will when the container starts anew.
+    ResizeFailed {
+        /// Which container.
+        uid: ContainerUid,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// The stable code.
+        code: Code,
+        /// Why, in one line.
+        reason: String,
     },
     /// Something that an operator should know.
     Notice {

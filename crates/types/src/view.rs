@@ -68,6 +68,9 @@ pub struct AssignedView {
     pub chain: Chain,
     /// What it should be doing.
     pub desired: DesiredState,
+    /// Somebody waits for its volume to have the size that the spec says.
+    #[serde(default)]
+    pub resizing: bool,
     /// The snapshot of its image.
     pub image: SnapshotId,
     /// Its address on the overlay.

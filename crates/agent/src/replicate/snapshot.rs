@@ -194,77 +194,21 @@ mod tests {
     use super::*;
     use holdfast_storage::PoolIdentity;
     use holdfast_storage::fake::FakePool;
-    use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
-    use holdfast_types::{ByteSize, ClusterId, VolumeUid};
-    use std::time::Duration;
+    use holdfast_types::{ByteSize, ClusterId};
 
-    const UID: ContainerUid = ContainerUid(uuid::Uuid::from_u128(7));
+    use crate::testing::{Bench, UID};
 
-    /// A mounted primary copy on a real pool; everything goes when it is dropped.
-    struct Bench {
-        pool: Option<XfsPool>,
-        mountpoint: PathBuf,
-        _dir: tempfile::TempDir,
+    fn round(bench: &Bench, snapshooter: &mut Snapshooter) -> u64 {
+        round_if(bench, snapshooter, true).unwrap()
     }
 
-    impl Bench {
-        fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let options = XfsOptions {
-                dir: dir.path().join("pool"),
-                cluster: ClusterId(uuid::Uuid::from_u128(1)),
-                threshold_percent: 90,
-                loop_backed: Some(LoopBacked {
-                    size: ByteSize::mib(512),
-                    mountpoint: dir.path().join("xfs"),
-                }),
-                patience: Duration::from_secs(10),
-            };
-            std::fs::create_dir(&options.dir).unwrap();
-            let pool = XfsPool::open(&options).unwrap();
-            let volume = VolumeUid::from(UID);
-            pool.create(volume, ByteSize::mib(64), Epoch(1)).unwrap();
-            let device = pool.activate(volume, Epoch(1)).unwrap();
-            fsys::mkfs(&device).unwrap();
-            let mountpoint = dir.path().join("mnt");
-            fsys::mount(&device, &mountpoint).unwrap();
-            Self { pool: Some(pool), mountpoint, _dir: dir }
-        }
-
-        fn round(&self, snapshooter: &mut Snapshooter) -> u64 {
-            self.round_if(snapshooter, true).unwrap()
-        }
-
-        fn round_if(&self, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
-            let helper =
-                std::env::current_exe().unwrap().parent().unwrap().join("../holdfast-freeze");
-            assert!(
-                helper.exists(),
-                "build holdfast-storage's binaries first: {}",
-                helper.display()
-            );
-            let freezer = FreezeHelper::new(helper, &[]);
-            let pool = self.pool.as_ref().unwrap();
-            let subject = Subject {
-                uid: UID,
-                epoch: Epoch(1),
-                rests: 0,
-                mountpoint: &self.mountpoint,
-                may_take,
-            };
-            match snapshooter.round(pool, subject, &freezer, || true).unwrap() {
-                Round::Current(latest) => Some(latest.snapshot.id.seq.0),
-                Round::NotReady | Round::Withheld => None,
-            }
-        }
-    }
-
-    impl Drop for Bench {
-        fn drop(&mut self) {
-            let Some(pool) = self.pool.take() else { return };
-            let _ = fsys::unmount(&self.mountpoint, Duration::from_secs(10));
-            let _ = pool.deactivate(UID.into());
-            let _ = pool.close();
+    fn round_if(bench: &Bench, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
+        let mountpoint = &bench.mountpoint;
+        let subject = Subject { uid: UID, epoch: Epoch(1), rests: 0, mountpoint, may_take };
+        let freezer = FreezeHelper::new(Bench::helper(), &[]);
+        match snapshooter.round(bench.pool(), subject, &freezer, || true).unwrap() {
+            Round::Current(latest) => Some(latest.snapshot.id.seq.0),
+            Round::NotReady | Round::Withheld => None,
         }
     }
 
@@ -315,14 +259,14 @@ mod tests {
     fn an_idle_volume_needs_one_snapshot_and_a_written_one_a_new_one() {
         let bench = Bench::new();
         let mut snapshooter = Snapshooter::default();
-        let first = bench.round(&mut snapshooter);
+        let first = round(&bench, &mut snapshooter);
         for _ in 0..3 {
-            assert_eq!(bench.round(&mut snapshooter), first, "nothing was written");
+            assert_eq!(round(&bench, &mut snapshooter), first, "nothing was written");
         }
         std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
-        let second = bench.round(&mut snapshooter);
+        let second = round(&bench, &mut snapshooter);
         assert_eq!(second, first + 1);
-        assert_eq!(bench.round(&mut snapshooter), second);
+        assert_eq!(round(&bench, &mut snapshooter), second);
     }
 
     /// I20: in a full pool what was written waits; an idle volume needs no snapshot to be current.
@@ -330,10 +274,10 @@ mod tests {
     fn a_full_pool_gets_no_more_snapshots() {
         let bench = Bench::new();
         let mut snapshooter = Snapshooter::default();
-        let first = bench.round(&mut snapshooter);
-        assert_eq!(bench.round_if(&mut snapshooter, false), Some(first), "nothing was written");
+        let first = round(&bench, &mut snapshooter);
+        assert_eq!(round_if(&bench, &mut snapshooter, false), Some(first), "nothing was written");
         std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
-        assert_eq!(bench.round_if(&mut snapshooter, false), None);
-        assert_eq!(bench.round(&mut snapshooter), first + 1, "there is room again");
+        assert_eq!(round_if(&bench, &mut snapshooter, false), None);
+        assert_eq!(round(&bench, &mut snapshooter), first + 1, "there is room again");
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use holdfast_network::{AttachSpec, LinkNames, Outcome};
 use holdfast_reconcile::{Action, Duty, Gate};
-use holdfast_types::{AssignedView, NodeView, Protection, ReplicaView};
+use holdfast_types::{AssignedView, NodeView, Protection, ReplicaView, Report};
 use tokio::time::Instant;
 
 use super::Worker;
 use crate::act;
 use crate::error::{AgentError, blocking};
+use crate::grow;
 
 /// How long init may take to end by itself.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -56,6 +57,7 @@ impl Worker {
                 blocking(go_on).await.map(drop)
             }
             (Action::Start, Duty::Assigned(assigned)) => self.start(view, assigned).await,
+            (Action::Resize, Duty::Assigned(view)) => self.resize(view).await,
             (Action::Remove, _) => {
                 self.parts.network.detach(uid).await?;
                 blocking(move || act::remove(&parts, uid, &at)).await
@@ -66,7 +68,7 @@ impl Worker {
             (Action::ReportRemoved, _) => self.report_removed().await,
             // `reconcile` pairs these actions with an assignment alone.
             (Action::Demote { .. } | Action::CloneImage { .. }, _)
-            | (Action::Start | Action::ReportRun(_) | Action::Wait, _) => Ok(()),
+            | (Action::Start | Action::Resize | Action::ReportRun(_) | Action::Wait, _) => Ok(()),
         }
     }
 
@@ -106,6 +108,26 @@ impl Worker {
         .await?;
         self.started = Some((assigned.chain.epoch, Instant::now()));
         self.link_up(assigned).await
+    }
+
+    async fn resize(&mut self, assigned: &AssignedView) -> Result<(), AgentError> {
+        let (parts, mine, uid) = (self.parts.clone(), assigned.clone(), self.uid);
+        let at = self.context.mountpoint(uid);
+        let grown = blocking(move || grow::grow(&*parts.pool, &mine, &at)).await;
+        // It may have been written to while nothing was mounted.
+        self.context.shipments.rests(uid);
+        let (uid, epoch) = (self.uid, assigned.chain.epoch);
+        let report = match grown {
+            Ok(sizes) => Report::Resized { uid, epoch, sizes },
+            Err(error) if error.code().retryable() => return Err(error),
+            Err(error) => {
+                Report::ResizeFailed { uid, epoch, code: error.code(), reason: error.line() }
+            }
+        };
+        match assigned.resizing {
+            true => self.report_resized(assigned, report).await,
+            false => Ok(()),
+        }
     }
 
     /// Raises the link and tells the network, unless the lease ended meanwhile: a fenced container

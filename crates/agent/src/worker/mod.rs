@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_reconcile::{Action, Duty, Gate, Observed, next};
-use holdfast_types::{ContainerUid, Epoch, NodeView, RunState};
+use holdfast_types::{ByteSize, ContainerUid, Epoch, NodeView, RunState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -34,6 +34,7 @@ pub(crate) struct Worker {
     reported: Option<(Epoch, RunState)>,
     diverged_told: bool,
     started: Option<(Epoch, Instant)>,
+    resized: Option<(Epoch, Vec<ByteSize>)>,
     trouble: Option<Trouble>,
 }
 
@@ -52,6 +53,7 @@ impl Worker {
             reported: None,
             diverged_told: false,
             started: None,
+            resized: None,
             trouble: None,
         }
     }
@@ -122,13 +124,16 @@ impl Worker {
     }
 
     async fn observe(&mut self, duty: Duty<'_>) -> Result<Observed, AgentError> {
-        let image = match duty {
-            Duty::Assigned(view) => Some(view.image),
+        let assigned = match duty {
+            Duty::Assigned(view) => Some(view.clone()),
             _ => None,
         };
+        let told = assigned.as_ref().map(|view| (view.chain.epoch, view.spec.sizes()));
         let (parts, uid) = (self.parts.clone(), self.uid);
         let mountpoint = self.context.mountpoint(uid);
-        let mut observed = blocking(move || act::observe(&parts, uid, &mountpoint, image)).await?;
+        let look = move || act::observe(&parts, uid, &mountpoint, assigned.as_ref());
+        let mut observed = blocking(look).await?;
+        observed.resized_told = told.is_some() && self.resized == told;
         let about = about(duty);
         if self.trouble.as_ref().is_some_and(|t| t.about != about) {
             self.trouble = None;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_reconcile::Duty;
-use holdfast_types::{Code, Epoch, Report, RunState};
+use holdfast_types::{AssignedView, Code, Epoch, Report, RunState};
 use tracing::warn;
 
 use super::Worker;
@@ -27,6 +27,21 @@ impl Worker {
             Err(error) => return Err(error),
         }
         self.reported = Some((epoch, state));
+        Ok(())
+    }
+
+    pub(super) async fn report_resized(
+        &mut self,
+        assigned: &AssignedView,
+        report: Report,
+    ) -> Result<(), AgentError> {
+        match report::send(&self.context, &report).await {
+            Ok(()) => {}
+            // The cluster has moved on: the view will say so.
+            Err(error) if error.code() == Code::StaleEpoch => {}
+            Err(error) => return Err(error),
+        }
+        self.resized = Some((assigned.chain.epoch, assigned.spec.sizes()));
         Ok(())
     }
 

@@ -11,7 +11,9 @@ use holdfast_proto::v1::image_service_client::ImageServiceClient;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
-use holdfast_types::{Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId};
+use holdfast_types::{
+    ByteSize, Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId,
+};
 use tonic::Streaming;
 
 use super::Session;
@@ -135,6 +137,20 @@ impl Session {
         let request =
             v1::DeleteRequest { name: name.to_string(), force, request_id: fresh_id().into() };
         Ok(call!(self, ContainerServiceClient, delete, request).await?.operation)
+    }
+
+    /// Asks for a container's disk to be larger.
+    pub async fn resize(
+        &self,
+        name: &ContainerName,
+        size: ByteSize,
+    ) -> Result<Option<v1::Operation>, RemoteError> {
+        let request = v1::ResizeRequest {
+            name: name.to_string(),
+            size_bytes: size.bytes(),
+            request_id: fresh_id().into(),
+        };
+        Ok(call!(self, ContainerServiceClient, resize, request).await?.operation)
     }
 
     /// Returns when a replica holds everything written before the call, or fails after `limit`.

@@ -14,6 +14,7 @@ pub(crate) mod operation;
 mod pack;
 pub(crate) mod pool;
 pub(crate) mod replica;
+pub(crate) mod resize;
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Start(args) => args.start(&context()?).await,
         Command::Stop(args) => args.stop(&context()?).await,
         Command::Rm(args) => args.run(&context()?).await,
+        Command::Resize(args) => args.run(&context()?).await,
         Command::Logs(args) => args.run(&context()?).await,
         Command::Events(args) => args.run(&context()?).await,
         Command::Sync(args) => args.run(&context()?).await,

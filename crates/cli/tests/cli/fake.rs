@@ -220,6 +220,17 @@ impl ContainerService for Service {
         Ok(Response::new(v1::DeleteResponse { operation }))
     }
 
+    async fn resize(&self, request: Request<v1::ResizeRequest>) -> Reply<v1::ResizeResponse> {
+        let request = request.into_inner();
+        self.find(&request.name)?;
+        let mut memory = self.memory.lock().unwrap();
+        let spec = memory.containers.get_mut(&request.name).and_then(|c| c.spec.as_mut());
+        spec.unwrap().disk_bytes = request.size_bytes;
+        drop(memory);
+        let operation = Some(self.changed("resize", &request.name, &request.request_id));
+        Ok(Response::new(v1::ResizeResponse { operation }))
+    }
+
     async fn sync(&self, request: Request<v1::SyncRequest>) -> Reply<v1::SyncResponse> {
         let found = self.find(&request.into_inner().name)?;
         Ok(Response::new(v1::SyncResponse { replica: found.replicas.first().cloned() }))

@@ -111,6 +111,7 @@ async fn wrong_use_is_told_without_asking_the_cluster() {
         ("create web", "HF-INVALID-ARGUMENT"),
         ("rm web", "HF-INVALID-ARGUMENT"),
         ("image import i /nonexistent.tar", "HF-INVALID-ARGUMENT"),
+        ("resize web 20GB", "HF-INVALID-SIZE"),
         ("frobnicate", "HF-INVALID-ARGUMENT"),
     ] {
         let ran = holdfast(nowhere, line).await;
@@ -121,6 +122,16 @@ async fn wrong_use_is_told_without_asking_the_cluster() {
         let json: Value = serde_json::from_str(&json.stderr).unwrap();
         assert_eq!(json["error"]["code"], code, "{line}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resize_names_the_size_in_full() {
+    let fake = well_with(&["web"]);
+    let ran = holdfast(&fake.address, "resize web 20GiB").await;
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{ran:?}");
+    let json = holdfast(&fake.address, "show web -o json").await;
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["spec"]["disk_bytes"], 20u64 << 30);
 }
 
 #[tokio::test(flavor = "multi_thread")]

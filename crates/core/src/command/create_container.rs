@@ -56,6 +56,7 @@ impl CreateContainer {
             image: image.uid,
             image_snapshot: image.snapshot,
             desired: self.desired,
+            resizing: false,
             run: RunState::Pending,
             chain: Chain::begin(Epoch(1)),
             node: self.node,

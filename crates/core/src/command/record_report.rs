@@ -1,12 +1,13 @@
 //! A node established a fact.
 
 use holdfast_types::{
-    Code, ContainerUid, Epoch, ImageUid, Incarnation, NodeId, Report, RunState, SnapshotUuid,
+    ByteSize, Code, ContainerUid, Epoch, ImageUid, Incarnation, NodeId, Report, RunState,
+    SnapshotUuid,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Diverged, OperationKind, OperationState, Outcome, Refusal, Response};
+use crate::{Container, Diverged, OperationKind, OperationState, Outcome, Refusal, Response};
 
 /// Records what a node reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,10 @@ impl RecordReport {
             Report::DivergedKept { uid, epoch, snapshot, changed_bytes } => {
                 self.diverged(change, uid, epoch, snapshot, changed_bytes)
             }
+            Report::Resized { uid, epoch, sizes } => self.resized(change, uid, epoch, &sizes),
+            Report::ResizeFailed { uid, epoch, code, reason } => {
+                self.resize_failed(change, uid, epoch, code, &reason)
+            }
             Report::Notice { kind, uid, message } => {
                 let named = uid.and_then(|uid| change.state.containers.get(&uid));
                 let container = named.map(|c| (c.uid, c.name.clone()));
@@ -69,11 +74,7 @@ impl RecordReport {
         epoch: Epoch,
         run: RunState,
     ) -> Response {
-        let mut container = change.state.container(uid)?.clone();
-        if container.node != self.node || container.epoch() != epoch {
-            let message = format!("{} is not assigned there in epoch {epoch}", container.name);
-            return Err(Refusal::new(Code::StaleEpoch, message));
-        }
+        let mut container = self.assigned(change, uid, epoch)?;
         if container.run == run {
             return Ok(Outcome::Unchanged);
         }
@@ -93,6 +94,77 @@ impl RecordReport {
         let stays_stopped = container.desired == holdfast_types::DesiredState::Stopped;
         change.state.containers.insert(uid, container);
         change.end_operations(uid, |kind| ended(kind, &run, stays_stopped));
+        Ok(Outcome::Done)
+    }
+
+    /// The container, if it is assigned to the reporting node in that epoch.
+    fn assigned(
+        &self,
+        change: &Change<'_>,
+        uid: ContainerUid,
+        epoch: Epoch,
+    ) -> Result<Container, Refusal> {
+        let container = change.state.container(uid)?;
+        if container.node == self.node && container.epoch() == epoch {
+            return Ok(container.clone());
+        }
+        let message = format!("{} is not assigned there in epoch {epoch}", container.name);
+        Err(Refusal::new(Code::StaleEpoch, message))
+    }
+
+    /// A report of an older wish says nothing of the present one.
+    fn resized(
+        &self,
+        change: &mut Change<'_>,
+        uid: ContainerUid,
+        epoch: Epoch,
+        sizes: &[ByteSize],
+    ) -> Response {
+        let mut container = self.assigned(change, uid, epoch)?;
+        let wanted = container.spec.sizes();
+        let reached = sizes.len() == wanted.len() && sizes.iter().zip(&wanted).all(|(a, b)| a >= b);
+        if !container.resizing || !reached {
+            return Ok(Outcome::Unchanged);
+        }
+        container.resizing = false;
+        container.revision = change.revision;
+        let message = format!("the disk of {} has {} now", container.name, container.spec.disk);
+        change.container_event("container-resized", &container, Some(self.node), message, []);
+        change.touch_views([self.node]);
+        change.state.containers.insert(uid, container);
+        change.end_operations(uid, |kind| {
+            (kind == OperationKind::Resize).then_some(OperationState::Done)
+        });
+        Ok(Outcome::Done)
+    }
+
+    fn resize_failed(
+        &self,
+        change: &mut Change<'_>,
+        uid: ContainerUid,
+        epoch: Epoch,
+        code: Code,
+        reason: &str,
+    ) -> Response {
+        let mut container = self.assigned(change, uid, epoch)?;
+        if !container.resizing {
+            return Ok(Outcome::Unchanged);
+        }
+        container.resizing = false;
+        container.revision = change.revision;
+        let message = format!(
+            "the disk of {} has {} now, but its filesystem grows only when it is started again: \
+             {reason}",
+            container.name, container.spec.disk
+        );
+        let told = message.clone();
+        change.container_event("container-resize-failed", &container, Some(self.node), told, []);
+        change.touch_views([self.node]);
+        change.state.containers.insert(uid, container);
+        change.end_operations(uid, |kind| {
+            let message = message.clone();
+            (kind == OperationKind::Resize).then_some(OperationState::Failed { code, message })
+        });
         Ok(Outcome::Done)
     }
 

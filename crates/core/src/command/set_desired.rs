@@ -2,10 +2,9 @@
 
 use holdfast_types::{Code, ContainerUid, DesiredState, OperationId, RunState};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 use crate::apply::Change;
-use crate::{Operation, OperationKind, OperationState, Outcome, Refusal, Response};
+use crate::{OperationKind, OperationState, Outcome, Refusal, Response};
 
 /// Sets what a container should be doing. Deletion is final (I14).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +46,7 @@ impl SetDesired {
         Ok(Outcome::Operation { container: self.uid, operation })
     }
 
-    /// The operation's id follows from the log index, so that every node makes the same one.
+    /// What else was asked for is over, but for what goes on beside it.
     fn begin(
         &self,
         change: &mut Change<'_>,
@@ -55,22 +54,14 @@ impl SetDesired {
         kind: OperationKind,
         settled: bool,
     ) -> OperationId {
-        let id = OperationId(Uuid::from_u64_pair(self.uid.0.as_u64_pair().0, change.revision.0));
-        let operation = Operation {
-            id,
-            kind,
-            uid: self.uid,
-            container: name.clone(),
-            state: OperationState::Running,
-            started: change.at,
-        };
         change.end_operations(self.uid, |other| {
-            (other != kind).then(|| OperationState::Failed {
+            let beside = other == OperationKind::Resize && kind != OperationKind::Delete;
+            (other != kind && !beside).then(|| OperationState::Failed {
                 code: Code::WrongState,
                 message: format!("superseded by a request to {} it", kind.as_str()),
             })
         });
-        change.state.operations.insert(id, operation);
+        let id = change.begin_operation(self.uid, name.clone(), kind);
         if settled {
             change.end_operations(self.uid, |k| (k == kind).then_some(OperationState::Done));
         }

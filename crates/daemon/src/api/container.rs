@@ -10,7 +10,7 @@ use holdfast_proto::v1::container_service_server::ContainerService;
 use holdfast_types::{Code, ContainerName, DesiredState, RunState};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{answered, create, exec, identified, logs, sync};
+use super::{answered, create, exec, identified, logs, resize, sync};
 use crate::convert;
 use crate::fault::Fault;
 use crate::forward::at_leader;
@@ -75,6 +75,14 @@ impl ContainerService for ContainerApi {
     ) -> Result<Response<v1::DeleteResponse>, Status> {
         let request = identified(request, |r| &mut r.request_id);
         at_leader!(self.gate, request, ContainerServiceClient.delete, delete)
+    }
+
+    async fn resize(
+        &self,
+        request: Request<v1::ResizeRequest>,
+    ) -> Result<Response<v1::ResizeResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, ContainerServiceClient.resize, resize::resize)
     }
 
     async fn sync(

@@ -10,6 +10,7 @@ mod import;
 mod logs;
 mod operation;
 mod pool;
+mod resize;
 mod route;
 mod sync;
 

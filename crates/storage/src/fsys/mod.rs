@@ -3,9 +3,10 @@
 mod freeze;
 mod helper;
 mod mounts;
+mod superblock;
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
@@ -55,12 +56,21 @@ pub fn grow_mounted(device: &Path, mountpoint: &Path) -> Result<Outcome> {
     let blocks = size.map_err(Error::io("measuring", device))? / BLOCK;
     let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
     let before = total(&root, mountpoint)?;
-    let grown = sys::resize_ext4(&root, blocks);
-    grown.map_err(Error::io("growing the filesystem at", mountpoint))?;
+    sys::resize_ext4(&root, blocks).map_err(|e| match e.kind() {
+        ErrorKind::PermissionDenied => Error::NotPermitted("growing a mounted filesystem"),
+        _ => Error::io("growing the filesystem at", mountpoint)(e),
+    })?;
     match total(&root, mountpoint)? == before {
         true => Ok(Outcome::AlreadyThere),
         false => Ok(Outcome::Changed),
     }
+}
+
+/// Whether the ext4 on `device` is as large as its device.
+pub fn fills_device(device: &Path) -> Result<bool> {
+    let mut file = File::open(device).map_err(Error::io("opening", device))?;
+    let size = file.seek(SeekFrom::End(0)).map_err(Error::io("measuring", device))?;
+    Ok(superblock::read(&file, device)?.is_some_and(|fs| fs.size >= size))
 }
 
 /// Writes out what is dirty at `mountpoint` (`syncfs(2)`).

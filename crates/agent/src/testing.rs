@@ -1,0 +1,104 @@
+//! What several of this crate's tests stand on.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
+use holdfast_storage::{Pool, fsys};
+use holdfast_types::{
+    AssignedView, ByteSize, Chain, ClusterId, ContainerSpec, ContainerUid, DesiredState, Epoch,
+    MacAddr, Seq, SnapshotId, SnapshotUuid, VolumeUid,
+};
+use uuid::Uuid;
+
+pub(crate) const UID: ContainerUid = ContainerUid(Uuid::from_u128(7));
+
+/// The view of a container whose first epoch is this node's.
+pub(crate) fn assigned() -> AssignedView {
+    let address = "10.77.0.2".parse().unwrap();
+    AssignedView {
+        uid: UID,
+        name: "web".parse().unwrap(),
+        spec: ContainerSpec::default(),
+        chain: Chain::begin(Epoch(1)),
+        desired: DesiredState::Running,
+        resizing: false,
+        image: SnapshotId {
+            volume: UID.into(),
+            epoch: Epoch(1),
+            seq: Seq(1),
+            uuid: SnapshotUuid(Uuid::from_u128(3)),
+            parent: None,
+        },
+        address,
+        mac: MacAddr::from_ipv4(address),
+        replicas: Vec::new(),
+    }
+}
+
+/// A mounted primary copy of 64 MiB on a real pool; everything goes when it is dropped.
+pub(crate) struct Bench {
+    pool: Option<XfsPool>,
+    pub(crate) mountpoint: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = XfsOptions {
+            dir: dir.path().join("pool"),
+            cluster: ClusterId(Uuid::from_u128(1)),
+            threshold_percent: 90,
+            loop_backed: Some(LoopBacked {
+                size: ByteSize::mib(512),
+                mountpoint: dir.path().join("xfs"),
+            }),
+            patience: Duration::from_secs(10),
+        };
+        std::fs::create_dir(&options.dir).unwrap();
+        let pool = XfsPool::open(&options).unwrap();
+        let bench = Self { pool: Some(pool), mountpoint: dir.path().join("mnt"), _dir: dir };
+        bench.pool().create(bench.volume(), ByteSize::mib(64), Epoch(1)).unwrap();
+        fsys::mkfs(&bench.pool().activate(bench.volume(), Epoch(1)).unwrap()).unwrap();
+        bench.mount();
+        bench
+    }
+
+    pub(crate) fn pool(&self) -> &dyn Pool {
+        self.pool.as_ref().unwrap()
+    }
+
+    pub(crate) fn volume(&self) -> VolumeUid {
+        UID.into()
+    }
+
+    /// The program that freezes.
+    pub(crate) fn helper() -> PathBuf {
+        let helper = std::env::current_exe().unwrap().parent().unwrap().join("../holdfast-freeze");
+        let missing = "build holdfast-storage's binaries first";
+        assert!(helper.exists(), "{missing}: {}", helper.display());
+        helper
+    }
+
+    /// Returns the device.
+    pub(crate) fn mount(&self) -> PathBuf {
+        let device = self.pool().activate(self.volume(), Epoch(1)).unwrap();
+        fsys::mount(&device, &self.mountpoint).unwrap();
+        device
+    }
+
+    pub(crate) fn unmount(&self) {
+        fsys::unmount(&self.mountpoint, Duration::from_secs(10)).unwrap();
+        self.pool().deactivate(self.volume()).unwrap();
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let Some(pool) = self.pool.take() else { return };
+        let _ = fsys::unmount(&self.mountpoint, Duration::from_secs(10));
+        let _ = pool.deactivate(UID.into());
+        let _ = pool.close();
+    }
+}

@@ -1,0 +1,132 @@
+//! A container's disk is to grow.
+
+use holdfast_types::{ByteSize, Code, ContainerUid};
+use serde::{Deserialize, Serialize};
+
+use crate::apply::Change;
+use crate::{OperationKind, OperationState, Outcome, Refusal, Response};
+
+/// Makes a container's disk larger. The operation ends when its node says that volume and
+/// filesystem have grown; replicas follow with the next delta.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Which container.
+    pub uid: ContainerUid,
+    /// The size that it is to have.
+    pub size: ByteSize,
+}
+
+impl Resize {
+    pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
+        let mut container = change.state.container(self.uid)?.clone();
+        if container.is_deleting() {
+            let message = format!("container {} is being deleted", container.name);
+            return Err(Refusal::new(Code::WrongState, message));
+        }
+        let before = container.spec.disk;
+        if self.size < before {
+            let message = format!(
+                "the disk of {} has {before}, and {} is less: the filesystem on it only grows; \
+                 create a smaller container and copy what is to be kept",
+                container.name, self.size
+            );
+            return Err(Refusal::new(Code::InvalidSize, message));
+        }
+        container.spec.disk = self.size;
+        container.spec.check().map_err(|e| Refusal::new(e.code(), e.to_string()))?;
+        container.resizing |= self.size > before;
+        container.revision = change.revision;
+        let name = container.name.clone();
+        let operation = change.begin_operation(self.uid, name, OperationKind::Resize);
+        if !container.resizing {
+            change.end_operations(self.uid, |kind| {
+                (kind == OperationKind::Resize).then_some(OperationState::Done)
+            });
+        }
+        change.touch_views([container.node]);
+        change.state.containers.insert(self.uid, container);
+        Ok(Outcome::Operation { container: self.uid, operation })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{World, lost, report, take_over};
+    use crate::{Command, OperationKind, OperationState, Outcome, Resize};
+    use holdfast_types::{ByteSize, Code, ContainerUid, DesiredState, Epoch, NodeId, Report};
+
+    fn resize(uid: ContainerUid, gib: u64) -> Command {
+        Command::Resize(Resize { uid, size: ByteSize::gib(gib) })
+    }
+
+    fn resized(uid: ContainerUid, epoch: u64, gib: u64) -> Report {
+        Report::Resized { uid, epoch: Epoch(epoch), sizes: vec![ByteSize::gib(gib)] }
+    }
+
+    fn is_resizing(world: &World) -> bool {
+        let kinds = world.state.operations.values().filter(|o| o.kind == OperationKind::Resize);
+        kinds.filter(|o| o.state == OperationState::Running).count() > 0
+    }
+
+    #[test]
+    fn a_disk_only_grows() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(resize(uid, 4));
+        let refusal = world.try_apply(resize(uid, 3)).unwrap_err();
+        assert_eq!(refusal.code, Code::InvalidSize);
+        assert!(refusal.message.contains("only grows"), "{}", refusal.message);
+        assert_eq!(world.refused(resize(uid, 17 << 10)), Code::InvalidSize);
+        assert_eq!(world.state.containers[&uid].spec.disk, ByteSize::gib(4));
+    }
+
+    /// The operation ends with the word of the node that runs it, about the size asked for last.
+    #[test]
+    fn a_resize_ends_when_the_filesystem_has_grown() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(resize(uid, 4));
+        world.ok(resize(uid, 8));
+        world.desire(uid, DesiredState::Stopped);
+        assert!(world.state.node_view(NodeId(1)).unwrap().assigned[0].resizing);
+        assert_eq!(world.ok(report(1, 1, resized(uid, 1, 4))), Outcome::Unchanged);
+        assert_eq!(world.refused(report(2, 1, resized(uid, 1, 8))), Code::StaleEpoch);
+        assert!(is_resizing(&world));
+        world.ok(report(1, 1, resized(uid, 1, 8)));
+        assert!(!is_resizing(&world));
+        assert!(!world.state.node_view(NodeId(1)).unwrap().assigned[0].resizing);
+        world.ok(resize(uid, 8));
+        assert!(!is_resizing(&world), "it has that size");
+    }
+
+    #[test]
+    fn a_filesystem_that_does_not_grow_fails_the_operation() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(resize(uid, 4));
+        let failed = Report::ResizeFailed {
+            uid,
+            epoch: Epoch(1),
+            code: Code::NotRoot,
+            reason: "it may not".into(),
+        };
+        world.ok(report(1, 1, failed.clone()));
+        let state = world.state.operations.values().find(|o| o.kind == OperationKind::Resize);
+        let state = state.map(|o| o.state.clone());
+        assert!(matches!(state, Some(OperationState::Failed { code: Code::NotRoot, .. })));
+        assert_eq!(world.ok(report(1, 1, failed)), Outcome::Unchanged);
+    }
+
+    /// Whoever takes over owes what the lost node did not say.
+    #[test]
+    fn a_takeover_in_the_middle_goes_on_with_it() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(resize(uid, 4));
+        world.ok(lost(1, 1));
+        world.ok(take_over(uid, 1, 1, 2));
+        assert!(world.state.node_view(NodeId(2)).unwrap().assigned[0].resizing);
+        world.ok(report(2, 1, resized(uid, 2, 4)));
+        assert!(!is_resizing(&world));
+    }
+}
