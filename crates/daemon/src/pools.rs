@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use holdfast_proto::v1;
+use holdfast_storage::lvm::admin::{self, Progress, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, LvmRecord};
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
 use holdfast_storage::{Capacity, Error, Pool};
@@ -216,34 +217,56 @@ fn make(
     tell: &mut dyn FnMut(PoolNews),
     record: &Path,
 ) -> Result<(), MachineError> {
-    let vg = asked.vg.clone().unwrap_or_else(|| asked.name.to_string());
-    let thin_pool = asked.thin_pool.clone().unwrap_or_else(|| "holdfast_pool".into());
-    tell(PoolNews::Plan(vec![format!("make the thin pool {vg}/{thin_pool}")]));
+    let name = |text: &str| text.parse::<admin::Name>().map_err(Error::from);
+    let request = match &asked.vg {
+        None => {
+            let group = name(asked.name.as_str())?;
+            Request::on_devices(group, asked.devices.clone(), asked.wipe.clone())
+        }
+        Some(group) => {
+            let thin_pool = asked.thin_pool.as_deref().map(name).transpose()?;
+            Request::in_group(name(group)?, thin_pool)
+        }
+    };
+    carry_out(&request, asked.dry_run, tell)?;
     if asked.dry_run {
         return Ok(());
     }
-    tell(PoolNews::Began(0));
-    if !asked.devices.is_empty() {
-        let made = std::process::Command::new("lvm")
-            .args(["vgcreate", "-y", &vg])
-            .args(&asked.devices)
-            .status();
-        if !made.is_ok_and(|s| s.success()) {
-            return Err(MachineError { code: Code::PoolIo, message: "vgcreate".into() });
-        }
-    }
-    LvmPool::prepare(&vg, &thin_pool)?;
-    let made = LvmRecord {
+    let made = admin::identify(&request.group, &request.thin_pool)?;
+    let Some(made) = made else {
+        let path = format!("{}/{}", request.group, request.thin_pool).into();
+        return Err(Error::Unusable { path, reason: "it is gone again".into() }.into());
+    };
+    let record_of = LvmRecord {
         name: asked.name.clone(),
         driver: LvmRecord::DRIVER.into(),
-        vg,
-        thin_pool,
-        vg_uuid: String::new(),
-        pool_uuid: String::new(),
+        vg: made.group,
+        thin_pool: made.thin_pool,
+        vg_uuid: made.group_uuid,
+        pool_uuid: made.pool_uuid,
     };
-    made.store(record)?;
-    tell(PoolNews::Done(0));
-    Ok(())
+    Ok(record_of.store(record)?)
+}
+
+/// Plans a change, tells the plan, and does it, unless only the plan was asked for.
+fn carry_out(
+    request: &Request,
+    dry_run: bool,
+    tell: &mut dyn FnMut(PoolNews),
+) -> Result<(), Error> {
+    let plan = admin::plan(request, &admin::look(request)?)?;
+    tell(PoolNews::Plan(plan.steps.iter().map(ToString::to_string).collect()));
+    if dry_run {
+        return Ok(());
+    }
+    let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+    admin::run(&plan, &mut |progress| {
+        tell(match progress {
+            Progress::Begun(at) => PoolNews::Began(place(at)),
+            Progress::Part(_, percent) => PoolNews::Said(format!("{percent} %")),
+            Progress::Done(at) => PoolNews::Done(place(at)),
+        });
+    })
 }
 
 impl From<Error> for MachineError {

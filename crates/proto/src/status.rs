@@ -32,8 +32,15 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::WrongBase
         | Code::NoPool
         | Code::MissingTool
+        | Code::ToolTooOld
+        | Code::PoolDamaged
+        | Code::DeviceNotEmpty
+        | Code::DeviceMissing
+        | Code::DuplicateDevice
         | Code::AddressInUse => Grpc::FailedPrecondition,
-        Code::NoPlacement | Code::PoolFull | Code::NoAddress => Grpc::ResourceExhausted,
+        Code::NoPlacement | Code::PoolFull | Code::GroupFull | Code::NoAddress => {
+            Grpc::ResourceExhausted
+        }
         Code::NotRoot => Grpc::PermissionDenied,
         Code::NoQuorum
         | Code::NotLeader

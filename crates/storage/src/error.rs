@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_types::{ByteSize, ClusterId, Code, Epoch, SnapshotUuid, VolumeUid};
 
+use crate::lvm::admin::Refusal;
 use crate::stream::StreamError;
 
 /// What every operation of this crate returns.
@@ -125,6 +126,9 @@ pub enum Error {
         /// Why not, and the cure where there is one.
         reason: String,
     },
+    /// A pool is not changed as an operator asked. Nothing was done.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
     /// A delta stream failed verification; nothing of it became a snapshot.
     #[error("the delta stream was refused")]
     Stream(#[from] StreamError),
@@ -160,6 +164,12 @@ pub enum Error {
     NotRoot,
 }
 
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
 impl Error {
     /// The stable code of this failure.
     pub fn code(&self) -> Code {
@@ -178,6 +188,7 @@ impl Error {
             Self::WrongCluster { .. } => Code::WrongCluster,
             Self::Corrupt { .. } => Code::Corrupt,
             Self::Unusable { .. } => Code::PoolUnusable,
+            Self::Refused(refusal) => refusal.code(),
             Self::Stream(_) => Code::StreamCorrupt,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Code::PoolFull

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
+/// What is kept of what a program prints: enough for its last words.
+pub(crate) const KEEP: usize = 4096;
+
 /// Asks `done` until it says yes or `limit` has passed; whether it said yes.
 pub(crate) fn until(limit: Duration, mut done: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
@@ -33,6 +36,16 @@ pub(crate) fn run_accepting(
     limit: Duration,
     good: &[i32],
 ) -> Result<String> {
+    run_keeping(command, limit, good, KEEP)
+}
+
+/// The same, for one that prints more than a few lines: up to `keep` bytes, the last ones.
+pub(crate) fn run_keeping(
+    command: &mut Command,
+    limit: Duration,
+    good: &[i32],
+    keep: usize,
+) -> Result<String> {
     let tool = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| match source.kind() {
@@ -40,8 +53,8 @@ pub(crate) fn run_accepting(
         _ => Error::Io { what: "starting", path: tool.clone().into(), source },
     })?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
-    let out = std::thread::spawn(move || tail(out));
-    let err = std::thread::spawn(move || tail(err));
+    let out = std::thread::spawn(move || tail(out, keep));
+    let err = std::thread::spawn(move || tail(err, KEEP));
     let mut status = None;
     until(limit, || {
         status = child.try_wait().transpose();
@@ -62,15 +75,14 @@ pub(crate) fn run_accepting(
     }
 }
 
-/// The last 4 KiB of a pipe.
-pub(crate) fn tail(pipe: Option<impl Read>) -> String {
-    const KEEP: usize = 4096;
+/// The last bytes of a pipe.
+pub(crate) fn tail(pipe: Option<impl Read>, keep: usize) -> String {
     let mut kept = Vec::new();
     let mut buf = [0; KEEP];
     if let Some(mut pipe) = pipe {
         while let Ok(n @ 1..) = pipe.read(&mut buf) {
             kept.extend_from_slice(&buf[..n]);
-            let surplus = kept.len().saturating_sub(KEEP);
+            let surplus = kept.len().saturating_sub(keep);
             kept.drain(..surplus);
         }
     }

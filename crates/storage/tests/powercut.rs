@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool};
 use holdfast_storage::stream::send;
 use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind};
@@ -43,13 +44,11 @@ struct Life {
 
 fn open(disk: &str) -> LvmPool {
     let vg = format!("p-{}", disk.rsplit('/').next().unwrap());
-    let lvm = |arguments: &[&str]| Command::new("lvm").args(arguments).output().unwrap();
-    if !lvm(&["vgs", &vg]).status.success() {
-        let made = lvm(&["vgcreate", "-qq", "-y", &vg, disk]);
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
     // It may have been cut off half-way, and is repeated.
-    LvmPool::prepare(&vg, "pool").unwrap();
+    let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
+    let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
+    let plan = admin::plan(&request, &admin::look(&request).unwrap()).unwrap();
+    admin::run(&plan, &mut |_| ()).unwrap();
     let options = LvmOptions {
         mountpoint: PathBuf::from("/run").join(&vg),
         vg,

@@ -55,6 +55,16 @@ codes! {
     CopyRotten = "HF-COPY-ROTTEN", retry false;
     /// The node has no pool yet.
     NoPool = "HF-NO-POOL", retry false;
+    /// A thin pool's metadata must be checked or repaired before it is written again.
+    PoolDamaged = "HF-POOL-DAMAGED", retry false;
+    /// A volume group has not enough free extents for what was asked.
+    GroupFull = "HF-GROUP-FULL", retry false;
+    /// A device carries something, and nobody said that it may be destroyed.
+    DeviceNotEmpty = "HF-DEVICE-NOT-EMPTY", retry false;
+    /// A volume group lacks a device.
+    DeviceMissing = "HF-DEVICE-MISSING", retry false;
+    /// Two devices carry the same physical volume.
+    DuplicateDevice = "HF-DUPLICATE-DEVICE", retry false;
     /// A pool operation failed in the kernel or a tool; the message has its words.
     PoolIo = "HF-POOL-IO", retry true;
     /// No leader with a quorum behind it answered in time.
@@ -91,6 +101,8 @@ codes! {
     NoAddress = "HF-NO-ADDRESS", retry false;
     /// A needed program or package is not installed; the message names it.
     MissingTool = "HF-MISSING-TOOL", retry false;
+    /// A needed program is older than the oldest that was tried.
+    ToolTooOld = "HF-TOOL-TOO-OLD", retry false;
     /// The program must run as root.
     NotRoot = "HF-NOT-ROOT", retry false;
     /// An address or socket is already taken.

@@ -126,7 +126,7 @@ fn run<T>(
     })?;
     let Some(stdout) = child.stdout.take() else { return Ok(None) };
     let stderr = child.stderr.take();
-    let stderr = std::thread::spawn(move || wait::tail(stderr));
+    let stderr = std::thread::spawn(move || wait::tail(stderr, wait::KEEP));
     let (done_tx, done) = std::sync::mpsc::channel();
     let child = std::sync::Arc::new(Mutex::new(child));
     let watched = child.clone();

@@ -19,6 +19,7 @@
 //! the overflow is or'ed into block numbers and data is destroyed without an error. So the time is
 //! counted here, and snapshots are refused well before ([`wear`]).
 
+pub mod admin;
 mod blocks;
 mod delta;
 mod device;

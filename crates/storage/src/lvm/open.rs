@@ -1,7 +1,6 @@
 //! Opening a pool: the group and what is in it are checked, the catalog is mounted.
 
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,22 +11,12 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::LvmPool;
+use super::admin::{ANCHOR, CATALOG};
 use super::blocks::ThinItems;
 use super::status::Mode;
 use super::thin::ThinPool;
 use super::tools::{self, Lv};
 use crate::{Error, Result, durable, fsys, wait};
-
-/// The logical volume with the catalog.
-const CATALOG: &str = "holdfast_catalog";
-/// A thin volume that nothing uses. A pool without any has another device, which changes its name
-/// with the first; and a group with an active volume is not taken for unused.
-const ANCHOR: &str = "holdfast_anchor";
-/// Enough for some four thousand volumes with ten snapshots each, at a block for every file.
-const CATALOG_SIZE: &str = "256m";
-/// The default is too small for many snapshots, and growing it later is a bad night's work.
-const METADATA_SIZE: &str = "128m";
-const CHUNK: &str = "64k";
 
 /// Where a pool is and whose.
 #[derive(Debug, Clone)]
@@ -47,36 +36,7 @@ pub struct LvmOptions {
 }
 
 impl LvmPool {
-    /// Makes what a pool needs in a volume group that is there: a thin pool on all of its free
-    /// space but a reserve, if it has none of that name, and the catalog. What is there stays.
-    pub fn prepare(vg: &str, thin_pool: &str) -> Result<()> {
-        check_names(vg, thin_pool)?;
-        let there = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
-        if !there.iter().any(|lv| lv.lv_name == CATALOG) {
-            tools::lvm(&["lvcreate", "-qq", "-y", "-Wy", "-L", CATALOG_SIZE, "-n", CATALOG, vg])?;
-        }
-        match there.iter().find(|lv| lv.lv_name == thin_pool) {
-            Some(lv) => check_pool(vg, lv)?,
-            None => {
-                // The rest is for the metadata, its spare, and for growing what must grow.
-                let size = ["-l", "90%FREE", "--poolmetadatasize", METADATA_SIZE];
-                let kind = ["--type", "thin-pool", "-c", CHUNK, "-Zy", "-n", thin_pool, vg];
-                let all = [&["lvcreate", "-qq", "-y"][..], &size, &kind].concat();
-                tools::lvm(&all)?;
-            }
-        }
-        if !there.iter().any(|lv| lv.lv_name == ANCHOR) {
-            let size = ["-V", "4m", "--thinpool", thin_pool, "-n", ANCHOR, vg];
-            tools::lvm(&[&["lvcreate", "-qq", "-y"][..], &size].concat())?;
-        }
-        let made = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
-        let catalog = made.iter().find(|lv| lv.lv_name == CATALOG);
-        let catalog = catalog.ok_or_else(|| unusable(vg, "its catalog was not made".into()))?;
-        tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{CATALOG}")])?;
-        format_blank(wait_for_node(catalog)?)
-    }
-
-    /// Opens the pool that [`prepare`](Self::prepare) made, or begins in it. Finishes or undoes
+    /// Opens the pool that was made by [`admin`](super::admin), or begins in it. Finishes or undoes
     /// what a crash left.
     pub fn open(options: &LvmOptions) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {
@@ -86,7 +46,8 @@ impl LvmPool {
         check_names(vg, thin_pool)?;
         let there = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
         let find = |name: &str| there.iter().find(|lv| lv.lv_name == name);
-        let missing = |what: &str| unusable(vg, format!("{what}; prepare the group first"));
+        let missing =
+            |what: &str| unusable(vg, format!("{what}; holdfast pool create makes what it lacks"));
         let pool = find(thin_pool).ok_or_else(|| missing("it has no thin pool of that name"))?;
         check_pool(vg, pool)?;
         let catalog = find(CATALOG).ok_or_else(|| missing("it has no catalog of Holdfast"))?;
@@ -201,18 +162,6 @@ impl Bond {
             }),
             None => durable::store(&path, KIND, self),
         }
-    }
-}
-
-/// Makes the catalog's filesystem, unless something is there: that is never overwritten. LVM zeroes
-/// the first 4 KiB of what it makes, where a filesystem's own account of itself would be.
-fn format_blank(device: &Path) -> Result<()> {
-    let mut head = [0; 4096];
-    let file = File::open(device).map_err(Error::io("opening", device))?;
-    file.read_exact_at(&mut head, 0).map_err(Error::io("reading", device))?;
-    match head.iter().all(|byte| *byte == 0) {
-        true => fsys::mkfs(device),
-        false => Ok(()),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use holdfast_storage::Pool;
 use holdfast_storage::conformance::Rig;
+use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool};
 use holdfast_types::{ClusterId, VolumeUid};
 use uuid::Uuid;
@@ -18,9 +19,13 @@ pub(crate) struct LvmRig {
     pub(crate) options: LvmOptions,
 }
 
-pub(crate) fn lvm(arguments: &[&str]) {
-    let out = Command::new("lvm").args(arguments).output().unwrap();
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+/// Makes a pool on a disk; nothing is to be done when it is asked for once more.
+pub(crate) fn create(vg: &str, disk: &Path) {
+    let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
+    let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
+    let plan = || admin::plan(&request, &admin::look(&request).unwrap()).unwrap();
+    admin::run(&plan(), &mut |_| ()).unwrap();
+    assert_eq!(plan().steps, []);
 }
 
 pub(crate) fn disks() -> Vec<PathBuf> {
@@ -43,9 +48,7 @@ pub(crate) fn options(vg: &str) -> LvmOptions {
 impl LvmRig {
     pub(crate) fn new(disk: &Path) -> Self {
         let vg = format!("t-{}", disk.file_name().unwrap().to_str().unwrap());
-        lvm(&["vgcreate", "-qq", "-y", &vg, disk.to_str().unwrap()]);
-        LvmPool::prepare(&vg, "pool").unwrap();
-        LvmPool::prepare(&vg, "pool").expect("it may be repeated");
+        create(&vg, disk);
         let options = options(&vg);
         Self { pool: Some(LvmPool::open(&options).unwrap()), options }
     }

@@ -1,0 +1,161 @@
+//! Finding what is there.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::found::{Device, Found, Tools};
+use super::report::{self, Block};
+use super::{Name, Request};
+use crate::{Error, Result, wait};
+
+/// Reports read every device's label; a device that answers slowly is waited for.
+const TIME: Duration = Duration::from_secs(120);
+/// Reports of some thousands of volumes have a few MiB.
+const MOST_ANSWER: usize = 64 << 20;
+
+/// By what a pool is known again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The volume group's name.
+    pub group: String,
+    /// Its uuid.
+    pub group_uuid: String,
+    /// The thin pool's name.
+    pub thin_pool: String,
+    /// Its uuid.
+    pub pool_uuid: String,
+}
+
+/// Finds what a plan for `request` goes by. Changes nothing.
+pub fn look(request: &Request) -> Result<Found> {
+    let tools = Tools {
+        lvm: report::version(&ask("lvm", ["version"])?),
+        thin: report::version(&ask("thin_check", ["-V"])?),
+    };
+    let mut found = Found { tools, ..Found::default() };
+    for path in request.devices() {
+        if !found.devices.iter().any(|device| device.path == *path)
+            && let Some(device) = device(path)?
+        {
+            found.devices.push(device);
+        }
+    }
+    found.physicals = report(&["pvs", "-a"], report::PHYSICALS, report::physicals)?;
+    found.physicals.retain(|physical| !physical.uuid.is_empty());
+    found.groups = report(&["vgs"], report::GROUPS, report::groups)?;
+    found.logicals = report(&["lvs", "-a"], report::LOGICALS, report::logicals)?;
+    found.pieces = report(&["pvs", "--segments"], report::PIECES, report::pieces)?;
+    Ok(found)
+}
+
+/// By what the pool in `group` is known again.
+pub fn identify(group: &Name, thin_pool: &Name) -> Result<Option<Identity>> {
+    let groups = report(&["vgs"], report::GROUPS, report::groups)?;
+    let logicals = report(&["lvs", "-a"], report::LOGICALS, report::logicals)?;
+    let group = groups.into_iter().find(|found| found.name == group.as_str());
+    let Some(group) = group else { return Ok(None) };
+    let pool = logicals.into_iter().find(|found| {
+        found.group == group.name && found.name == thin_pool.as_str() && found.kind == "thin-pool"
+    });
+    Ok(pool.map(|pool| Identity {
+        group: group.name,
+        group_uuid: group.uuid,
+        thin_pool: pool.name,
+        pool_uuid: pool.uuid,
+    }))
+}
+
+/// A command of LVM, whose words do not depend on the locale.
+pub(super) fn lvm<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new("lvm");
+    command.env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1").args(arguments);
+    command
+}
+
+fn report<T>(
+    what: &[&str],
+    fields: &str,
+    read: impl FnOnce(&str) -> serde_json::Result<Vec<T>>,
+) -> Result<Vec<T>> {
+    let form = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields];
+    let mut command = lvm(what.iter().chain(&form));
+    let text = wait::run_keeping(&mut command, TIME, &[0], MOST_ANSWER)?;
+    read(&text).map_err(|e| unreadable(what.first().copied().unwrap_or("lvm"), &e))
+}
+
+fn ask<const N: usize>(program: &str, arguments: [&str; N]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.env("LC_ALL", "C").env("LVM_SUPPRESS_FD_WARNINGS", "1").args(arguments);
+    match wait::run(&mut command, TIME) {
+        // The plan says which package it is in.
+        Err(Error::MissingTool(_)) => Ok(String::new()),
+        other => other,
+    }
+}
+
+/// What is at `path`, if that is a block device.
+fn device(path: &Path) -> Result<Option<Device>> {
+    let is_block = |meta: std::fs::Metadata| meta.file_type().is_block_device();
+    if !path.is_absolute() || !std::fs::metadata(path).is_ok_and(is_block) {
+        return Ok(None);
+    }
+    let mut lsblk = Command::new("lsblk");
+    lsblk.env("LC_ALL", "C").args(["--json", "--bytes"]);
+    // Without the name it would be a list, and no tree.
+    lsblk.args(["-o", "NAME,PATH,SIZE,TYPE,MOUNTPOINT,RO,MAJ:MIN"]).arg(path);
+    let text = wait::run_keeping(&mut lsblk, TIME, &[0], MOST_ANSWER)?;
+    let Some(block) = report::block(&text).map_err(|e| unreadable("lsblk", &e))? else {
+        return Ok(None);
+    };
+    let mut wipefs = Command::new("wipefs");
+    wipefs.env("LC_ALL", "C").args(["--no-act", "--json"]).arg(path);
+    let text = wait::run_keeping(&mut wipefs, TIME, &[0], MOST_ANSWER)?;
+    let signatures = report::signatures(&text).map_err(|e| unreadable("wipefs", &e))?;
+    let mut users = Vec::new();
+    list_users(&block, &mut users);
+    if users.is_empty() && is_claimed(path)? {
+        users.push("another program, or another mount namespace".into());
+    }
+    Ok(Some(Device {
+        path: path.into(),
+        number: block.number,
+        size: block.size,
+        kind: block.kind,
+        read_only: block.ro,
+        signatures,
+        users,
+    }))
+}
+
+fn list_users(block: &Block, users: &mut Vec<String>) {
+    match block.mountpoint.as_deref() {
+        Some("[SWAP]") => users.push("swapped to".into()),
+        Some(at) => users.push(format!("mounted at {at}")),
+        None => {}
+    }
+    for child in &block.children {
+        if child.kind != "part" {
+            users.push(format!("{} is made of it ({})", child.path, child.kind));
+        }
+        list_users(child, users);
+    }
+}
+
+/// Whether somebody claims it for himself, or a part of it (open(2), `O_EXCL` of block devices).
+fn is_claimed(path: &Path) -> Result<bool> {
+    match rustix::fs::open(path, OFlags::RDONLY | OFlags::EXCL | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(_) => Ok(false),
+        Err(Errno::BUSY) => Ok(true),
+        Err(error) => Err(Error::io("opening", path)(error)),
+    }
+}
+
+fn unreadable(tool: &str, error: &serde_json::Error) -> Error {
+    Error::Tool { tool: tool.into(), stderr: format!("its report cannot be read: {error}") }
+}

@@ -1,0 +1,63 @@
+//! The life of a pool, for the operator: made, grown, moved from device to device, checked.
+//!
+//! Each operation is [`plan`]ned, shown, and then [`run`]:
+//! ```text
+//! Request ─┐
+//!          ├─ plan (pure) ─► Plan { steps } ─► run, step by step
+//! Found ───┘                                        │ killed, power lost
+//!   ▲                                               ▼
+//!   └───────────────── look ◄────────── the same request once more
+//! ```
+//! What is so is read from LVM's own reports and from the devices ([`look`]), never remembered. So
+//! an interrupted operation is finished by the same request: what is done is found done, and is not
+//! in the new plan. A step is one command whose effect LVM commits as a whole, or one that carries
+//! [`MAKING`] until it is complete.
+//!
+//! Programs are called with argument vectors, and names are [`Name`]s and paths below `/dev`: no
+//! shell ever reads them.
+
+mod create;
+mod devices;
+mod found;
+mod look;
+#[cfg(test)]
+mod model;
+mod name;
+mod refusal;
+mod report;
+mod request;
+mod run;
+mod size;
+mod step;
+
+pub use found::{Device, Found, Group, Logical, Physical, Piece, Tools};
+pub use look::{Identity, identify, look};
+pub use name::Name;
+pub use refusal::Refusal;
+pub use request::{Change, Place, Request};
+pub use run::{Progress, run};
+pub use step::{Plan, Step};
+
+/// The logical volume with the catalog.
+pub(super) const CATALOG: &str = "holdfast_catalog";
+/// A thin volume that nothing uses. A pool without any has another device, which changes its name
+/// with the first; and a group with an active volume is not taken for unused. It is made last: a
+/// pool without it was not finished.
+pub(super) const ANCHOR: &str = "holdfast_anchor";
+/// The thin pool, where no other was named.
+pub const THIN_POOL: &str = "holdfast_pool";
+
+/// A tag of a group that was made for a pool, by us.
+const OURS: &str = "holdfast";
+/// A tag of a logical volume that is not complete: what an interruption left of it is made anew.
+const MAKING: &str = "holdfast.making";
+
+/// What has to be done so that what was found becomes what is asked for. Nothing to do is a plan
+/// without steps.
+pub fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
+    found.tools.check()?;
+    found.check_duplicates()?;
+    match &request.change {
+        Change::Create { place, wipe } => create::plan(request, place, wipe, found),
+    }
+}

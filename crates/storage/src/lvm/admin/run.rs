@@ -1,0 +1,108 @@
+//! Doing what was planned.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::look::lvm;
+use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Plan, Step};
+use crate::{Error, Result, fsys, wait};
+
+/// A changing command takes tens of milliseconds on a quiet machine, and activation checks all of a
+/// pool's metadata. To kill one is the last resort: LVM's and the pool's account could part.
+const TIME: Duration = Duration::from_secs(3600);
+/// How long udev may take to make a volume's node.
+const NODE_TIME: Duration = Duration::from_secs(10);
+
+const CHUNK: &str = "64k";
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// The step of that index begins.
+    Begun(usize),
+    /// It has come so far, in percent.
+    Part(usize, u8),
+    /// It is done.
+    Done(usize),
+}
+
+/// Does the steps of a plan, one after the other, and says so. After an error, or when it is
+/// interrupted, the same request is planned anew and has what was done behind it.
+pub fn run(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+    for (at, step) in plan.steps.iter().enumerate() {
+        progress(Progress::Begun(at));
+        step.run(&mut |percent| progress(Progress::Part(at, percent)))?;
+        progress(Progress::Done(at));
+    }
+    Ok(())
+}
+
+impl Step {
+    fn run(&self, _part: &mut dyn FnMut(u8)) -> Result<()> {
+        match self {
+            Self::Wipe { device, .. } => {
+                wait::run(Command::new("wipefs").args(["-q", "-a"]).arg(device), TIME).map(drop)
+            }
+            // Without -y: a signature that was not there when it was planned is not overwritten.
+            Self::MakeGroup { group, devices } => {
+                change(lvm(["vgcreate", "-qq", "--addtag", OURS, group.as_str()]).args(devices))
+            }
+            Self::AddDevices { group, devices } => {
+                change(lvm(["vgextend", "-qq", group.as_str()]).args(devices))
+            }
+            Self::RemoveUnfinished { group, name } => {
+                change(&mut lvm(["lvremove", "-qq", "-y", &path(group, name.as_str())]))
+            }
+            Self::MakeCatalog { group, size } => {
+                let size = format!("{}b", size.bytes());
+                let what = ["-Wy", "-L", &size, "-n", CATALOG, group.as_str()];
+                make(&what)
+            }
+            Self::FormatCatalog { group } => {
+                change(&mut lvm(["lvchange", "-qq", "-ay", "-y", &path(group, CATALOG)]))?;
+                fsys::mkfs(&node(group, CATALOG)?)?;
+                finish(group, CATALOG)
+            }
+            Self::MakePool { group, name, data, metadata } => {
+                let data = format!("{}b", data.bytes());
+                let metadata = format!("{}b", metadata.bytes());
+                let size = ["-L", &data, "--poolmetadatasize", &metadata];
+                let kind = ["--type", "thin-pool", "-c", CHUNK, "-Zy"];
+                let what = ["-n", name.as_str(), group.as_str()];
+                make(&[&size[..], &kind, &what].concat())?;
+                finish(group, name.as_str())
+            }
+            Self::MakeAnchor { group, name } => {
+                let what = ["-V", "4m", "--thinpool", name.as_str(), "-n", ANCHOR, group.as_str()];
+                change(lvm(["lvcreate", "-qq", "-y"]).args(what))
+            }
+        }
+    }
+}
+
+/// Makes a volume that is unfinished until [`finish`].
+fn make(arguments: &[&str]) -> Result<()> {
+    change(lvm(["lvcreate", "-qq", "-y", "--addtag", MAKING]).args(arguments))
+}
+
+fn finish(group: &Name, name: &str) -> Result<()> {
+    change(&mut lvm(["lvchange", "-qq", "--deltag", MAKING, &path(group, name)]))
+}
+
+fn change(command: &mut Command) -> Result<()> {
+    wait::run(command, TIME).map(drop)
+}
+
+fn path(group: &Name, name: &str) -> String {
+    format!("{group}/{name}")
+}
+
+/// A volume's node, which udev makes.
+fn node(group: &Name, name: &str) -> Result<PathBuf> {
+    let node = Path::new("/dev").join(group.as_str()).join(name);
+    match wait::until(NODE_TIME, || node.exists()) {
+        true => Ok(node),
+        false => Err(Error::Timeout(node.display().to_string())),
+    }
+}
