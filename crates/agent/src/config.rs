@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_types::{ClusterId, NodeId};
 
@@ -34,6 +35,8 @@ pub struct AgentConfig {
     pub cgroup_root: String,
     /// The helper that freezes and thaws filesystems (`holdfast-freeze`).
     pub freeze_binary: PathBuf,
+    /// How often mounted filesystems are trimmed; never if zero.
+    pub trim_every: Duration,
     /// This node's address below the overlay.
     pub underlay: Ipv4Addr,
     /// VXLAN endpoints of the overlay that are no nodes.

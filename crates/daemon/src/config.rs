@@ -81,6 +81,11 @@ pub struct PoolConfig {
     pub scrub_rate: ByteSize,
     /// How many seconds a replica is left alone after it was read to its end.
     pub scrub_every_s: u64,
+    /// How often the filesystems of running containers give back what they do not use, in seconds;
+    /// 0 is never.
+    pub trim_every_s: u64,
+    /// Driver lvm: what becomes of writes when the pool is full all the same.
+    pub when_full: PoolWhenFull,
 }
 
 /// What a pool is made of.
@@ -92,6 +97,17 @@ pub enum PoolDriver {
     Xfs,
     /// A thin pool in an LVM volume group, made by `holdfast pool create`.
     Lvm,
+}
+
+/// What becomes of a write that a full thin pool has no room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolWhenFull {
+    /// It waits until the pool has grown.
+    #[default]
+    Pause,
+    /// It fails.
+    Error,
 }
 
 impl PoolConfig {
@@ -223,6 +239,8 @@ impl Default for PoolConfig {
             size: None,
             scrub_rate: ByteSize::mib(8),
             scrub_every_s: 7 * 24 * 3600,
+            trim_every_s: 24 * 3600,
+            when_full: PoolWhenFull::Pause,
         }
     }
 }

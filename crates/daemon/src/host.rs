@@ -74,6 +74,7 @@ impl Host {
                 rate: config.pool.scrub_rate,
                 every: Duration::from_secs(config.pool.scrub_every_s),
             },
+            trim_every: Duration::from_secs(config.pool.trim_every_s),
             seeds: me.seeds(),
         }
     }

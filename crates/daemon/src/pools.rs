@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use holdfast_proto::v1;
 use holdfast_storage::lvm::admin::{self, Progress, Request};
-use holdfast_storage::lvm::{LvmOptions, LvmPool, LvmRecord};
+use holdfast_storage::lvm::{LvmOptions, LvmPool, LvmRecord, WhenFull};
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
 use holdfast_storage::{Capacity, Error, Pool};
 use holdfast_types::{ByteSize, ClusterId, Code};
 
-use crate::config::{Config, PoolConfig, PoolDriver};
+use crate::config::{Config, PoolConfig, PoolDriver, PoolWhenFull};
 use crate::machine::{MachineError, NewPool, PoolNews};
 
 /// A pool stops admitting at so much physical use, in percent (DESIGN section 7).
@@ -146,6 +146,10 @@ impl Pools {
             mountpoint: self.data_dir.join("pool"),
             cluster,
             threshold_percent: THRESHOLD_PERCENT,
+            when_full: match self.config.when_full {
+                PoolWhenFull::Pause => WhenFull::Pause,
+                PoolWhenFull::Error => WhenFull::Error,
+            },
             patience: POOL_PATIENCE,
         })?;
         let driver = PoolDriver::Lvm.as_str();

@@ -60,8 +60,29 @@ pub struct Capacity {
 impl Capacity {
     /// Use in percent, rounded down: of data or of metadata, whichever is fuller.
     pub fn used_percent(&self) -> u8 {
-        let metadata = self.metadata.map_or(0, |(used, size)| percent(used, size));
-        percent(self.used, self.size).max(metadata)
+        self.data_percent().max(self.metadata_percent().unwrap_or(0))
+    }
+
+    /// Use of data in percent, rounded down.
+    pub fn data_percent(&self) -> u8 {
+        percent(self.used, self.size)
+    }
+
+    /// Use of metadata in percent, rounded down, where there is any.
+    pub fn metadata_percent(&self) -> Option<u8> {
+        self.metadata.map(|(used, size)| percent(used, size))
+    }
+
+    /// Whether nothing is left: what is written now waits, or fails.
+    pub fn is_exhausted(&self) -> bool {
+        self.used >= self.size || self.metadata.is_some_and(|(used, size)| used >= size)
+    }
+
+    /// What is kept in reserve of a pool of this size: 2 %, at most 4 GiB.
+    pub fn reserve(&self) -> ByteSize {
+        const MOST: u64 = 4 << 30;
+        let wanted = (self.size.bytes() / 50).min(MOST);
+        ByteSize(wanted - wanted % VOLUME_GRAIN)
     }
 
     /// Refuses `asked` more physical bytes if they would push the pool past its threshold.
@@ -296,6 +317,26 @@ pub trait Pool: Send + Sync {
 
     /// How full it is, measured now.
     fn capacity(&self) -> Result<Capacity>;
+
+    /// Why it takes no writes, if it takes none: exhausted or damaged, with the cure.
+    fn writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// How much of its life is over, in percent; 0 for a driver whose pools do not wear out.
+    fn worn_percent(&self) -> u8 {
+        0
+    }
+
+    /// How much room is held in reserve: taken, and used by nothing. It is counted as used.
+    fn reserved(&self) -> ByteSize;
+
+    /// Adds a little to the reserve, unless it is [what it should be](Capacity::reserve). Refused
+    /// if the pool would then be past its threshold.
+    fn fill_reserve(&self) -> Result<Outcome>;
+
+    /// Gives the reserve to what running containers write (DESIGN section 7, *Full pools*).
+    fn spend_reserve(&self) -> Result<Outcome>;
 
     /// Every volume, ordered by uid, from what the pool itself holds.
     fn volumes(&self) -> Vec<VolumeInfo>;

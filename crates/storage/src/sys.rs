@@ -41,9 +41,9 @@ pub(crate) fn thaw(fd: impl AsFd) -> io::Result<()> {
     unsafe { ioctl(fd, NoArg::<FITHAW>::new()) }
 }
 
-/// Discards what the filesystem does not use; returns how many bytes that was.
-pub(crate) fn trim(fd: impl AsFd) -> io::Result<u64> {
-    let mut range = [0, u64::MAX, 0];
+/// Discards what the filesystem does not use of a range of it; returns how many bytes that was.
+pub(crate) fn trim(fd: impl AsFd, start: u64, len: u64) -> io::Result<u64> {
+    let mut range = [start, len, 0];
     // SAFETY: three integers are a `struct fstrim_range` (start, len, minlen), which is updated.
     unsafe { ioctl(fd, Updater::<FITRIM, [u64; 3]>::new(&mut range))? };
     Ok(range[1])

@@ -14,7 +14,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use holdfast_storage::lvm::admin::{self, Request};
-use holdfast_storage::lvm::{LvmOptions, LvmPool};
+use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_storage::stream::send;
 use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind};
 use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
@@ -55,6 +55,7 @@ fn open(disk: &str) -> LvmPool {
         thin_pool: "pool".into(),
         cluster: ClusterId(Uuid::nil()),
         threshold_percent: 90,
+        when_full: WhenFull::Pause,
         patience: Duration::from_secs(5),
     };
     LvmPool::open(&options).unwrap()

@@ -31,6 +31,7 @@ use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::AgentError;
 
+pub(crate) use news::{Turn, Words, tell};
 pub(crate) use ship::ship;
 pub(crate) use source::run;
 

@@ -1,4 +1,4 @@
-//! What operators are told of one volume's replication: each turn once, however many rounds it lasts.
+//! What operators are told of a volume or of the node: each turn once, however many rounds it lasts.
 
 use holdfast_types::{ContainerUid, Report};
 
@@ -30,7 +30,7 @@ impl Turn {
     pub(crate) async fn now(
         &mut self,
         context: &Context,
-        uid: ContainerUid,
+        uid: impl Into<Option<ContainerUid>>,
         is_so: bool,
         words: Words<'_>,
     ) {
@@ -47,10 +47,10 @@ impl Turn {
 /// Returns whether the cluster knows it now.
 pub(crate) async fn tell(
     context: &Context,
-    uid: ContainerUid,
+    uid: impl Into<Option<ContainerUid>>,
     kind: &str,
     message: String,
 ) -> bool {
-    let report = Report::Notice { kind: kind.to_owned(), uid: Some(uid), message };
+    let report = Report::Notice { kind: kind.to_owned(), uid: uid.into(), message };
     report::send(context, &report).await.is_ok()
 }

@@ -40,6 +40,8 @@ pub(crate) struct Subject<'a> {
     /// Whether a new snapshot may be taken: not in a pool past its threshold (I20), because then
     /// whatever the container overwrites needs new space.
     pub(crate) may_take: bool,
+    /// Whether what is dirty may be written: an exhausted pool would have us wait for ever.
+    pub(crate) may_sync: bool,
 }
 
 /// Remembers what the newest snapshot covers.
@@ -97,6 +99,9 @@ impl Snapshooter {
         freezer: &FreezeHelper,
     ) -> Result<Round, AgentError> {
         let mountpoint = subject.mountpoint;
+        if !subject.may_sync {
+            return Ok(Round::Withheld);
+        }
         // Whatever is written after this moment may be missing from the snapshot.
         let as_of_ms = boottime_ms();
         fsys::sync(mountpoint)?;
@@ -204,7 +209,8 @@ mod tests {
 
     fn round_if(bench: &Bench, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
         let mountpoint = &bench.mountpoint;
-        let subject = Subject { uid: UID, epoch: Epoch(1), rests: 0, mountpoint, may_take };
+        let (epoch, may_sync) = (Epoch(1), true);
+        let subject = Subject { uid: UID, epoch, rests: 0, mountpoint, may_take, may_sync };
         let freezer = FreezeHelper::new(Bench::helper(), &[]);
         match snapshooter.round(bench.pool(), subject, &freezer, || true).unwrap() {
             Round::Current(latest) => Some(latest.snapshot.id.seq.0),
@@ -216,7 +222,8 @@ mod tests {
         let nobody = FreezeHelper::new("/bin/false", &[]);
         let mountpoint = Path::new("/nonexistent");
         let epoch = Epoch(epoch);
-        let subject = Subject { uid: UID, epoch, rests, mountpoint, may_take: true };
+        let subject =
+            Subject { uid: UID, epoch, rests, mountpoint, may_take: true, may_sync: true };
         match snapshooter.round(pool, subject, &nobody, || false).unwrap() {
             Round::Current(latest) => latest.snapshot.id.seq.0,
             other => panic!("{other:?}"),

@@ -109,9 +109,11 @@ impl Source {
         let rests = self.shipment.rests.load(Ordering::SeqCst);
         let mut snapshooter = std::mem::take(&mut self.snapshooter);
         let may_take = !self.context.fullness.is_full();
+        let may_sync = !self.context.fullness.is_exhausted();
         let (pool, running) = (parts.pool.clone(), parts.clone());
         let work = move || {
-            let subject = Subject { uid, epoch, rests, mountpoint: &mountpoint, may_take };
+            let subject =
+                Subject { uid, epoch, rests, mountpoint: &mountpoint, may_take, may_sync };
             let result = snapshooter.round(&*pool, subject, &freezer, || {
                 running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
             });

@@ -6,6 +6,7 @@
 
 mod epochs;
 mod lives;
+mod reserves;
 mod restores;
 mod transfers;
 
@@ -39,6 +40,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("held snapshots stay", lives::held_snapshots_stay),
     ("pieces are counted", lives::pieces_are_counted),
     ("everything survives reopening", lives::everything_survives_reopening),
+    ("a reserve is kept and spent", reserves::a_reserve_is_kept_and_spent),
     ("removal leaves nothing", lives::removal_leaves_nothing),
     ("snapshots follow their lineage", epochs::snapshots_follow_their_lineage),
     ("epochs only rise", epochs::epochs_only_rise),

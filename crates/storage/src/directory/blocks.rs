@@ -8,6 +8,9 @@ use crate::{Error, Result, durable};
 /// Percent beyond the threshold at which a receive that was admitted stops.
 const MARGIN_PERCENT: u8 = 5;
 
+/// The name of the item that is kept in reserve, in the pool's root.
+pub(crate) const RESERVE: &str = "reserve";
+
 /// How a driver keeps content.
 ///
 /// An *item* is a range of blocks with a name: a path in a volume's directory. The name is a file,
@@ -72,6 +75,23 @@ pub trait Blocks: Send + Sync + 'static {
 
     /// How full the pool is, measured now; `promised` is left at zero.
     fn capacity(&self) -> Result<Capacity>;
+
+    /// Refuses a pool that takes no writes.
+    fn writable(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Percent of the pool's life that is over, where it has an end.
+    fn worn_percent(&self) -> u8 {
+        0
+    }
+
+    /// How large the reserve is, which may not be there.
+    fn reserved(&self, item: &Path) -> Result<u64>;
+
+    /// Grows the reserve from `from` (nothing, for one that is not there) to `upto` bytes, all of
+    /// which take room. Durable at once.
+    fn reserve(&self, item: &Path, from: u64, upto: u64) -> Result<()>;
 
     /// Every item that a crash left nameless may go: all volumes are loaded, and nothing runs yet.
     fn settle(&self) -> Result<()>;

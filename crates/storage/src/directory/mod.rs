@@ -7,6 +7,7 @@
 //!                     /snap-<uuid>     a snapshot
 //!                     /part-<uuid>     a receive in progress, and part.json how far it is
 //!                     /hashes          of the blocks of the newest received content
+//! <root>/reserve                       room that nothing uses, an item
 //! <root>/scratch/                      throw-away clones, emptied at open
 //! ```
 //! What an item is belongs to the driver ([`Blocks`]): a file that shares its blocks with others,
@@ -18,6 +19,7 @@ pub(crate) mod blocks;
 mod inner;
 mod open;
 mod receive;
+mod reserve;
 mod restore;
 mod scratch;
 mod scrub;
@@ -49,6 +51,7 @@ pub struct DirectoryPool<B: Blocks> {
     identity: PoolIdentity,
     root: PathBuf,
     pub(crate) blocks: Arc<B>,
+    reserve: reserve::Reserve,
     holds: Holds,
     /// Which volume each snapshot belongs to.
     index: Index,
@@ -112,6 +115,26 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     fn capacity(&self) -> Result<Capacity> {
         let promised = self.volumes().iter().map(|v| v.state.size.bytes()).sum();
         Ok(Capacity { promised: ByteSize(promised), ..self.blocks.capacity()? })
+    }
+
+    fn writable(&self) -> Result<()> {
+        self.blocks.writable()
+    }
+
+    fn worn_percent(&self) -> u8 {
+        self.blocks.worn_percent()
+    }
+
+    fn reserved(&self) -> ByteSize {
+        self.reserve.held()
+    }
+
+    fn fill_reserve(&self) -> Result<Outcome> {
+        self.reserve.fill(&*self.blocks)
+    }
+
+    fn spend_reserve(&self) -> Result<Outcome> {
+        self.reserve.spend(&*self.blocks)
     }
 
     fn volumes(&self) -> Vec<VolumeInfo> {

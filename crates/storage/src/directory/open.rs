@@ -9,7 +9,8 @@ use holdfast_types::{ClusterId, VolumeUid};
 use uuid::Uuid;
 
 use super::DirectoryPool;
-use super::blocks::Blocks;
+use super::blocks::{Blocks, RESERVE};
+use super::reserve::Reserve;
 use super::volume::{Volume, remove_dir};
 use crate::holds::Holds;
 use crate::pool::PoolIdentity;
@@ -50,6 +51,7 @@ impl<B: Blocks> DirectoryPool<B> {
         Ok(Self {
             identity,
             root: root.to_owned(),
+            reserve: Reserve::load(&*blocks, root.join(RESERVE))?,
             blocks,
             holds: Holds::default(),
             index: Arc::new(Mutex::new(index)),

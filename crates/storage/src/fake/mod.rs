@@ -32,6 +32,7 @@ pub struct FakePool {
     identity: PoolIdentity,
     size: ByteSize,
     holds: Holds,
+    reserved: Arc<Mutex<ByteSize>>,
     inner: Arc<Mutex<Volumes>>,
 }
 
@@ -67,7 +68,13 @@ impl Volume {
 impl FakePool {
     /// An empty pool of physical `size`.
     pub fn new(identity: PoolIdentity, size: ByteSize) -> Self {
-        Self { identity, size, holds: Holds::default(), inner: Arc::default() }
+        Self {
+            identity,
+            size,
+            holds: Holds::default(),
+            reserved: Arc::default(),
+            inner: Arc::default(),
+        }
     }
 
     /// Writes to an active volume.
@@ -159,11 +166,31 @@ impl Pool for FakePool {
             .map(|v| v.live.bytes() + v.data.values().map(Content::bytes).sum::<u64>());
         Ok(Capacity {
             size: self.size,
-            used: ByteSize(used.sum()),
+            used: ByteSize(used.sum::<u64>() + self.reserved().bytes()),
             promised: ByteSize(volumes.values().map(|v| v.state.size.bytes()).sum()),
             metadata: None,
             threshold_percent: 90,
         })
+    }
+
+    fn reserved(&self) -> ByteSize {
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fill_reserve(&self) -> Result<Outcome> {
+        let capacity = self.capacity()?;
+        let missing = capacity.reserve().bytes().saturating_sub(self.reserved().bytes());
+        capacity.admit(ByteSize(missing))?;
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = capacity.reserve();
+        Ok(if missing > 0 { Outcome::Changed } else { Outcome::AlreadyThere })
+    }
+
+    fn spend_reserve(&self) -> Result<Outcome> {
+        let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *reserved, ByteSize(0)) {
+            ByteSize(0) => Ok(Outcome::AlreadyThere),
+            _ => Ok(Outcome::Changed),
+        }
     }
 
     fn volumes(&self) -> Vec<VolumeInfo> {

@@ -17,6 +17,8 @@ pub use helper::helper_main;
 pub(crate) use helper::thaw_device;
 pub use mounts::{is_mounted, mount, unmount};
 
+use rustix::fs::StatVfsMountFlags;
+
 use crate::{Error, Outcome, Result, sys, wait};
 
 /// Block size of the filesystems made here, in bytes.
@@ -79,11 +81,38 @@ pub fn sync(mountpoint: &Path) -> Result<()> {
     rustix::fs::syncfs(&root).map_err(Error::io("syncing", mountpoint))
 }
 
-/// Gives back to the pool what the filesystem at `mountpoint` does not use (`FITRIM`). Returns
-/// the bytes discarded.
+/// Whether the filesystem at `mountpoint` takes no writes: the kernel makes it so when it cannot
+/// write its journal. Mounting it anew, once it can, replays what was written.
+pub fn is_read_only(mountpoint: &Path) -> Result<bool> {
+    let stat = rustix::fs::statvfs(mountpoint).map_err(Error::io("asking", mountpoint))?;
+    Ok(stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
+/// Gives back to the pool what the filesystem at `mountpoint` does not use (`FITRIM`), a piece at a
+/// time, so that neither its users nor an unmount have to wait for long. Returns the bytes discarded.
 pub fn trim(mountpoint: &Path) -> Result<u64> {
-    let root = File::open(mountpoint).map_err(Error::io("opening", mountpoint))?;
-    sys::trim(&root).map_err(Error::io("trimming", mountpoint))
+    const PIECE: u64 = 4 << 30;
+    const PAUSE: Duration = Duration::from_millis(50);
+    let open = || File::open(mountpoint).map_err(Error::io("opening", mountpoint));
+    let device =
+        |root: &File| root.metadata().map(|m| m.dev()).map_err(Error::io("reading", mountpoint));
+    let root = open()?;
+    let (mounted, size) = (device(&root)?, total(&root, mountpoint)? * BLOCK);
+    drop(root);
+    let mut trimmed = 0;
+    for start in (0..size).step_by(PIECE as usize) {
+        let root = open()?;
+        // It was unmounted meanwhile: this is another filesystem.
+        if device(&root)? != mounted {
+            break;
+        }
+        // What the filesystem keeps for itself is not in its size: the last piece goes to the end.
+        let len = if start + PIECE >= size { u64::MAX - start } else { PIECE };
+        trimmed += sys::trim(&root, start, len).map_err(Error::io("trimming", mountpoint))?;
+        drop(root);
+        std::thread::sleep(PAUSE);
+    }
+    Ok(trimmed)
 }
 
 /// How many sectors `device` has written and discarded since it was attached. Equal counts mean

@@ -12,7 +12,7 @@ use holdfast_types::ByteSize;
 use super::device::{ThinDevice, View};
 use super::note::Note;
 use super::thin::ThinPool;
-use crate::directory::blocks::{Blocks, ReadAt, WriteAt};
+use crate::directory::blocks::{Blocks, RESERVE, ReadAt, WriteAt};
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
 use crate::{Error, Result, durable};
 
@@ -41,6 +41,15 @@ impl ThinItems {
                 reason: format!("the thin pool has no device {}", note.id),
             }),
         }
+    }
+
+    /// Has every chunk of an item from there on taken.
+    fn take_room(&self, note: Note, from: u64) -> Result<()> {
+        let mut view = View::open(&self.pool, note, false)?;
+        for chunk in (from..note.size).step_by(self.pool.limits.chunk as usize) {
+            view.write_at(chunk, &[0; 4096])?;
+        }
+        view.sync()
     }
 
     /// Makes the clone, at a moment when no request is under way. A pool that LVM is at work on may
@@ -165,6 +174,37 @@ impl Blocks for ThinItems {
         })
     }
 
+    fn writable(&self) -> Result<()> {
+        self.pool.require_writable()
+    }
+
+    fn worn_percent(&self) -> u8 {
+        self.pool.wear().percent()
+    }
+
+    fn reserved(&self, item: &Path) -> Result<u64> {
+        Ok(Note::find(item)?.filter(|(note, _)| self.pool.has(note.id)).map_or(0, |(n, _)| n.size))
+    }
+
+    /// Chunks are taken by writing to each: dm-thin has no other way. The note follows what is
+    /// there, so that a crash only has some of it written again.
+    fn reserve(&self, item: &Path, from: u64, upto: u64) -> Result<()> {
+        let id = match from {
+            0 => {
+                self.remove(item)?;
+                self.pool.create()?
+            }
+            _ => self.note(item)?.id,
+        };
+        let grown = Note { id, size: upto };
+        let took = self.take_room(grown, from);
+        if took.is_err() && from == 0 {
+            self.pool.delete(id)?;
+        }
+        took?;
+        grown.store(item)
+    }
+
     /// A device that no file of the catalog names was being made or removed when a crash came. One
     /// that is named and not there was lost: nothing is guessed.
     fn settle(&self) -> Result<()> {
@@ -175,7 +215,8 @@ impl Blocks for ThinItems {
                 reason: format!("the thin pool has no device {id}"),
             });
         }
-        self.pool.keep_only(&named.into_keys().collect())?;
+        let reserve = Note::find(&self.root.join(RESERVE))?.map(|(note, _)| note.id);
+        self.pool.keep_only(&named.into_keys().chain(reserve).collect())?;
         self.settled.store(true, Ordering::SeqCst);
         Ok(())
     }

@@ -37,7 +37,7 @@ use crate::directory::DirectoryPool;
 pub use blocks::ThinItems;
 pub use device::ThinDevice;
 pub(crate) use dm::Dm;
-pub use open::LvmOptions;
+pub use open::{LvmOptions, WhenFull};
 pub use record::LvmRecord;
 
 /// An open pool. Dropping it leaves devices and the catalog's mount as they are, for the next life

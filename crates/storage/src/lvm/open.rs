@@ -31,8 +31,45 @@ pub struct LvmOptions {
     pub cluster: ClusterId,
     /// Physical use in percent, of data or of metadata, at which admission stops.
     pub threshold_percent: u8,
+    /// What becomes of writes when it is full all the same.
+    pub when_full: WhenFull,
     /// How long to wait for what an earlier life left to go away.
     pub patience: Duration,
+}
+
+/// What becomes of a write for which a thin pool has no room left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits for room, however long. Nothing fails, and all goes on when the pool has grown.
+    #[default]
+    Pause,
+    /// It fails at once. A filesystem that cannot write its journal becomes read-only.
+    Error,
+}
+
+impl WhenFull {
+    /// As LVM calls it (lvmthin(7), *Data space exhaustion*).
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "queue",
+            Self::Error => "error",
+        }
+    }
+
+    /// Sets a pool that does otherwise.
+    fn set(self, name: &str, pool: &Lv) -> Result<()> {
+        if self == Self::Pause {
+            // For all pools of this machine: a minute, unless somebody says otherwise, and then
+            // what waits fails.
+            const TIMEOUT: &str = "/sys/module/dm_thin_pool/parameters/no_space_timeout";
+            fs::write(TIMEOUT, "0").map_err(Error::io("writing", TIMEOUT))?;
+        }
+        if pool.lv_when_full == self.as_str() {
+            return Ok(());
+        }
+        let error = if self == Self::Error { "y" } else { "n" };
+        tools::lvm(&["lvchange", "-qq", "--errorwhenfull", error, name]).map(drop)
+    }
 }
 
 impl LvmPool {
@@ -59,6 +96,7 @@ impl LvmPool {
             // A thin pool that is not active runs its check here; that takes as long as it takes.
             tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{name}")])?;
         }
+        options.when_full.set(&format!("{vg}/{thin_pool}"), pool)?;
         let bond = Bond { vg: pool.vg_uuid.clone(), pool: pool.lv_uuid.clone() };
         let pool = ThinPool::connect(vg, &pool.lv_dm_path, options.threshold_percent)?;
         check_state(&format!("{vg}/{thin_pool}"), &pool)?;

@@ -25,6 +25,8 @@ pub(super) struct Lv {
     /// In bytes.
     pub(super) chunk_size: String,
     pub(super) zero: String,
+    /// `queue` or `error`, of a thin pool.
+    pub(super) lv_when_full: String,
 }
 
 #[derive(Deserialize)]
@@ -45,7 +47,7 @@ pub(super) fn lvm(arguments: &[&str]) -> Result<String> {
 /// Those of a group's logical volumes that have one of these names. A group that is not there is an
 /// error that names it.
 pub(super) fn volumes(vg: &str, names: [&str; 3]) -> Result<Vec<Lv>> {
-    let fields = "lv_name,lv_uuid,vg_uuid,pool_lv,lv_dm_path,segtype,chunk_size,zero";
+    let fields = "lv_name,lv_uuid,vg_uuid,pool_lv,lv_dm_path,segtype,chunk_size,zero,lv_when_full";
     let select = names.map(|name| format!("lv_name={name}")).join(" || ");
     let asked = ["lvs", "--reportformat", "json", "--units", "b", "--nosuffix"];
     let text = lvm(&[&asked[..], &["-o", fields, "-S", &select, vg]].concat())?;
@@ -87,7 +89,7 @@ mod tests {
     fn reports_are_read() {
         let text = r#"{"report":[{"lv":[{"lv_name":"pool","lv_uuid":"a","vg_uuid":"b",
             "pool_lv":"","lv_dm_path":"/dev/mapper/v--g-pool",
-            "segtype":"thin-pool","chunk_size":"65536","zero":"zero"}]}]}"#;
+            "segtype":"thin-pool","chunk_size":"65536","zero":"zero","lv_when_full":"queue"}]}]}"#;
         let report: Report = serde_json::from_str(text).unwrap();
         assert_eq!(report.report[0].lv[0].lv_dm_path, "/dev/mapper/v--g-pool");
     }

@@ -115,6 +115,22 @@ impl Blocks for Reflinks {
         self.space.measure()
     }
 
+    fn reserved(&self, item: &Path) -> Result<u64> {
+        match std::fs::metadata(item) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
+            meta => Ok(meta.map_err(Error::io("reading", item))?.len()),
+        }
+    }
+
+    fn reserve(&self, item: &Path, from: u64, upto: u64) -> Result<()> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(item);
+        let file = file.map_err(Error::io("making", item))?;
+        let took = fallocate(&file, FallocateFlags::empty(), from, upto - from);
+        took.map_err(Error::io("reserving", item))?;
+        file.sync_all().map_err(Error::io("syncing", item))?;
+        durable::sync_dir(item.parent().unwrap_or(item))
+    }
+
     /// A file without a name in a volume's directory has no content either.
     fn settle(&self) -> Result<()> {
         Ok(())

@@ -3,6 +3,7 @@
 //! Disks are named by `HOLDFAST_TEST_DISKS`, comma-separated, two of them; all on them is lost.
 #![allow(clippy::unwrap_used)]
 
+mod full;
 mod held;
 mod rig;
 mod trouble;

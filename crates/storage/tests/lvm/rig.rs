@@ -9,7 +9,7 @@ use std::time::Duration;
 use holdfast_storage::Pool;
 use holdfast_storage::conformance::Rig;
 use holdfast_storage::lvm::admin::{self, Request};
-use holdfast_storage::lvm::{LvmOptions, LvmPool};
+use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_types::{ClusterId, VolumeUid};
 use uuid::Uuid;
 
@@ -22,10 +22,19 @@ pub(crate) struct LvmRig {
 /// Makes a pool on a disk; nothing is to be done when it is asked for once more.
 pub(crate) fn create(vg: &str, disk: &Path) {
     let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
-    let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
-    let plan = || admin::plan(&request, &admin::look(&request).unwrap()).unwrap();
+    made(&Request { thin_pool: "pool".parse().unwrap(), ..request });
+}
+
+fn made(request: &Request) {
+    let plan = || admin::plan(request, &admin::look(request).unwrap()).unwrap();
     admin::run(&plan(), &mut |_| ()).unwrap();
     assert_eq!(plan().steps, []);
+}
+
+/// LVM's own command, beside the driver.
+pub(crate) fn lvm(arguments: &[&str]) {
+    let out = Command::new("lvm").args(arguments).output().unwrap();
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
 pub(crate) fn disks() -> Vec<PathBuf> {
@@ -41,6 +50,7 @@ pub(crate) fn options(vg: &str) -> LvmOptions {
         thin_pool: "pool".into(),
         cluster: ClusterId(Uuid::nil()),
         threshold_percent: 90,
+        when_full: WhenFull::Pause,
         patience: Duration::from_secs(5),
     }
 }
@@ -50,6 +60,18 @@ impl LvmRig {
         let vg = format!("t-{}", disk.file_name().unwrap().to_str().unwrap());
         create(&vg, disk);
         let options = options(&vg);
+        Self { pool: Some(LvmPool::open(&options).unwrap()), options }
+    }
+
+    /// A pool of 256 MiB, of which there is more to be had.
+    pub(crate) fn small(disk: &Path, when_full: WhenFull) -> Self {
+        let vg = format!("t-{}", disk.file_name().unwrap().to_str().unwrap());
+        lvm(&["vgcreate", "-qq", "-y", &vg, disk.to_str().unwrap()]);
+        let size = ["-L", "256m", "--poolmetadatasize", "64m", "-c", "64k", "-Zy"];
+        let kind = ["--type", "thin-pool", "-n", "pool", &vg];
+        lvm(&[&["lvcreate", "-qq", "-y"], &size[..], &kind].concat());
+        made(&Request::in_group(vg.parse().unwrap(), Some("pool".parse().unwrap())));
+        let options = LvmOptions { when_full, ..options(&vg) };
         Self { pool: Some(LvmPool::open(&options).unwrap()), options }
     }
 

@@ -1,0 +1,175 @@
+//! Watches how full the pool is and how it does, says so before it hurts, and makes room.
+
+mod fullness;
+mod health;
+mod level;
+mod reserve;
+mod trim;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_proto::internal;
+use holdfast_storage::Capacity;
+use holdfast_types::ByteSize;
+use tracing::warn;
+
+use crate::agent::Parts;
+use crate::context::Context;
+use crate::error::{AgentError, blocking};
+use crate::replicate::tell;
+
+pub(crate) use self::fullness::Fullness;
+use self::health::Health;
+use self::level::{Half, Level};
+use self::reserve::{Keeper, News};
+use self::trim::Trimmer;
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A pool that is full is looked at as often: the reserve must come before the end.
+const LOOK_FULL_EVERY: Duration = Duration::from_millis(250);
+
+/// Watches for ever.
+pub(crate) async fn run(context: Arc<Context>) {
+    let mut watch = Watch::default();
+    let mut trimmer = Trimmer::default();
+    loop {
+        let mut pause = LOOK_EVERY;
+        if let Some(parts) = context.parts() {
+            if let Err(error) = watch.look(&context, &parts).await {
+                warn!(error = %error.line(), "the pool cannot be measured");
+            }
+            trimmer.look(&context, watch.level());
+            // Between two looks of others nothing but the reserve is looked after.
+            while watch.level() == Level::Full && pause > LOOK_FULL_EVERY {
+                pause -= LOOK_FULL_EVERY;
+                tokio::time::sleep(LOOK_FULL_EVERY).await;
+                if let Err(error) = watch.keep_reserve(&context, &parts).await {
+                    warn!(error = %error.line(), "the pool's reserve cannot be kept");
+                }
+            }
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What was seen, and what of it was told.
+#[derive(Default)]
+struct Watch {
+    data: Mark,
+    metadata: Mark,
+    keeper: Keeper,
+    /// What is still to be told of the reserve.
+    news: Vec<(&'static str, String)>,
+    health: Health,
+}
+
+/// A half of the pool.
+#[derive(Debug, Default)]
+struct Mark {
+    level: Level,
+    told: Level,
+}
+
+impl Mark {
+    async fn now(&mut self, context: &Context, half: Half, percent: u8, threshold_percent: u8) {
+        self.level = Level::of(percent, threshold_percent, self.level);
+        if self.level != self.told {
+            let (kind, message) = half.event(percent, self.level);
+            if tell(context, None, kind, message).await {
+                self.told = self.level;
+            }
+        }
+    }
+}
+
+impl Watch {
+    /// That of the fuller half.
+    fn level(&self) -> Level {
+        self.data.level.max(self.metadata.level)
+    }
+
+    async fn look(&mut self, context: &Context, parts: &Arc<Parts>) -> Result<(), AgentError> {
+        let capacity = self.keep_reserve(context, parts).await?;
+        let threshold = capacity.threshold_percent;
+        self.data.now(context, Half::Data, capacity.data_percent(), threshold).await;
+        let metadata = capacity.metadata_percent().unwrap_or(0);
+        self.metadata.now(context, Half::Metadata, metadata, threshold).await;
+        context.set_capacity(message(&parts.driver, &capacity, self.level()));
+        context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
+        self.health.look(context, parts).await
+    }
+
+    /// Measures, and does what is due about the reserve.
+    async fn keep_reserve(
+        &mut self,
+        context: &Context,
+        parts: &Arc<Parts>,
+    ) -> Result<Capacity, AgentError> {
+        let (pool, level) = (parts.pool.clone(), self.level());
+        let mut keeper = std::mem::take(&mut self.keeper);
+        let kept = blocking(move || {
+            let capacity = pool.capacity();
+            let kept = capacity.and_then(|c| Ok((c, keeper.keep(&*pool, &c, level)?)));
+            Ok::<_, AgentError>((keeper, kept))
+        });
+        let (keeper, kept) = kept.await?;
+        self.keeper = keeper;
+        let (capacity, news) = kept?;
+        let percent = capacity.data_percent();
+        match news {
+            News::None => {}
+            News::Spent(size) => self.news.push((
+                "pool-reserve-used",
+                format!(
+                    "the pool is at {percent} %: its reserve of {size} was given to what runs on it; \
+                     grow the pool now, or delete what is not needed"
+                ),
+            )),
+            News::Whole => {
+                self.news.push(("pool-reserve-kept", "the pool has its reserve again".to_owned()));
+            }
+        }
+        while let Some((kind, message)) = self.news.first().cloned() {
+            if !tell(context, None, kind, message).await {
+                break;
+            }
+            self.news.remove(0);
+        }
+        Ok(capacity)
+    }
+}
+
+/// One mark for both: where no snapshots are taken, nothing new is admitted either.
+fn message(driver: &str, capacity: &Capacity, level: Level) -> internal::Capacity {
+    internal::Capacity {
+        name: String::new(),
+        driver: driver.to_owned(),
+        size_bytes: capacity.size.bytes(),
+        used_bytes: capacity.used.bytes(),
+        promised_bytes: capacity.promised.bytes(),
+        metadata_used_bytes: capacity.metadata.map(|(used, _)| used.bytes()),
+        metadata_size_bytes: capacity.metadata.map(|(_, size)| size.bytes()),
+        admits: level != Level::Full && capacity.admit(ByteSize(0)).is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I20: between the marks a pool that was full neither admits nor replicates, as it said.
+    #[test]
+    fn a_pool_that_was_full_admits_again_when_it_replicates_again() {
+        let capacity = Capacity {
+            size: ByteSize(100),
+            used: ByteSize(89),
+            promised: ByteSize(0),
+            metadata: None,
+            threshold_percent: 90,
+        };
+        assert!(!message("xfs", &capacity, Level::of(89, 90, Level::Full)).admits);
+        assert!(message("xfs", &capacity, Level::of(89, 90, Level::Filling)).admits);
+    }
+}
