@@ -150,6 +150,8 @@ mod tests {
             address,
             mac: MacAddr::from_ipv4(address),
             replicas: Vec::new(),
+            kept: Vec::new(),
+            restore: None,
         });
         NodeView {
             revision: Revision(9),

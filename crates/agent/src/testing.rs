@@ -33,6 +33,8 @@ pub(crate) fn assigned() -> AssignedView {
         address,
         mac: MacAddr::from_ipv4(address),
         replicas: Vec::new(),
+        kept: Vec::new(),
+        restore: None,
     }
 }
 

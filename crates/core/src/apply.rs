@@ -58,6 +58,10 @@ impl Change<'_> {
             Command::DecideTakeover(c) => c.apply(self),
             Command::RecordReport(c) => c.apply(self),
             Command::RecordFloor(c) => c.apply(self),
+            Command::CreateSnapshot(c) => c.apply(self),
+            Command::RemoveSnapshot(c) => c.apply(self),
+            Command::RestoreSnapshot(c) => c.apply(self),
+            Command::SetSchedule(c) => c.apply(self),
         }
     }
 
@@ -155,10 +159,22 @@ impl Change<'_> {
         kind: OperationKind,
     ) -> OperationId {
         let id = OperationId(Uuid::from_u64_pair(uid.0.as_u64_pair().0, self.revision.0));
+        self.begin_operation_as(id, uid, container, kind);
+        id
+    }
+
+    /// The same, under an id of the client's.
+    pub(crate) fn begin_operation_as(
+        &mut self,
+        id: OperationId,
+        uid: ContainerUid,
+        container: ContainerName,
+        kind: OperationKind,
+    ) {
         let state = OperationState::Running;
         let operation = Operation { id, kind, uid, container, state, started: self.at };
         self.state.operations.insert(id, operation);
-        id
+        self.touch();
     }
 
     /// Ends every running operation on the container for which `outcome` says how.
@@ -179,6 +195,20 @@ impl Change<'_> {
             self.state.ended_operations.push_back(id);
             self.touch();
         }
+        self.forget_operations();
+    }
+
+    /// Ends that operation, if it is there and runs.
+    pub(crate) fn end_operation(&mut self, id: OperationId, outcome: OperationState) {
+        let operation = self.state.operations.get_mut(&id);
+        let Some(op) = operation.filter(|op| op.state == OperationState::Running) else { return };
+        op.state = outcome;
+        self.state.ended_operations.push_back(id);
+        self.touch();
+        self.forget_operations();
+    }
+
+    fn forget_operations(&mut self) {
         while self.state.ended_operations.len() > operation::KEPT {
             if let Some(oldest) = self.state.ended_operations.pop_front() {
                 self.state.operations.remove(&oldest);

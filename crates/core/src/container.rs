@@ -8,9 +8,12 @@ use std::net::Ipv4Addr;
 
 use holdfast_types::{
     Chain, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, HeldSnapshot, ImageUid,
-    MacAddr, NodeId, Protection, Revision, RunState, SnapshotId, TimestampMs,
+    KeepRules, MacAddr, NodeId, Protection, Revision, RunState, SnapshotId, SnapshotName,
+    TimestampMs,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::{Kept, Restore};
 
 /// The newest verified snapshot that a node was known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,9 +89,10 @@ pub struct Container {
     pub name: ContainerName,
     /// What the user asked for.
     pub spec: ContainerSpec,
-    /// What it is made from.
+    /// What it is made from, or the container that it is a clone of was.
     pub image: ImageUid,
-    /// That image's snapshot, kept here because the image may be removed.
+    /// The snapshot that its volume begins as: the image's, which may be removed, or that of the
+    /// container that it is a clone of.
     pub image_snapshot: SnapshotId,
     /// What it should be doing.
     pub desired: DesiredState,
@@ -109,6 +113,15 @@ pub struct Container {
     pub copies: BTreeMap<NodeId, Copy>,
     /// A takeover that waits for a person.
     pub hold: Option<Hold>,
+    /// Its named snapshots.
+    #[serde(default)]
+    pub kept: BTreeMap<SnapshotName, Kept>,
+    /// It is to begin anew as one of them.
+    #[serde(default)]
+    pub restore: Option<Restore>,
+    /// Snapshots are taken of it by the clock, and so many kept.
+    #[serde(default)]
+    pub schedule: Option<KeepRules>,
     /// Its address on the overlay.
     pub address: Ipv4Addr,
     /// Its link address.

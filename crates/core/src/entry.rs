@@ -6,8 +6,9 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::command::{
-    AddImage, AdmitNode, CreateContainer, DecideTakeover, HoldTakeover, InitCluster, MarkNodeLost,
-    RecordFloor, RecordReport, RegisterNode, RemoveImage, Resize, SetDesired, SetReplicas, SetRole,
+    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
+    InitCluster, MarkNodeLost, RecordFloor, RecordReport, RegisterNode, RemoveImage,
+    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetReplicas, SetRole, SetSchedule,
     TakeOver,
 };
 
@@ -58,6 +59,14 @@ pub enum Command {
     RecordReport(RecordReport),
     /// The coarse floor of replication.
     RecordFloor(RecordFloor),
+    /// A named snapshot is to be taken.
+    CreateSnapshot(CreateSnapshot),
+    /// A named snapshot is kept no longer.
+    RemoveSnapshot(RemoveSnapshot),
+    /// A stopped container is to begin anew as one of its snapshots.
+    RestoreSnapshot(RestoreSnapshot),
+    /// Snapshots of a container are to be taken by the clock, or not any more.
+    SetSchedule(SetSchedule),
 }
 
 /// What an entry did.

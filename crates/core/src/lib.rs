@@ -15,6 +15,7 @@ mod container;
 mod entry;
 mod event;
 mod image;
+mod kept;
 mod node;
 mod operation;
 mod state;
@@ -24,14 +25,16 @@ mod view;
 
 pub use apply::apply;
 pub use command::{
-    AddImage, AdmitNode, CreateContainer, DecideTakeover, HoldTakeover, InitCluster, MarkNodeLost,
-    NewNode, RecordFloor, RecordReport, RegisterNode, RemoveImage, Resize, SetDesired, SetReplicas,
-    SetRole, TakeOver,
+    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
+    InitCluster, MarkNodeLost, NewNode, Origin, RecordFloor, RecordReport, RegisterNode,
+    RemoveImage, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetReplicas, SetRole,
+    SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};
 pub use event::Event;
 pub use image::Image;
+pub use kept::{Kept, KeptState, Restore, Taken};
 pub use node::{Evidence, Node, NodeLife, NodeRole};
 pub use operation::{Operation, OperationKind, OperationState};
 pub use state::{Cluster, Diverged, State};

@@ -21,6 +21,10 @@ pub enum OperationKind {
     Delete,
     /// Make its disk larger.
     Resize,
+    /// Take a named snapshot.
+    Snapshot,
+    /// Begin anew as a snapshot.
+    Restore,
 }
 
 impl OperationKind {
@@ -32,6 +36,17 @@ impl OperationKind {
             Self::Stop => "stop",
             Self::Delete => "delete",
             Self::Resize => "resize",
+            Self::Snapshot => "snapshot",
+            Self::Restore => "restore",
+        }
+    }
+
+    /// Whether a request of `newer` ends what is still being done.
+    pub(crate) fn gives_way_to(self, newer: Self) -> bool {
+        match (self, newer) {
+            (_, Self::Delete) => self != newer,
+            (Self::Snapshot | Self::Restore | Self::Resize, _) => false,
+            (Self::Create | Self::Start | Self::Stop | Self::Delete, _) => self != newer,
         }
     }
 }

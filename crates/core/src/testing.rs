@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 
 use holdfast_types::{
     ByteSize, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation,
-    NodeId, OperationId, Report, RequestId, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+    KeptBy, NodeId, OperationId, Report, RequestId, RunState, Seq, SnapshotId, SnapshotUuid,
+    TimestampMs, VolumeUid,
 };
 use uuid::Uuid;
 
 use crate::{
-    AddImage, AdmitNode, Command, CreateContainer, Entry, Evidence, InitCluster, MarkNodeLost,
-    NewNode, NodeRole, Outcome, RecordFloor, RecordReport, RegisterNode, Response, SetDesired,
-    State, TakeOver, apply,
+    AddImage, AdmitNode, Command, CreateContainer, CreateSnapshot, Entry, Evidence, InitCluster,
+    Kept, MarkNodeLost, NewNode, NodeRole, Origin, Outcome, RecordFloor, RecordReport,
+    RegisterNode, RemoveSnapshot, Response, RestoreSnapshot, SetDesired, State, TakeOver, apply,
 };
 
 /// A state, and the log index that it has reached.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) state: State,
     index: u64,
@@ -69,6 +70,46 @@ impl World {
             ..command
         }));
         uid
+    }
+
+    /// The container runs on that node, in its first epoch.
+    pub(crate) fn running(&mut self, uid: ContainerUid, node: u64) {
+        let run = Report::Run { uid, epoch: Epoch(1), state: RunState::Running };
+        self.ok(report(node, 1, run));
+    }
+
+    pub(crate) fn kept(&self, uid: ContainerUid, name: &str) -> &Kept {
+        &self.state.containers[&uid].kept[&name.parse().unwrap()]
+    }
+
+    /// A snapshot that node 1 took in its first epoch.
+    pub(crate) fn taken(
+        &mut self,
+        uid: ContainerUid,
+        name: &str,
+        number: u64,
+        seq: u64,
+    ) -> SnapshotUuid {
+        self.ok(want(uid, name, number));
+        self.taken_as(uid, name, 1, seq)
+    }
+
+    /// A wanted snapshot that node 1 took.
+    pub(crate) fn taken_as(
+        &mut self,
+        uid: ContainerUid,
+        name: &str,
+        epoch: u64,
+        seq: u64,
+    ) -> SnapshotUuid {
+        let uuid = self.kept(uid, name).uuid;
+        self.ok(report(1, 1, taken(uid, uuid, epoch, seq)));
+        uuid
+    }
+
+    pub(crate) fn holders(&self, uid: ContainerUid, name: &str) -> Vec<u64> {
+        let taken = self.kept(uid, name).taken().unwrap();
+        taken.holders.iter().map(|id| id.0).collect()
     }
 
     pub(crate) fn desire(&mut self, uid: ContainerUid, desired: DesiredState) {
@@ -147,6 +188,7 @@ pub(crate) fn create(name: &str, node: u64, replicas: &[u64]) -> Command {
         node: NodeId(node),
         replicas: replicas.iter().map(|n| NodeId(*n)).collect::<BTreeSet<_>>(),
         operation: OperationId(Uuid::from_u128(77)),
+        origin: None,
     })
 }
 
@@ -174,4 +216,50 @@ pub(crate) fn report(node: u64, incarnation: u64, report: Report) -> Command {
         incarnation: Incarnation(incarnation),
         report,
     })
+}
+
+pub(crate) fn want(uid: ContainerUid, name: &str, number: u64) -> Command {
+    want_by(uid, name, number, KeptBy::Person)
+}
+
+pub(crate) fn want_by(uid: ContainerUid, name: &str, number: u64, by: KeptBy) -> Command {
+    Command::CreateSnapshot(CreateSnapshot {
+        uid,
+        name: name.parse().unwrap(),
+        uuid: SnapshotUuid(Uuid::from_u64_pair(40, 1 << 40 | number)),
+        by,
+        operation: Some(OperationId(Uuid::from_u64_pair(41, number))),
+    })
+}
+
+pub(crate) fn taken(uid: ContainerUid, uuid: SnapshotUuid, epoch: u64, seq: u64) -> Report {
+    let id = SnapshotId { uuid, ..snapshot(uid.into(), epoch, seq) };
+    Report::SnapshotTaken { epoch: Epoch(epoch), id, taken: TimestampMs(5), size: ByteSize::gib(1) }
+}
+
+pub(crate) fn remove(uid: ContainerUid, name: &str) -> Command {
+    Command::RemoveSnapshot(RemoveSnapshot { uid, name: name.parse().unwrap(), only: None })
+}
+
+pub(crate) fn restore(uid: ContainerUid, from: &str, before: &str) -> Command {
+    Command::RestoreSnapshot(RestoreSnapshot {
+        uid,
+        from: from.parse().unwrap(),
+        before: before.parse().unwrap(),
+        before_uuid: SnapshotUuid(Uuid::from_u64_pair(42, 1 << 40)),
+        operation: OperationId(Uuid::from_u128(43)),
+    })
+}
+
+pub(crate) fn clone(uid: ContainerUid, snapshot: &str, name: &str, node: u64) -> Command {
+    let Command::CreateContainer(command) = create(name, node, &[]) else { unreachable!() };
+    let origin = Some(Origin { uid, snapshot: snapshot.parse().unwrap() });
+    Command::CreateContainer(CreateContainer { origin, ..command })
+}
+
+/// The takeover, from that snapshot of the epoch.
+pub(crate) fn branch(command: Command, seq: u64) -> Command {
+    let Command::TakeOver(mut take_over) = command else { unreachable!() };
+    take_over.branch = snapshot(take_over.uid.into(), take_over.from_epoch.0, seq);
+    Command::TakeOver(take_over)
 }

@@ -78,6 +78,8 @@ fn assigned_view(c: &Container) -> AssignedView {
         address: c.address,
         mac: c.mac,
         replicas: c.replicas.iter().map(copy).collect(),
+        kept: c.kept_views(),
+        restore: c.restore_view(),
     }
 }
 
@@ -90,6 +92,7 @@ fn replica_view(c: &Container, id: NodeId) -> ReplicaView {
         chain: c.chain.clone(),
         primary: c.node,
         keep: keep.into_iter().collect(),
+        kept: c.kept_views(),
     }
 }
 

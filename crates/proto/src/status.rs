@@ -38,9 +38,11 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::DeviceMissing
         | Code::DuplicateDevice
         | Code::AddressInUse => Grpc::FailedPrecondition,
-        Code::NoPlacement | Code::PoolFull | Code::GroupFull | Code::NoAddress => {
-            Grpc::ResourceExhausted
-        }
+        Code::NoPlacement
+        | Code::PoolFull
+        | Code::GroupFull
+        | Code::NoAddress
+        | Code::TooManySnapshots => Grpc::ResourceExhausted,
         Code::NotRoot => Grpc::PermissionDenied,
         Code::NoQuorum
         | Code::NotLeader

@@ -320,6 +320,8 @@ mod tests {
             address,
             mac: MacAddr::from_ipv4(address),
             replicas: Vec::new(),
+            kept: Vec::new(),
+            restore: None,
         }
     }
 
@@ -330,6 +332,7 @@ mod tests {
             chain: chain(epoch),
             primary: NodeId(2),
             keep: Vec::new(),
+            kept: Vec::new(),
         }
     }
 

@@ -113,6 +113,8 @@ codes! {
     DiskIo = "HF-DISK-IO", retry false;
     /// A message, spec or entry is larger than its limit.
     TooLarge = "HF-TOO-LARGE", retry false;
+    /// A container has as many named snapshots as it may have.
+    TooManySnapshots = "HF-TOO-MANY-SNAPSHOTS", retry false;
     /// A configuration file or flag is wrong.
     Config = "HF-CONFIG", retry false;
     /// The peer or daemon did not answer.

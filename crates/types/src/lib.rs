@@ -8,6 +8,8 @@ mod chain;
 mod code;
 mod container;
 mod ids;
+mod keep;
+mod kept;
 mod lease;
 mod name;
 mod net;
@@ -24,8 +26,10 @@ pub use ids::{
     ClusterId, ContainerUid, Epoch, IdError, ImageUid, Incarnation, NodeId, OperationId, RequestId,
     Revision, Seq, SnapshotUuid, VolumeUid,
 };
+pub use keep::{KeepError, KeepRules, Period};
+pub use kept::{KeptBy, KeptView, MAX_KEPT, RestoreView};
 pub use lease::LeaseSettings;
-pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName};
+pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName, SnapshotName};
 pub use net::{CidrV4, MacAddr, NetError};
 pub use report::Report;
 pub use size::{ByteSize, SizeError};

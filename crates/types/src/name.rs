@@ -106,6 +106,11 @@ label!(
     PoolName, "pool"
 );
 
+label!(
+    /// A kept snapshot's name, unique in its container while it exists.
+    SnapshotName, "snapshot"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

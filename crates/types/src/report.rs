@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Code, ContainerUid, Epoch, ImageUid, RunState, SnapshotUuid};
+use crate::{
+    ByteSize, Code, ContainerUid, Epoch, ImageUid, OperationId, RunState, SnapshotId, SnapshotUuid,
+    TimestampMs,
+};
 
 /// One fact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,48 @@ pub enum Report {
         code: Code,
         /// Why, in one line.
         reason: String,
+    },
+    /// The reporting node took a snapshot that was wanted.
+    SnapshotTaken {
+        /// Under which assignment it speaks.
+        epoch: Epoch,
+        /// The snapshot.
+        id: SnapshotId,
+        /// When it was taken, on the node's clock.
+        taken: TimestampMs,
+        /// The volume's size then.
+        size: ByteSize,
+    },
+    /// The reporting node cannot take a snapshot that was wanted.
+    SnapshotFailed {
+        /// Which container.
+        uid: ContainerUid,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// The snapshot that was to be.
+        snapshot: SnapshotUuid,
+        /// The stable code.
+        code: Code,
+        /// Why, in one line.
+        message: String,
+    },
+    /// Which of a container's named snapshots the reporting node holds: these, and no others.
+    KeptHeld {
+        /// Which container.
+        uid: ContainerUid,
+        /// The snapshots.
+        held: Vec<SnapshotUuid>,
+    },
+    /// How a restore ended on the reporting node.
+    Restored {
+        /// Which container.
+        uid: ContainerUid,
+        /// Under which assignment.
+        epoch: Epoch,
+        /// Which restore.
+        operation: OperationId,
+        /// Why nothing was changed, with its stable code.
+        failure: Option<(Code, String)>,
     },
     /// Something that an operator should know.
     Notice {

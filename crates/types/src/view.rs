@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Chain, CidrV4, ClusterId, ContainerName, ContainerSpec, ContainerUid, DesiredState, ImageUid,
-    Incarnation, LeaseSettings, MacAddr, NodeId, NodeName, Revision, SnapshotId, SnapshotUuid,
+    Incarnation, KeptView, LeaseSettings, MacAddr, NodeId, NodeName, RestoreView, Revision,
+    SnapshotId, SnapshotUuid,
 };
 
 /// Everything that one node needs to know to do its part.
@@ -79,6 +80,12 @@ pub struct AssignedView {
     pub mac: MacAddr,
     /// Where its replicas belong, and the newest snapshot that the cluster knows each to have.
     pub replicas: Vec<CopyView>,
+    /// Its named snapshots.
+    #[serde(default)]
+    pub kept: Vec<KeptView>,
+    /// It is to begin anew as one of them.
+    #[serde(default)]
+    pub restore: Option<RestoreView>,
 }
 
 /// What is known of one copy.
@@ -103,6 +110,9 @@ pub struct ReplicaView {
     pub primary: NodeId,
     /// Snapshots that are the newest known of some other copy: they are kept as bases.
     pub keep: Vec<SnapshotUuid>,
+    /// Its named snapshots.
+    #[serde(default)]
+    pub kept: Vec<KeptView>,
 }
 
 /// An image as one node sees it.

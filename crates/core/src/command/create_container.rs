@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use holdfast_types::{
-    Chain, Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch, MacAddr, NodeId,
-    OperationId, RunState,
+    ByteSize, Chain, Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch,
+    ImageUid, MacAddr, NodeId, OperationId, RunState, SnapshotId, SnapshotName,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Container, Operation, OperationKind, OperationState, Outcome, Refusal, Response};
+use crate::{Container, OperationKind, Outcome, Refusal, Response, State};
 
 /// Makes a container on the node that the planner chose, with an address of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,21 +29,34 @@ pub struct CreateContainer {
     pub replicas: BTreeSet<NodeId>,
     /// What the client follows.
     pub operation: OperationId,
+    /// The snapshot that it is a clone of, instead of the image.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+}
+
+/// A named snapshot of another container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The other container.
+    pub uid: ContainerUid,
+    /// The snapshot's name.
+    pub snapshot: SnapshotName,
+}
+
+/// What a container begins as.
+struct Beginning {
+    what: String,
+    image: ImageUid,
+    snapshot: SnapshotId,
+    size: ByteSize,
 }
 
 impl CreateContainer {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         self.check(change)?;
-        let image_name = self.spec.image.as_ref();
-        let image = match image_name {
-            Some(name) => change.state.image_named(name)?.clone(),
-            None => return Err(Refusal::new(Code::InvalidArgument, "the spec names no image")),
-        };
-        if self.spec.disk < image.size {
-            let message = format!(
-                "a disk of {} is smaller than image {} ({})",
-                self.spec.disk, image.name, image.size
-            );
+        let Beginning { what, image, snapshot, size } = self.beginning(change.state)?;
+        if self.spec.disk < size {
+            let message = format!("a disk of {} is smaller than {what} ({size})", self.spec.disk);
             return Err(Refusal::new(Code::InvalidSize, message));
         }
         let address = free_address(change)?;
@@ -53,8 +66,8 @@ impl CreateContainer {
             uid: self.uid,
             name: self.name.clone(),
             spec: self.spec,
-            image: image.uid,
-            image_snapshot: image.snapshot,
+            image,
+            image_snapshot: snapshot,
             desired: self.desired,
             resizing: false,
             run: RunState::Pending,
@@ -64,28 +77,51 @@ impl CreateContainer {
             holders: members.iter().copied().collect(),
             copies: BTreeMap::new(),
             hold: None,
+            kept: BTreeMap::new(),
+            restore: None,
+            schedule: None,
             address,
             mac: MacAddr::from_ipv4(address),
             created: change.at,
             revision: change.revision,
         };
-        let operation = Operation {
-            id: self.operation,
-            kind: OperationKind::Create,
-            uid: self.uid,
-            container: self.name.clone(),
-            state: OperationState::Running,
-            started: change.at,
-        };
+        let (name, kind) = (self.name.clone(), OperationKind::Create);
+        change.begin_operation_as(self.operation, self.uid, name, kind);
         change.touch_assignments([self.node]);
         change.touch_views(members);
-        let message = format!("container {} created with address {address}", self.name);
+        let from = self.origin.is_some().then(|| format!(" as a clone of {what}"));
+        let from = from.unwrap_or_default();
+        let message = format!("container {} created with address {address}{from}", self.name);
         change.container_event("container-created", &container, Some(self.node), message, []);
         change.state.names.insert(self.name, self.uid);
         change.state.addresses.insert(address, self.uid);
         change.state.containers.insert(self.uid, container);
-        change.state.operations.insert(self.operation, operation);
         Ok(Outcome::Operation { container: self.uid, operation: self.operation })
+    }
+
+    fn beginning(&self, state: &State) -> Result<Beginning, Refusal> {
+        let Some(origin) = &self.origin else {
+            let missing = || Refusal::new(Code::InvalidArgument, "the spec names no image");
+            let image = state.image_named(self.spec.image.as_ref().ok_or_else(missing)?)?;
+            return Ok(Beginning {
+                what: format!("image {}", image.name),
+                image: image.uid,
+                snapshot: image.snapshot,
+                size: image.size,
+            });
+        };
+        let original = state.container(origin.uid)?;
+        let taken = original.kept_taken(&origin.snapshot)?;
+        if original.is_deleting() || !taken.holders.contains(&self.node) {
+            let message = format!("snapshot {} went away meanwhile", origin.snapshot);
+            return Err(Refusal::new(Code::NoPlacement, message));
+        }
+        Ok(Beginning {
+            what: format!("snapshot {} of {}", origin.snapshot, original.name),
+            image: original.image,
+            snapshot: taken.id,
+            size: taken.size,
+        })
     }
 
     fn check(&self, change: &Change<'_>) -> Result<(), Refusal> {

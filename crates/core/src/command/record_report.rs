@@ -7,7 +7,9 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Container, Diverged, OperationKind, OperationState, Outcome, Refusal, Response};
+use crate::{
+    Container, Diverged, KeptState, OperationKind, OperationState, Outcome, Refusal, Response,
+};
 
 /// Records what a node reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +49,16 @@ impl RecordReport {
             Report::Resized { uid, epoch, sizes } => self.resized(change, uid, epoch, &sizes),
             Report::ResizeFailed { uid, epoch, code, reason } => {
                 self.resize_failed(change, uid, epoch, code, &reason)
+            }
+            Report::SnapshotTaken { epoch, id, taken, size } => {
+                self.snapshot_taken(change, epoch, id, taken, size)
+            }
+            Report::SnapshotFailed { uid, epoch, snapshot, code, message } => {
+                self.snapshot_failed(change, uid, epoch, snapshot, (code, message))
+            }
+            Report::KeptHeld { uid, held } => self.kept_held(change, uid, &held),
+            Report::Restored { uid, epoch, operation, failure } => {
+                self.restored(change, uid, epoch, operation, failure)
             }
             Report::Notice { kind, uid, message } => {
                 let named = uid.and_then(|uid| change.state.containers.get(&uid));
@@ -98,7 +110,7 @@ impl RecordReport {
     }
 
     /// The container, if it is assigned to the reporting node in that epoch.
-    fn assigned(
+    pub(super) fn assigned(
         &self,
         change: &Change<'_>,
         uid: ContainerUid,
@@ -180,6 +192,11 @@ impl RecordReport {
             return Ok(Outcome::Unchanged);
         }
         container.copies.remove(&self.node);
+        for kept in container.kept.values_mut() {
+            if let KeptState::Taken(taken) | KeptState::LeftBehind(taken) = &mut kept.state {
+                taken.holders.remove(&self.node);
+            }
+        }
         container.revision = change.revision;
         change.touch_views([self.node]);
         if !container.is_deleting() || !container.holders.is_empty() {

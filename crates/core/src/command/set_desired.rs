@@ -22,6 +22,9 @@ impl SetDesired {
             let message = format!("container {} is being deleted", container.name);
             return Err(Refusal::new(Code::WrongState, message));
         }
+        if self.desired == DesiredState::Deleted {
+            change.state.refuse_while_cloned(&container, |_| true)?;
+        }
         container.desired = self.desired;
         container.revision = change.revision;
         if self.desired == DesiredState::Running && matches!(container.run, RunState::Failed { .. })
@@ -36,6 +39,8 @@ impl SetDesired {
         };
         let operation = self.begin(change, &container.name, kind, settled(&container.run, kind));
         if self.desired == DesiredState::Deleted {
+            container.restore = None;
+            container.schedule = None;
             change.state.names.remove(&container.name);
             change.touch_views(container.holders.iter().copied().collect::<Vec<_>>());
             let message = format!("container {} is being deleted", container.name);
@@ -55,8 +60,7 @@ impl SetDesired {
         settled: bool,
     ) -> OperationId {
         change.end_operations(self.uid, |other| {
-            let beside = other == OperationKind::Resize && kind != OperationKind::Delete;
-            (other != kind && !beside).then(|| OperationState::Failed {
+            other.gives_way_to(kind).then(|| OperationState::Failed {
                 code: Code::WrongState,
                 message: format!("superseded by a request to {} it", kind.as_str()),
             })

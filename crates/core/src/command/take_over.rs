@@ -39,12 +39,37 @@ impl TakeOver {
         container.replicas.remove(&self.to);
         container.replicas.insert(from);
         container.holders.insert(self.to);
+        self.branch_kept(change, &mut container);
         container.revision = change.revision;
         change.touch_assignments([from, self.to]);
         change.touch_views(container.holders.iter().copied().collect::<Vec<_>>());
         self.tell(change, &container, from, evidence);
         change.state.containers.insert(self.uid, container);
         Ok(Outcome::Done)
+    }
+
+    /// Says which named snapshots are not on the chain any more, and which the new node lacks.
+    fn branch_kept(&self, change: &mut Change<'_>, container: &mut Container) {
+        let left_behind = container.branch_kept(&self.branch, change.revision);
+        if !left_behind.is_empty() {
+            let names: Vec<_> = left_behind.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "snapshots of {} that no other node has yet are left behind: {}",
+                container.name,
+                names.join(", ")
+            );
+            change.container_event("snapshots-left-behind", container, Some(self.to), message, []);
+        }
+        let from = container.restore.as_ref().map(|restore| restore.from.clone());
+        let missed = container.miss_kept();
+        for (name, holders) in &missed {
+            change.tell_missed(container, name, holders);
+        }
+        let gone = |name| left_behind.contains(name) || missed.iter().any(|(n, _)| n == name);
+        if from.as_ref().is_some_and(gone) {
+            let message = "its node was lost, and the next one has no copy of it".to_owned();
+            container.fail_restore(change, Code::WrongState, message);
+        }
     }
 
     /// The evidence, if every condition of DESIGN section 5 holds at this point of the log.

@@ -78,5 +78,6 @@ fn plan(
         node: placement.node,
         replicas: placement.replicas,
         operation: id.into(),
+        origin: None,
     })
 }
