@@ -8,7 +8,7 @@ use holdfast_runtime::image::ROOTFS_DIR;
 use holdfast_runtime::{ContainerNet, StartRequest};
 use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, VolumeState, fsys};
 use holdfast_types::{
-    AssignedView, CidrV4, ContainerUid, Epoch, SnapshotId, SnapshotUuid, VolumeUid,
+    AssignedView, CidrV4, ContainerUid, Epoch, KeptView, SnapshotId, SnapshotUuid, VolumeUid,
 };
 use tracing::warn;
 
@@ -45,6 +45,14 @@ pub(crate) fn observe(
         volume: volume.map(|v| ObservedVolume {
             live: v.state.live.as_ref().map(|live| live.epoch),
             snapshots: v.state.sound().map(|s| s.id).collect(),
+            kept: v
+                .state
+                .snapshots
+                .iter()
+                .filter(|s| is_kept(&s.kind))
+                .map(|s| s.id.uuid)
+                .collect(),
+            restored: v.state.live.as_ref().and_then(|live| live.restored),
             short: assigned.is_some_and(|view| grow::is_short(&v.state, &view.spec)),
         }),
         image_held: assigned.is_some_and(|view| holds(&*parts.pool, view.image)),
@@ -52,6 +60,10 @@ pub(crate) fn observe(
         failed: None,
         resized_told: false,
     })
+}
+
+pub(crate) fn is_kept(kind: &SnapshotKind) -> bool {
+    matches!(kind, SnapshotKind::Kept { .. })
 }
 
 /// Whether the pool holds that snapshot, and it is sound.
@@ -69,10 +81,12 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(),
     }
     let fresh = !is_ready(&parts.pool.volume(volume)?.state, view);
     if fresh {
-        fsys::new_uuid(&device)?;
+        // The check replays a journal that a clone's origin may have had: with one to replay a
+        // filesystem takes no new identity.
         fsys::grow(&device)?;
+        fsys::new_uuid(&device)?;
     }
-    // Before the first write: a filesystem that has a journal to replay takes no new identity.
+    // Before the first write, after which it is too late for all that.
     parts.pool.set_role(volume, ROLE_READY)?;
     fsys::mount(&device, at)?;
     if !fresh {
@@ -126,22 +140,29 @@ pub(crate) fn demote(
     uid: ContainerUid,
     to: Option<SnapshotId>,
     chain: &holdfast_types::Chain,
+    named: &[KeptView],
 ) -> Result<(), AgentError> {
     let volume = VolumeUid::from(uid);
     let live = parts.pool.volume(volume)?.state.live.is_some();
     let tail = Tail { uuid: SnapshotUuid::generate(), taken: wall(), label: TAIL_LABEL.to_owned() };
     parts.pool.demote(volume, to.map(|id| id.uuid), live.then_some(&tail))?;
     for snapshot in parts.pool.volume(volume)?.state.snapshots {
-        let off_chain = !chain.contains(volume, &snapshot.id);
+        let is_named = named.iter().any(|kept| kept.uuid == snapshot.id.uuid);
+        let off_chain = !chain.contains(volume, &snapshot.id) && !is_named;
         if snapshot.kind.on_chain() && off_chain {
-            let kind = SnapshotKind::Diverged { label: TAIL_LABEL.to_owned() };
+            let label = match snapshot.kind {
+                SnapshotKind::Kept { label } => label,
+                SnapshotKind::Chain | SnapshotKind::Diverged { .. } => TAIL_LABEL.to_owned(),
+            };
+            let kind = SnapshotKind::Diverged { label };
             parts.pool.label_snapshot(snapshot.id.uuid, kind)?;
         }
     }
     drop_superseded(&*parts.pool, volume, live.then_some(tail.uuid))
 }
 
-/// Snapshots on the way to the tail say nothing that the tail does not.
+/// Snapshots on the way to the tail say nothing that the tail does not, but for those that somebody
+/// gave a name.
 fn drop_superseded(
     pool: &dyn Pool,
     volume: VolumeUid,
@@ -152,7 +173,9 @@ fn drop_superseded(
     let Some(kept) = state.find(tail).map(|s| s.id) else { return Ok(()) };
     for snapshot in &state.snapshots {
         let before = snapshot.id.epoch == kept.epoch && snapshot.id.seq < kept.seq;
-        if !snapshot.kind.on_chain() && before {
+        let nameless =
+            matches!(&snapshot.kind, SnapshotKind::Diverged { label } if label == TAIL_LABEL);
+        if nameless && before {
             pool.remove_snapshot(snapshot.id.uuid)?;
         }
     }

@@ -8,7 +8,7 @@ use holdfast_proto::internal;
 use holdfast_reconcile::Gate;
 use holdfast_storage::fsys::FreezeHelper;
 use holdfast_types::{ByteSize, ContainerUid, Epoch, Incarnation, NodeId, NodeView, PeerView};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::agent::Parts;
 use crate::config::AgentConfig;
@@ -39,6 +39,8 @@ pub(crate) struct Context {
     pub(crate) shipments: Shipments,
     pub(crate) starts: Starts,
     pub(crate) fullness: Fullness,
+    /// A named snapshot came: the cluster is to hear of it soon.
+    pub(crate) kept_arrived: Notify,
     /// Whether no pool was made on this node yet.
     pub(crate) without_pool: AtomicBool,
     /// The machine's, if the kernel says.
@@ -60,6 +62,7 @@ impl Context {
             shipments: Shipments::default(),
             starts: Starts::default(),
             fullness: Fullness::default(),
+            kept_arrived: Notify::new(),
             without_pool: AtomicBool::new(false),
             memory: memory::total(),
             parts: OnceLock::new(),

@@ -32,12 +32,14 @@ pub(crate) async fn run(context: Arc<Context>) {
         watched.inspect_err(|error| warn!(%error, "containers' ends are noticed late")).ok();
     let mut views = context.watch_view();
     let mut lease = context.watch_lease();
+    let arrivals = context.clone();
     let mut crew = Crew { context, parts, workers: BTreeMap::new(), replicators: BTreeMap::new() };
     loop {
         crew.muster().await;
         tokio::select! {
             _ = views.changed() => {}
             _ = lease.changed() => {}
+            () = arrivals.kept_arrived.notified() => {}
             Some(_) = events.recv() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }

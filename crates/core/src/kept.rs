@@ -137,16 +137,18 @@ impl Container {
         missed
     }
 
-    /// What the nodes that hold it are told of its named snapshots.
-    pub(crate) fn kept_views(&self) -> Vec<KeptView> {
+    /// What that node, which holds it, is told of its named snapshots.
+    pub(crate) fn kept_views(&self, node: NodeId) -> Vec<KeptView> {
         let view = |(name, kept): (&SnapshotName, &Kept)| {
-            let holders = match &kept.state {
+            let holders: Vec<_> = match &kept.state {
                 KeptState::Wanted => Vec::new(),
                 KeptState::Taken(taken) => taken.holders.iter().copied().collect(),
                 KeptState::LeftBehind(_) => return None,
             };
             let wanted = kept.state == KeptState::Wanted;
-            Some(KeptView { name: name.clone(), uuid: kept.uuid, wanted, holders })
+            let held = holders.contains(&node);
+            let holders = if node == self.node { holders } else { Vec::new() };
+            Some(KeptView { name: name.clone(), uuid: kept.uuid, wanted, held, holders })
         };
         self.kept.iter().filter_map(view).collect()
     }

@@ -78,7 +78,7 @@ fn assigned_view(c: &Container) -> AssignedView {
         address: c.address,
         mac: c.mac,
         replicas: c.replicas.iter().map(copy).collect(),
-        kept: c.kept_views(),
+        kept: c.kept_views(c.node),
         restore: c.restore_view(),
     }
 }
@@ -92,7 +92,7 @@ fn replica_view(c: &Container, id: NodeId) -> ReplicaView {
         chain: c.chain.clone(),
         primary: c.node,
         keep: keep.into_iter().collect(),
-        kept: c.kept_views(),
+        kept: c.kept_views(id),
     }
 }
 

@@ -13,6 +13,7 @@
 //!  no duty:   kill                             (the data stays: nobody said that it may go)
 //! ```
 
+mod kept;
 mod next;
 mod observed;
 

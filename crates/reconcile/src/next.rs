@@ -3,10 +3,11 @@
 use std::fmt;
 
 use holdfast_types::{
-    AssignedView, Chain, ContainerUid, DesiredState, Epoch, Protection, ReplicaView, RunState,
-    SnapshotId,
+    AssignedView, Chain, ContainerUid, DesiredState, Epoch, OperationId, Protection, ReplicaView,
+    RunState, SnapshotId, SnapshotName, SnapshotUuid,
 };
 
+use crate::kept;
 use crate::observed::{Observed, ObservedVolume};
 
 /// What the cluster wants of this node about one container.
@@ -75,6 +76,35 @@ pub enum Action {
     ReportRun(RunState),
     /// Tell the cluster that the copy is gone.
     ReportRemoved,
+    /// Keep a snapshot under that name.
+    Keep {
+        /// The snapshot.
+        snapshot: SnapshotUuid,
+        /// The name.
+        name: SnapshotName,
+    },
+    /// Keep a snapshot no longer for its name's sake.
+    LetGo {
+        /// The snapshot.
+        snapshot: SnapshotUuid,
+    },
+    /// Tell the cluster which named snapshots are here.
+    ReportKept {
+        /// These, and no others.
+        held: Vec<SnapshotUuid>,
+    },
+    /// Let the live part begin anew as a snapshot.
+    Restore {
+        /// The snapshot.
+        from: SnapshotUuid,
+        /// Which restore it is.
+        operation: OperationId,
+    },
+    /// Tell the cluster that this restore is done.
+    ReportRestored {
+        /// Which one.
+        operation: OperationId,
+    },
     /// Nothing can be done until something else changes.
     Wait,
 }
@@ -102,6 +132,10 @@ pub enum Why {
     NoBranch,
     /// Protected containers may not start now.
     GateClosed,
+    /// It is to begin anew as a snapshot.
+    Restoring,
+    /// A name was given to the snapshot, or taken from it.
+    Named,
     /// It failed, and is tried again later.
     Failed,
     /// Its disk is to be larger.
@@ -124,6 +158,8 @@ impl fmt::Display for Why {
             Self::NoBranch => "the snapshot that it should start from is not here",
             Self::GateClosed => "there is no live lease",
             Self::Short => "its disk is to be larger",
+            Self::Restoring => "it is being restored",
+            Self::Named => "its name came or went",
             Self::Failed => "it failed and is tried again later",
             Self::News => "the cluster should know",
         })
@@ -139,18 +175,30 @@ pub struct Step {
     pub why: Why,
 }
 
-fn step(action: Action, why: Why) -> Option<Step> {
+pub(crate) fn step(action: Action, why: Why) -> Option<Step> {
     Some(Step { action, why })
 }
 
 /// The next action, or nothing when everything is as it should be.
 pub fn next(duty: Duty<'_>, observed: &Observed, gate: Gate) -> Option<Step> {
     match duty {
-        Duty::Assigned(view) => assigned(view, observed, gate),
-        Duty::Replica(view) => replica(view, observed),
+        Duty::Assigned(view) => {
+            or_idle(assigned(view, observed, gate), || kept::next(&view.kept, observed))
+        }
+        Duty::Replica(view) => {
+            or_idle(replica(view, observed), || kept::next(&view.kept, observed))
+        }
         Duty::Remove(_) => remove(observed),
         Duty::None(_) if observed.running => step(Action::Kill, Why::NotOurs),
         Duty::None(_) => None,
+    }
+}
+
+/// What is not urgent is done when nothing else can be.
+fn or_idle(first: Option<Step>, idle: impl FnOnce() -> Option<Step>) -> Option<Step> {
+    match first {
+        Some(step) if step.action != Action::Wait => Some(step),
+        waits => idle().or(waits),
     }
 }
 
@@ -162,6 +210,9 @@ fn assigned(view: &AssignedView, observed: &Observed, gate: Gate) -> Option<Step
     }
     if live != Some(epoch) {
         return take_up(view, observed);
+    }
+    if let Some(restore) = view.restore.filter(|_| view.desired != DesiredState::Deleted) {
+        return kept::restore(&restore, &view.kept, observed);
     }
     match view.desired {
         DesiredState::Deleted => remove(observed),
@@ -250,7 +301,9 @@ fn replica(view: &ReplicaView, observed: &Observed) -> Option<Step> {
         return step(Action::Deactivate, Why::Diverged);
     }
     let volume = observed.volume.as_ref()?;
-    let strays = |id: &&SnapshotId| !view.chain.contains(view.uid.into(), id);
+    // The chain forgets its oldest branches; what the cluster names is on it.
+    let named = |id: &SnapshotId| view.kept.iter().any(|kept| kept.uuid == id.uuid);
+    let strays = |id: &&SnapshotId| !view.chain.contains(view.uid.into(), id) && !named(id);
     if volume.live.is_some() || volume.snapshots.iter().any(|id| strays(&id)) {
         let to = newest_on_chain(volume, &view.chain, view.uid);
         return step(Action::Demote { to }, Why::Diverged);
@@ -283,7 +336,7 @@ fn newest_on_chain(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_types::{ContainerSpec, MacAddr, NodeId, Seq, SnapshotUuid};
+    use holdfast_types::{ContainerSpec, MacAddr, NodeId, Seq};
     use uuid::Uuid;
 
     const UID: ContainerUid = ContainerUid(Uuid::from_u128(1));
@@ -338,7 +391,7 @@ mod tests {
 
     fn volume(live: Option<u64>, snapshots: &[SnapshotId]) -> Option<ObservedVolume> {
         let live = live.map(Epoch);
-        Some(ObservedVolume { live, snapshots: snapshots.to_vec(), short: false })
+        Some(ObservedVolume { live, snapshots: snapshots.to_vec(), ..Default::default() })
     }
 
     fn action(step: Option<Step>) -> Option<Action> {

@@ -1,6 +1,8 @@
 //! One container as it is on this node.
 
-use holdfast_types::{Epoch, RunState, SnapshotId};
+use std::collections::BTreeSet;
+
+use holdfast_types::{Epoch, OperationId, RunState, SnapshotId, SnapshotUuid};
 
 /// One container on this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +30,10 @@ pub struct ObservedVolume {
     pub live: Option<Epoch>,
     /// Verified snapshots that are not diverged.
     pub snapshots: Vec<SnapshotId>,
+    /// Those of them that are kept for somebody.
+    pub kept: BTreeSet<SnapshotUuid>,
+    /// The restore that its live part began with.
+    pub restored: Option<OperationId>,
     /// Its live part is smaller than the spec says.
     pub short: bool,
 }

@@ -207,6 +207,10 @@ pub struct Offer {
     pub size: ByteSize,
     /// When the snapshot was taken, on the primary's clock.
     pub taken: TimestampMs,
+    /// It is kept for somebody, and may come after newer ones, whatever its epoch (which the caller
+    /// answers for: it is on the chain).
+    #[serde(default)]
+    pub history: bool,
 }
 
 impl Offer {

@@ -28,7 +28,10 @@ pub struct KeptView {
     pub uuid: SnapshotUuid,
     /// It is still to be taken.
     pub wanted: bool,
-    /// The nodes that said that they hold it.
+    /// The node that the view is for said that it holds it.
+    pub held: bool,
+    /// The nodes that said that they hold it; left out for replicas, which ship nothing.
+    #[serde(default)]
     pub holders: Vec<NodeId>,
 }
 

@@ -11,6 +11,7 @@
 //!              └──── acknowledged ──▶ prune: what no copy needs as its base goes
 //! ```
 
+mod kept;
 mod news;
 mod pace;
 mod prune;
@@ -32,6 +33,7 @@ use crate::context::Context;
 use crate::error::AgentError;
 
 pub(crate) use news::{Turn, Words, tell};
+pub(crate) use prune::prune_replica;
 pub(crate) use ship::ship;
 pub(crate) use source::run;
 
@@ -47,7 +49,8 @@ pub(crate) struct Shipment {
     pub(crate) now: Notify,
     /// How often the volume was taken out of use.
     pub(crate) rests: AtomicU64,
-    /// The newest moment, on this node's BOOTTIME, for which some replica has everything.
+    /// The newest moment, on this node's BOOTTIME, for which some replica has everything, named
+    /// snapshots included.
     pub(crate) current_as_of_ms: watch::Sender<u64>,
     /// The last moment, on this node's BOOTTIME, at which a full pool kept a snapshot from being
     /// taken.

@@ -110,6 +110,29 @@ fn superfluous(
     chain.filter(|s| !needed(s)).map(|s| s.id.uuid).collect()
 }
 
+/// A replica keeps its newest snapshot, and what is another copy's newest. What has rotted is kept
+/// until something sound is there.
+pub(crate) fn prune_replica(
+    pool: &dyn Pool,
+    volume: VolumeUid,
+    keep: &[SnapshotUuid],
+) -> Result<(), AgentError> {
+    let state = pool.volume(volume)?.state;
+    let newest = state.newest().map(|s| s.id.uuid);
+    let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
+    let needed = |uuid: &SnapshotUuid| match state.is_rotten(*uuid) {
+        true => newest.is_none(),
+        false => Some(*uuid) == newest || keep.contains(uuid),
+    };
+    for snapshot in chain.filter(|s| !needed(&s.id.uuid)) {
+        match pool.remove_snapshot(snapshot.id.uuid) {
+            Ok(_) | Err(holdfast_storage::Error::InUse(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,7 +80,8 @@ pub(crate) async fn ship(
             SnapshotUuid::try_from(&answer.base[..]).map_err(holdfast_proto::FieldError::from)?,
         ),
     };
-    let offer = Offer { snapshot: snapshot.id, base, size: snapshot.size, taken: snapshot.taken };
+    let (size, taken) = (snapshot.size, snapshot.taken);
+    let offer = Offer { snapshot: snapshot.id, base, size, taken, history: false };
     let start = ReceiveStart {
         cluster_id,
         snapshot: Some(snapshot.id.into()),

@@ -42,6 +42,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) may_take: bool,
     /// Whether what is dirty may be written: an exhausted pool would have us wait for ever.
     pub(crate) may_sync: bool,
+    /// A snapshot of that identity is to be taken, changed or not.
+    pub(crate) wanted: Option<SnapshotUuid>,
 }
 
 /// Remembers what the newest snapshot covers.
@@ -86,7 +88,7 @@ impl Snapshooter {
             // Between two states; the worker is at it.
             Some(_) => Ok(Round::NotReady),
             None if running() => Ok(Round::NotReady),
-            None => self.inactive(pool, &volume, subject.may_take),
+            None => self.inactive(pool, &volume, subject),
         }
     }
 
@@ -106,7 +108,8 @@ impl Snapshooter {
         let as_of_ms = boottime_ms();
         fsys::sync(mountpoint)?;
         let writes = fsys::write_counter(device)?;
-        if let Some(covered) = &self.covered
+        if subject.wanted.is_none()
+            && let Some(covered) = &self.covered
             && covered.writes == Some(writes)
             && let Some(newest) = of_this_epoch(volume, covered.snapshot)
         {
@@ -120,7 +123,7 @@ impl Snapshooter {
             device: device.to_owned(),
             at_freeze: None,
         };
-        let snapshot = take(pool, volume, &mut window)?;
+        let snapshot = take(pool, volume, subject.wanted, &mut window)?;
         let after_thaw = fsys::write_counter(device)?;
         let writes = window.at_freeze.map(|at| match after_thaw - at <= THAW_SECTORS {
             true => after_thaw,
@@ -136,18 +139,19 @@ impl Snapshooter {
         &mut self,
         pool: &dyn Pool,
         volume: &VolumeInfo,
-        may_take: bool,
+        subject: Subject<'_>,
     ) -> Result<Round, AgentError> {
         let as_of_ms = boottime_ms();
-        if let Some(Covered { snapshot, writes: None, .. }) = &self.covered
+        if subject.wanted.is_none()
+            && let Some(Covered { snapshot, writes: None, .. }) = &self.covered
             && let Some(newest) = of_this_epoch(volume, *snapshot)
         {
             return Ok(Round::Current(Latest { snapshot: newest.clone(), as_of_ms }));
         }
-        if !may_take {
+        if !subject.may_take {
             return Ok(Round::Withheld);
         }
-        let snapshot = take(pool, volume, &mut AlreadyQuiet)?;
+        let snapshot = take(pool, volume, subject.wanted, &mut AlreadyQuiet)?;
         let rests = self.rests;
         self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes: None });
         Ok(Round::Current(Latest { snapshot, as_of_ms }))
@@ -164,11 +168,13 @@ fn of_this_epoch(volume: &VolumeInfo, uuid: SnapshotUuid) -> Option<&SnapshotInf
 fn take(
     pool: &dyn Pool,
     volume: &VolumeInfo,
+    wanted: Option<SnapshotUuid>,
     quiesce: &mut dyn Quiesce,
 ) -> Result<SnapshotInfo, AgentError> {
     let uid = volume.state.uid;
     let gone = AgentError::Storage(holdfast_storage::Error::NoVolume(uid));
-    let id = volume.state.next_snapshot(SnapshotUuid::generate()).ok_or(gone)?;
+    let uuid = wanted.unwrap_or_else(SnapshotUuid::generate);
+    let id = volume.state.next_snapshot(uuid).ok_or(gone)?;
     pool.snapshot(&id, wall(), quiesce)?;
     let state = pool.volume(uid)?.state;
     let missing = AgentError::Storage(holdfast_storage::Error::NoSnapshot(id.uuid));
@@ -209,8 +215,8 @@ mod tests {
 
     fn round_if(bench: &Bench, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
         let mountpoint = &bench.mountpoint;
-        let (epoch, may_sync) = (Epoch(1), true);
-        let subject = Subject { uid: UID, epoch, rests: 0, mountpoint, may_take, may_sync };
+        let (epoch, may_sync, wanted) = (Epoch(1), true, None);
+        let subject = Subject { uid: UID, epoch, rests: 0, mountpoint, may_take, may_sync, wanted };
         let freezer = FreezeHelper::new(Bench::helper(), &[]);
         match snapshooter.round(bench.pool(), subject, &freezer, || true).unwrap() {
             Round::Current(latest) => Some(latest.snapshot.id.seq.0),
@@ -219,11 +225,21 @@ mod tests {
     }
 
     fn at_rest(pool: &FakePool, snapshooter: &mut Snapshooter, epoch: u64, rests: u64) -> u64 {
+        taking(pool, snapshooter, epoch, rests, None)
+    }
+
+    fn taking(
+        pool: &FakePool,
+        snapshooter: &mut Snapshooter,
+        epoch: u64,
+        rests: u64,
+        wanted: Option<SnapshotUuid>,
+    ) -> u64 {
         let nobody = FreezeHelper::new("/bin/false", &[]);
         let mountpoint = Path::new("/nonexistent");
         let epoch = Epoch(epoch);
-        let subject =
-            Subject { uid: UID, epoch, rests, mountpoint, may_take: true, may_sync: true };
+        let (may_take, may_sync) = (true, true);
+        let subject = Subject { uid: UID, epoch, rests, mountpoint, may_take, may_sync, wanted };
         match snapshooter.round(pool, subject, &nobody, || false).unwrap() {
             Round::Current(latest) => latest.snapshot.id.seq.0,
             other => panic!("{other:?}"),
@@ -246,6 +262,19 @@ mod tests {
         let first = at_rest(&pool, &mut snapshooter, 1, 1);
         assert_eq!(at_rest(&pool, &mut snapshooter, 1, 1), first, "nobody touched it");
         assert_eq!(at_rest(&pool, &mut snapshooter, 1, 2), first + 1);
+    }
+
+    /// A named snapshot is taken of a volume at rest too, once, under the identity that the cluster
+    /// chose; and it covers what is there as any other does.
+    #[test]
+    fn a_wanted_snapshot_is_taken_changed_or_not() {
+        let (pool, mut snapshooter) = (fake(), Snapshooter::default());
+        let first = at_rest(&pool, &mut snapshooter, 1, 0);
+        let uuid = SnapshotUuid(uuid::Uuid::from_u128(9));
+        assert_eq!(taking(&pool, &mut snapshooter, 1, 0, Some(uuid)), first + 1);
+        let newest = pool.volume(UID.into()).unwrap().state.newest().unwrap().id;
+        assert_eq!(newest.uuid, uuid);
+        assert_eq!(at_rest(&pool, &mut snapshooter, 1, 0), first + 1);
     }
 
     /// L3: replicas take only what is of the epoch in force, so an idle volume that goes on in a

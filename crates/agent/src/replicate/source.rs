@@ -17,11 +17,12 @@ use tracing::{debug, warn};
 use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
+use crate::replicate::kept::Given;
 use crate::replicate::news::{Turn, Words, tell};
 use crate::replicate::prune::{Acked, Bases, give_up};
 use crate::replicate::snapshot::{Round, Snapshooter, Subject};
 use crate::replicate::target;
-use crate::replicate::{Shipment, pace};
+use crate::replicate::{Shipment, kept, pace};
 
 /// The newest snapshot, and the BOOTTIME for which it is the whole content.
 #[derive(Debug, Clone)]
@@ -32,6 +33,9 @@ pub(crate) struct Latest {
 
 /// How long to wait while there is nothing to take a snapshot of.
 const IDLE: Duration = Duration::from_millis(200);
+
+/// After a named snapshot was taken, the next round comes as soon as this.
+const NAMED_AGAIN: Duration = Duration::from_secs(1);
 
 /// Replicates for as long as the container is assigned here.
 pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
@@ -64,8 +68,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
                 Duration::from_secs(1)
             }
         };
-        // Whichever comes first; both lead to another round.
-        let _ = tokio::time::timeout_at(begun + period, shipment.now.notified()).await;
+        source.pause(begun + period).await;
     }
     context.shipments.forget(uid);
 }
@@ -97,6 +100,27 @@ impl Source {
         view.assigned.iter().find(|a| a.uid == self.uid).cloned()
     }
 
+    /// Waits until the next round is due, or asked for, or a named snapshot is wanted.
+    async fn pause(&self, until: Instant) {
+        let mut views = self.context.watch_view();
+        let pausing = async {
+            loop {
+                tokio::select! {
+                    () = self.shipment.now.notified() => return,
+                    _ = views.changed() => {}
+                }
+                let pool = self.context.parts().map(|parts| parts.pool.clone());
+                if let (Some(pool), Some(assigned)) = (pool, self.assigned())
+                    && kept::wanted(&*pool, &assigned).is_some()
+                {
+                    return;
+                }
+            }
+        };
+        // Whichever comes first; both lead to another round.
+        let _ = tokio::time::timeout_at(until, pausing).await;
+    }
+
     /// One round. Returns when the next is due; none while the volume is not ready to be shipped.
     async fn round(&mut self, assigned: &AssignedView) -> Result<Option<Duration>, AgentError> {
         let Some(parts) = self.context.parts() else { return Ok(None) };
@@ -111,9 +135,10 @@ impl Source {
         let may_take = !self.context.fullness.is_full();
         let may_sync = !self.context.fullness.is_exhausted();
         let (pool, running) = (parts.pool.clone(), parts.clone());
+        let wanted = kept::wanted(&*pool, assigned);
         let work = move || {
-            let subject =
-                Subject { uid, epoch, rests, mountpoint: &mountpoint, may_take, may_sync };
+            let mountpoint = &mountpoint;
+            let subject = Subject { uid, epoch, rests, mountpoint, may_take, may_sync, wanted };
             let result = snapshooter.round(&*pool, subject, &freezer, || {
                 running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
             });
@@ -123,14 +148,26 @@ impl Source {
         self.snapshooter = snapshooter;
         let latest = match result? {
             Round::NotReady => return Ok(None),
-            Round::Withheld => return self.withhold(assigned).await.map(|()| Some(every)),
+            Round::Withheld => {
+                if let Some(snapshot) = wanted {
+                    kept::tell_refused(&self.context, uid, epoch, snapshot).await;
+                }
+                return self.withhold(assigned).await.map(|()| Some(every));
+            }
             Round::Current(latest) => latest,
         };
+        let (pool, mine) = (parts.pool.clone(), assigned.clone());
+        let taken = blocking(move || kept::keep(&*pool, &mine)).await?;
         self.tell_withheld(&assigned.name, false).await;
         debug!(container = %self.uid, seq = %latest.snapshot.id.seq, "current");
         let uuid = latest.snapshot.id.uuid;
         let before = self.latest.send_replace(Some(latest));
         self.prune(assigned).await?;
+        if !taken.is_empty() {
+            kept::tell_taken(&self.context, epoch, taken).await;
+            // The next may be wanted already, and what was not heard is told again.
+            return Ok(Some(every.min(NAMED_AGAIN)));
+        }
         // An unchanged volume is not compared with anything.
         match before.is_some_and(|before| before.snapshot.id.uuid == uuid) {
             true => Ok(Some(every)),
@@ -231,6 +268,7 @@ impl Source {
                     node,
                     latest: self.latest.subscribe(),
                     bases: self.bases.clone(),
+                    given: Given::default(),
                     clock: None,
                 };
                 tokio::spawn(target.run())

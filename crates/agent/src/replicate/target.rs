@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::internal::{RestampItem, RestampRequest};
-use holdfast_types::{ContainerUid, NodeId};
+use holdfast_storage::{Pool, SnapshotInfo};
+use holdfast_types::{AssignedView, ContainerUid, NodeId, SnapshotUuid};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::clock::{PeerClock, boottime_ms};
+use crate::clock::{PeerClock, boottime_ms, wall};
 use crate::context::Context;
 use crate::error::AgentError;
+use crate::replicate::kept::{Given, bases_of_history};
 use crate::replicate::prune::Bases;
 use crate::replicate::ship::{candidates, ship};
 use crate::replicate::source::Latest;
@@ -28,6 +30,8 @@ pub(crate) struct Target {
     pub(crate) node: NodeId,
     pub(crate) latest: watch::Receiver<Option<Latest>>,
     pub(crate) bases: Arc<Bases>,
+    /// What it was given of the named snapshots.
+    pub(crate) given: Given,
     /// The replica's clock, once it has answered.
     pub(crate) clock: Option<PeerClock>,
 }
@@ -62,7 +66,10 @@ impl Target {
         }
     }
 
+    /// Named snapshots go first where they are on the way, so that a replica that has something has
+    /// everything named before it; and after the newest where the replica is ahead of them.
     async fn bring(&mut self, latest: &Latest, address: &str) -> Result<(), AgentError> {
+        self.give_on_the_way(latest, address).await;
         let uuid = latest.snapshot.id.uuid;
         let has_it = self.bases.of(self.node) == Some(uuid);
         let clock = self.clock.filter(|_| has_it);
@@ -72,9 +79,16 @@ impl Target {
         };
         self.clock = match restamped {
             Some(clock) => Some(clock),
-            None => Some(self.send(latest, address).await?),
+            None => {
+                let bases = self.bases_of(&latest.snapshot)?;
+                Some(self.send(&latest.snapshot, latest.as_of_ms, bases, address).await?)
+            }
         };
         self.bases.acknowledge(self.node, uuid);
+        self.given.add(uuid);
+        if !self.give_history(address).await? {
+            return Ok(());
+        }
         let as_of_ms = latest.as_of_ms;
         let shipment = self.context.shipments.of(self.uid);
         shipment.current_as_of_ms.send_if_modified(|current| {
@@ -118,15 +132,71 @@ impl Target {
         }
     }
 
-    async fn send(&self, latest: &Latest, address: &str) -> Result<PeerClock, AgentError> {
-        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+    /// Ships named snapshots between what the replica has and the newest. What does not arrive now
+    /// is history then: it keeps nothing newer back.
+    async fn give_on_the_way(&mut self, latest: &Latest, address: &str) {
+        let Some(acked) = self.bases.of(self.node) else { return };
+        let Ok((pool, lacking)) = self.lacking() else { return };
+        let state = pool.volume(self.uid.into()).map(|volume| volume.state).ok();
+        let Some(from) = state.and_then(|s| s.find(acked).map(|s| s.id.order())) else { return };
+        let between =
+            |s: &&SnapshotInfo| from < s.id.order() && s.id.order() < latest.snapshot.id.order();
+        for snapshot in lacking.iter().filter(between) {
+            let Ok(bases) = self.bases_of(snapshot) else { return };
+            if self.send(snapshot, taken_ms(snapshot), bases, address).await.is_err() {
+                return;
+            }
+            self.given.add(snapshot.id.uuid);
+        }
+    }
+
+    /// Ships the named snapshots that the replica is ahead of, the latest first: each is the next
+    /// one's base. Stops after any if there is something newer to ship. Returns whether it has all.
+    async fn give_history(&mut self, address: &str) -> Result<bool, AgentError> {
+        let (pool, lacking) = self.lacking()?;
+        let image = self.assigned()?.image;
+        for snapshot in lacking.iter().rev() {
+            let bases = bases_of_history(&*pool, snapshot, Some(image));
+            self.send(snapshot, taken_ms(snapshot), bases, address).await?;
+            self.given.add(snapshot.id.uuid);
+            if self.latest.has_changed().unwrap_or(true) {
+                break;
+            }
+        }
+        Ok(self.lacking()?.1.is_empty())
+    }
+
+    fn lacking(&mut self) -> Result<(Arc<dyn Pool>, Vec<SnapshotInfo>), AgentError> {
+        let pool = self.context.parts().ok_or(AgentError::Starting)?.pool.clone();
+        let assigned = self.assigned()?;
+        let lacking = self.given.lacking(&*pool, &assigned, self.node);
+        Ok((pool, lacking))
+    }
+
+    fn assigned(&self) -> Result<AssignedView, AgentError> {
         let view = self.context.view().ok_or(AgentError::Starting)?;
-        let mine = view.assigned.iter().find(|a| a.uid == self.uid);
-        let floor = mine.and_then(|a| a.replicas.iter().find(|c| c.node == self.node));
-        let image = mine.map(|a| a.image);
-        let first = [self.bases.of(self.node), floor.and_then(|c| c.newest)];
-        let bases = candidates(&*parts.pool, &latest.snapshot, first, image);
-        let sent = ship(&self.context, address, &latest.snapshot, latest.as_of_ms, bases).await;
+        let mine = view.assigned.iter().find(|a| a.uid == self.uid).cloned();
+        let reason = "is not assigned to this node";
+        mine.ok_or(AgentError::NotHere { uid: self.uid, reason })
+    }
+
+    /// What a delta to the replica's next snapshot can be made from.
+    fn bases_of(&self, snapshot: &SnapshotInfo) -> Result<Vec<SnapshotUuid>, AgentError> {
+        let parts = self.context.parts().ok_or(AgentError::Starting)?;
+        let mine = self.assigned()?;
+        let floor = mine.replicas.iter().find(|copy| copy.node == self.node);
+        let first = [self.bases.of(self.node), floor.and_then(|copy| copy.newest)];
+        Ok(candidates(&*parts.pool, snapshot, first, Some(mine.image)))
+    }
+
+    async fn send(
+        &self,
+        snapshot: &SnapshotInfo,
+        as_of_ms: u64,
+        bases: Vec<SnapshotUuid>,
+        address: &str,
+    ) -> Result<PeerClock, AgentError> {
+        let sent = ship(&self.context, address, snapshot, as_of_ms, bases).await;
         if let Err(error) = &sent {
             debug!(container = %self.uid, node = %self.node, error = %error.line(), "a transfer ended");
             if error.code().retryable() {
@@ -135,4 +205,9 @@ impl Target {
         }
         sent
     }
+}
+
+/// The BOOTTIME at which it was taken, by this node's clocks as they are now.
+fn taken_ms(snapshot: &SnapshotInfo) -> u64 {
+    boottime_ms().saturating_sub(wall().since(snapshot.taken))
 }

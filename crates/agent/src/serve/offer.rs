@@ -3,7 +3,7 @@
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::Pool;
-use holdfast_types::{ContainerUid, SnapshotId, SnapshotUuid, VolumeUid};
+use holdfast_types::{ContainerUid, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid};
 
 use super::PeerApi;
 use crate::clock::boottime_ms;
@@ -32,7 +32,7 @@ impl PeerApi {
         let uid = ContainerUid(id.volume.0);
         if let Some(replica) = view.replicas.iter().find(|r| r.uid == uid) {
             let epoch = replica.chain.epoch;
-            return match id.epoch == epoch {
+            return match id.epoch == epoch || self.name_of(id).is_some() {
                 true => Ok(()),
                 false => Err(AgentError::Epoch(format!(
                     "the snapshot is of epoch {}, this node knows epoch {epoch}",
@@ -44,6 +44,14 @@ impl PeerApi {
             true => Ok(()),
             false => Err(AgentError::NotHere { uid, reason: "has no replica on this node" }),
         }
+    }
+
+    /// The name under which this node, as the volume's replica, is to keep that snapshot.
+    pub(super) fn name_of(&self, id: &SnapshotId) -> Option<SnapshotName> {
+        let view = self.context.view()?;
+        let replica = view.replicas.iter().find(|r| r.uid.0 == id.volume.0)?;
+        let kept = replica.kept.iter().find(|kept| kept.uuid == id.uuid)?;
+        Some(kept.name.clone())
     }
 }
 

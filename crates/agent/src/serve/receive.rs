@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use holdfast_proto::internal::{ReceiveRequest, ReceiveStart, receive_request};
 use holdfast_proto::{FieldError, required};
-use holdfast_storage::{Begin, Offer, Pool, Receiver, SnapshotKind};
+use holdfast_storage::{Begin, Offer, Receiver, SnapshotKind};
 use holdfast_types::{
-    ByteSize, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+    ByteSize, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs,
 };
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -17,6 +17,7 @@ use super::PeerApi;
 use crate::agent::Parts;
 use crate::clock::{boottime_ms, meant_ms};
 use crate::error::{AgentError, blocking};
+use crate::replicate::prune_replica;
 use crate::report;
 
 /// A sender that says nothing for so long is gone.
@@ -38,6 +39,7 @@ impl PeerApi {
         let parts = self.parts(&start.cluster_id)?;
         let offer = offer_of(&start)?;
         self.may_receive(&offer.snapshot)?;
+        let offer = Offer { history: self.name_of(&offer.snapshot).is_some(), ..offer };
         let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
         let pool = parts.pool.clone();
         let begin = blocking(move || pool.begin_receive(&offer)).await?;
@@ -59,7 +61,23 @@ impl PeerApi {
         as_of_ms: u64,
     ) -> Result<(), AgentError> {
         let age_ms = boottime_ms().saturating_sub(as_of_ms);
-        self.context.holdings.stamp(id.volume, id.uuid, age_ms);
+        let name = self.name_of(&id);
+        let pool = parts.pool.clone();
+        let named = name.clone();
+        let is_newest = blocking(move || {
+            if let Some(name) = named {
+                let kind = SnapshotKind::Kept { label: name.into() };
+                pool.label_snapshot(id.uuid, kind)?;
+            }
+            let newest = pool.volume(id.volume)?.state.newest().map(|s| s.id.uuid);
+            Ok::<_, AgentError>(newest == Some(id.uuid))
+        });
+        if is_newest.await? {
+            self.context.holdings.stamp(id.volume, id.uuid, age_ms);
+        }
+        if name.is_some() {
+            self.context.kept_arrived.notify_one();
+        }
         info!(volume = %id.volume, epoch = %id.epoch, seq = %id.seq, "received and verified");
         let Some(view) = self.context.view() else { return Ok(()) };
         if view.images.iter().any(|i| i.snapshot.uuid == id.uuid) {
@@ -69,7 +87,7 @@ impl PeerApi {
         let uid = ContainerUid(id.volume.0);
         let Some(replica) = view.replicas.iter().find(|r| r.uid == uid) else { return Ok(()) };
         let (keep, pool) = (replica.keep.clone(), parts.pool.clone());
-        if let Err(error) = blocking(move || prune(&*pool, id.volume, &keep)).await {
+        if let Err(error) = blocking(move || prune_replica(&*pool, id.volume, &keep)).await {
             warn!(container = %uid, error = %error.line(), "old snapshots stay");
         }
         Ok(())
@@ -86,6 +104,7 @@ fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {
         base,
         size: ByteSize(start.size_bytes),
         taken: TimestampMs(start.taken_ms),
+        history: false,
     })
 }
 
@@ -139,23 +158,4 @@ async fn feed(
         (None, Ok(false)) => Err(AgentError::Ended),
         (None, Err(error)) => Err(error.into()),
     }
-}
-
-/// A replica keeps its newest snapshot, and what is another copy's newest. What has rotted is kept
-/// until something sound is there.
-fn prune(pool: &dyn Pool, volume: VolumeUid, keep: &[SnapshotUuid]) -> Result<(), AgentError> {
-    let state = pool.volume(volume)?.state;
-    let newest = state.newest().map(|s| s.id.uuid);
-    let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
-    let needed = |uuid: &SnapshotUuid| match state.is_rotten(*uuid) {
-        true => newest.is_none(),
-        false => Some(*uuid) == newest || keep.contains(uuid),
-    };
-    for snapshot in chain.filter(|s| !needed(&s.id.uuid)) {
-        match pool.remove_snapshot(snapshot.id.uuid) {
-            Ok(_) | Err(holdfast_storage::Error::InUse(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }

@@ -8,9 +8,9 @@ use holdfast_types::{AssignedView, NodeView, Protection, ReplicaView, Report};
 use tokio::time::Instant;
 
 use super::Worker;
-use crate::act;
 use crate::error::{AgentError, blocking};
 use crate::grow;
+use crate::{act, report};
 
 /// How long init may take to end by itself.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -38,11 +38,11 @@ impl Worker {
                 self.context.shipments.rests(uid);
                 blocking(move || act::deactivate(&parts, uid, &at)).await
             }
-            (Action::Demote { to }, Duty::Assigned(AssignedView { chain, .. }))
-            | (Action::Demote { to }, Duty::Replica(ReplicaView { chain, .. })) => {
+            (Action::Demote { to }, Duty::Assigned(AssignedView { chain, kept, .. }))
+            | (Action::Demote { to }, Duty::Replica(ReplicaView { chain, kept, .. })) => {
                 self.diverged_told = false;
-                let chain = chain.clone();
-                blocking(move || act::demote(&parts, uid, to, &chain)).await
+                let (chain, kept) = (chain.clone(), kept.clone());
+                blocking(move || act::demote(&parts, uid, to, &chain, &kept)).await
             }
             (Action::CloneImage { image, epoch }, Duty::Assigned(view)) => {
                 let view = view.clone();
@@ -66,9 +66,21 @@ impl Worker {
                 self.report_run(assigned.chain.epoch, state).await
             }
             (Action::ReportRemoved, _) => self.report_removed().await,
+            (Action::Keep { snapshot, name }, _) => self.keep(snapshot, name).await,
+            (Action::LetGo { snapshot }, duty) => self.let_go(duty, snapshot).await,
+            (Action::ReportKept { held }, _) => {
+                report::send(&self.context, &Report::KeptHeld { uid, held }).await
+            }
+            (Action::Restore { from, operation }, Duty::Assigned(view)) => {
+                self.restore(view.chain.epoch, from, operation).await
+            }
+            (Action::ReportRestored { operation }, Duty::Assigned(view)) => {
+                self.report_restored(view.chain.epoch, operation, None).await
+            }
             // `reconcile` pairs these actions with an assignment alone.
             (Action::Demote { .. } | Action::CloneImage { .. }, _)
-            | (Action::Start | Action::Resize | Action::ReportRun(_) | Action::Wait, _) => Ok(()),
+            | (Action::Start | Action::Resize | Action::ReportRun(_) | Action::Wait, _)
+            | (Action::Restore { .. } | Action::ReportRestored { .. }, _) => Ok(()),
         }
     }
 

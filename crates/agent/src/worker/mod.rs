@@ -4,6 +4,7 @@
 //! a failure in [`trouble`].
 
 mod execute;
+mod kept;
 mod tell;
 mod trouble;
 

@@ -176,8 +176,10 @@ mod tests {
         assert_eq!(world.ok(report(1, 1, taken(uid, uuid, 1, 5))), Outcome::Unchanged);
         let done = |o: &&crate::Operation| o.state == OperationState::Done;
         assert_eq!(world.state.operations.values().filter(done).count(), 1);
-        let view = world.state.node_view(NodeId(2)).unwrap();
-        assert_eq!(view.replicas[0].kept[0].holders, [NodeId(1)]);
+        let view = |n| world.state.node_view(NodeId(n)).unwrap();
+        let mine = &view(1).assigned[0].kept[0];
+        assert_eq!((mine.held, &mine.holders[..]), (true, &[NodeId(1)][..]));
+        assert!(!view(2).replicas[0].kept[0].held);
     }
 
     /// The name was given to another snapshot while its first one was being taken.

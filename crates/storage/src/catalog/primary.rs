@@ -143,6 +143,10 @@ impl VolumeState {
         let mut changed = false;
         for s in &mut self.snapshots {
             if s.kind.on_chain() && after.is_none_or(|order| s.id.order() > order) {
+                let label = match &s.kind {
+                    SnapshotKind::Kept { label: name } => name,
+                    SnapshotKind::Chain | SnapshotKind::Diverged { .. } => &label,
+                };
                 s.kind = SnapshotKind::Diverged { label: label.clone() };
                 changed = true;
             }

@@ -11,13 +11,17 @@ impl VolumeState {
     /// Whether the offer may be received (I11); its base is the driver's to find (I19).
     pub(crate) fn admit_receive(&self, offer: &Offer) -> Result<()> {
         let id = &offer.snapshot;
-        self.refuse_up_to(id.epoch, self.record.sealed)?;
-        let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
         let on_chain = || self.snapshots.iter().filter(|s| s.kind.on_chain());
-        let newest = on_chain().map(|s| s.id.epoch).max().unwrap_or(Epoch(0));
-        let known = promoted.max(newest);
-        if id.epoch < known {
-            return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
+        // What is older than the newest is never taken for it: no epoch can come back by it.
+        let older = || self.newest().is_some_and(|newest| newest.id.order() > id.order());
+        if !(offer.history && older()) {
+            self.refuse_up_to(id.epoch, self.record.sealed)?;
+            let promoted = self.record.promoted.map_or(Epoch(0), |p| p.epoch);
+            let newest = on_chain().map(|s| s.id.epoch).max().unwrap_or(Epoch(0));
+            let known = promoted.max(newest);
+            if id.epoch < known {
+                return Err(self.stale(id.epoch, Epoch(known.0 - 1)));
+            }
         }
         if self.live.is_some() {
             return Err(self.wrong("it is the primary copy: demote it before it can receive"));

@@ -57,6 +57,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("a live part begins anew", restores::a_live_part_begins_anew),
     ("nothing unkept is restored over", restores::nothing_unkept_is_restored_over),
     ("a restored volume replicates", restores::a_restored_volume_replicates),
+    ("history arrives after what is newer", transfers::history_arrives_after_what_is_newer),
     ("images are bases too", transfers::images_are_bases_too),
 ];
 
@@ -92,7 +93,7 @@ pub(crate) fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotId {
 pub(crate) fn offer(rig: &dyn Rig, id: &SnapshotId, base: Option<SnapshotUuid>) -> Offer {
     let state = rig.pool().volume(id.volume).unwrap().state;
     let info = state.find(id.uuid).unwrap();
-    Offer { snapshot: *id, base, size: info.size, taken: info.taken }
+    Offer { snapshot: *id, base, size: info.size, taken: info.taken, history: false }
 }
 
 fn begin(rig: &dyn Rig, offer: &Offer) -> Result<Box<dyn Receiver>> {

@@ -2,9 +2,9 @@
 
 use holdfast_types::{ByteSize, Epoch, SnapshotUuid, VolumeUid};
 
-use super::{KIB, Rig, SIZE, begin, hash, new_volume, noise, offer, remove, ship, snap};
+use super::{KIB, Rig, SIZE, begin, hash, is_stale, new_volume, noise, offer, remove, ship, snap};
 use crate::stream::send;
-use crate::{Begin, Error};
+use crate::{Begin, Error, Offer};
 
 pub(super) fn replicas_equal_their_source(source: &mut dyn Rig, target: &mut dyn Rig) {
     let uid = new_volume(source);
@@ -180,4 +180,30 @@ pub(super) fn images_are_bases_too(source: &mut dyn Rig, target: &mut dyn Rig) {
         remove(rig, uid);
         remove(rig, image);
     }
+}
+
+/// I11, I15: what is kept for somebody comes to a newer copy too, on any base and from any epoch,
+/// and is never taken for its newest. Nothing else comes from an epoch that was given up.
+pub(super) fn history_arrives_after_what_is_newer(source: &mut dyn Rig, target: &mut dyn Rig) {
+    let uid = new_volume(source);
+    source.write(uid, 0, &noise(1, 300_000));
+    let first = snap(source, uid);
+    ship(source, target, &offer(source, &first, None)).unwrap();
+    source.write(uid, 100_000, &noise(2, 100_000));
+    let kept = snap(source, uid);
+    source.write(uid, 150_000, &noise(3, 100_000));
+    source.pool().continue_live(uid, Epoch(2)).unwrap();
+    let newest = snap(source, uid);
+    target.pool().seal(uid, Epoch(1)).unwrap();
+    let history = |base| Offer { history: true, ..offer(source, &kept, Some(base)) };
+    assert!(is_stale(&begin(target, &history(first.uuid)).map(drop)), "it would be the newest");
+    ship(source, target, &offer(source, &newest, Some(first.uuid))).unwrap();
+    let plain = Offer { history: false, ..history(newest.uuid) };
+    assert!(is_stale(&begin(target, &plain).map(drop)));
+    ship(source, target, &history(newest.uuid)).unwrap();
+    assert_eq!(hash(target, kept.uuid, SIZE), hash(source, kept.uuid, SIZE));
+    let state = target.pool().volume(uid).unwrap().state;
+    assert_eq!((state.newest().unwrap().id, state.snapshots.len()), (newest, 3));
+    remove(target, uid);
+    remove(source, uid);
 }

@@ -27,7 +27,7 @@ fn offer() -> Offer {
         uuid: SnapshotUuid::generate(),
         parent: None,
     };
-    Offer { snapshot, base: None, size: ByteSize(SIZE), taken: TimestampMs(1) }
+    Offer { snapshot, base: None, size: ByteSize(SIZE), taken: TimestampMs(1), history: false }
 }
 
 fn encode(content: &[u8], extents: Vec<Extent>, from: u64) -> Vec<Vec<u8>> {

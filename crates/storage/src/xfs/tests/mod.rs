@@ -226,7 +226,8 @@ fn a_filling_pool_admits_nothing_new() {
         uuid: holdfast_types::SnapshotUuid::generate(),
         ..id
     };
-    let offer = crate::Offer { snapshot, base: None, size: ByteSize::mib(64), taken };
+    let offer =
+        crate::Offer { snapshot, base: None, size: ByteSize::mib(64), taken, history: false };
     assert!(matches!(rig.pool().begin_receive(&offer), Err(Error::Full { .. })));
     assert_eq!(rig.pool().volumes().len(), 1);
 }
