@@ -78,7 +78,7 @@ pub fn nothing_lost_unsaid(rig: &Rig, cut: Option<Cut>) -> Result<(), LabError> 
         }
     };
     let acked = rig.scene.probe.acked();
-    let text = fetch_chain(rig.lab().layout(), rig.scene.address)?;
+    let text = fetch_chain(rig.lab().layout(), rig.scene.address, rig.lab().pace())?;
     let chain = parse_chain(&text).unwrap_or_else(|fault| panic!("the chain is damaged: {fault}"));
     let mut ledger = Ledger::default();
     ledger.extend(acked);

@@ -32,13 +32,15 @@ pub struct Cluster {
 impl Cluster {
     /// Talks to whichever node answers.
     pub fn of(lab: &Lab) -> Result<Self, LabError> {
-        Self::new(lab.sockets()?.into_iter().map(Address::Unix).collect(), CALL_LIMIT)
+        let addresses = lab.sockets()?.into_iter().map(Address::Unix).collect();
+        Self::new(addresses, lab.pace().of(CALL_LIMIT))
     }
 
     /// Talks to this node only.
     pub fn at(lab: &Lab, node: &str) -> Result<Self, LabError> {
         lab.record()?.node(node)?;
-        Self::new(vec![Address::Unix(lab.layout().socket(node))], CALL_LIMIT)
+        let address = Address::Unix(lab.layout().socket(node));
+        Self::new(vec![address], lab.pace().of(CALL_LIMIT))
     }
 
     fn new(addresses: Vec<Address>, limit: Duration) -> Result<Self, LabError> {
@@ -112,11 +114,14 @@ impl From<RemoteError> for LabError {
 }
 
 impl Lab {
-    /// Forms the cluster: the first node founds it, the others join, and all are up.
+    /// Forms the cluster: the pools are made, the first node founds it, the others join, and all are
+    /// up.
     pub fn form_cluster(&self) -> Result<(), LabError> {
         let nodes = self.record()?.nodes;
+        nodes.iter().try_for_each(|node| self.make_pool(node))?;
         let Some((first, others)) = nodes.split_first() else { return Ok(()) };
-        Cluster::at(self, &first.name)?.ask(async |session| session.init(None).await)?;
+        let lease = self.pace().lease_message();
+        Cluster::at(self, &first.name)?.ask(async |session| session.init(Some(lease)).await)?;
         for node in others {
             self.join(first, node)?;
         }
@@ -126,10 +131,26 @@ impl Lab {
         };
         Cluster::of(self)?.wait_for(
             "a cluster with all nodes up",
-            FORM_LIMIT,
+            self.pace().of(FORM_LIMIT),
             async |session| Ok(session.status().await.ok().filter(all_up)),
         )?;
         Ok(())
+    }
+
+    /// Makes a node's pool of its disk, as its owner would.
+    fn make_pool(&self, node: &NodeRecord) -> Result<(), LabError> {
+        let Some(device) = &node.device else { return Ok(()) };
+        let request = v1::CreatePoolRequest {
+            name: self.layout().pool(&node.name),
+            driver: "lvm".into(),
+            devices: vec![device.display().to_string()],
+            ..Default::default()
+        };
+        Cluster::at(self, &node.name)?.ask(async |session| {
+            let mut progress = session.create_pool(request).await?;
+            while progress.message().await?.is_some() {}
+            Ok(())
+        })
     }
 
     fn join(&self, member: &NodeRecord, node: &NodeRecord) -> Result<(), LabError> {
@@ -139,7 +160,8 @@ impl Lab {
         };
         let peers = vec![api_address(member)];
         let client = Cluster::at(self, &node.name)?;
-        client.wait_for(&format!("{} to join", node.name), FORM_LIMIT, async |session| {
+        let limit = self.pace().of(FORM_LIMIT);
+        client.wait_for(&format!("{} to join", node.name), limit, async |session| {
             match session.join(peers.clone(), role).await {
                 Ok(_) => Ok(Some(())),
                 // An attempt whose answer was lost had joined already.

@@ -39,11 +39,10 @@ struct Guardian<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Pool {
-    name: &'static str,
-    driver: &'static str,
-    path: PathBuf,
-    size: String,
+#[serde(tag = "driver", rename_all = "lowercase")]
+enum Pool {
+    Xfs { name: &'static str, path: PathBuf, size: String },
+    Lvm,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,11 +94,12 @@ fn render(
             binary: &programs.guardian,
             link_group: LINK_GROUP,
         },
-        pool: Pool {
-            name: "default",
-            driver: "xfs",
-            path: dir.join("pool"),
-            size: pool_size.to_string(),
+        pool: match node.device {
+            Some(_) => Pool::Lvm,
+            None => {
+                let (path, size) = (dir.join("pool"), pool_size.to_string());
+                Pool::Xfs { name: "default", path, size }
+            }
         },
         network: Network {
             underlay: node.address.to_string(),
@@ -124,6 +124,7 @@ mod tests {
             address: node_address(1),
             power: Power::On,
             linked: true,
+            device: None,
         };
         let dir = PathBuf::from("/b");
         let programs =
@@ -143,8 +144,8 @@ binary = "/b/g"
 link_group = 72
 
 [pool]
-name = "default"
 driver = "xfs"
+name = "default"
 path = "/var/lib/holdfast-lab/n1/pool"
 size = "4GiB"
 
@@ -156,5 +157,8 @@ overlay_gateways = ["10.88.0.254"]
 path = "/var/lib/holdfast-lab/n1/lxc"
 "#;
         assert_eq!(text, expected);
+        let node = NodeRecord { device: Some("/dev/sdb".into()), ..node };
+        let text = render(&layout, &node, &programs, ByteSize::gib(4)).unwrap();
+        assert!(text.contains("\n[pool]\ndriver = \"lvm\"\n\n"), "{text}");
     }
 }

@@ -91,6 +91,14 @@ pub enum LabError {
     /// A number of nodes that makes no cluster, or more than the fabric has addresses for.
     #[error("a lab has 1 to 7 voters (an odd number) and at most 200 nodes; {0} were asked for")]
     NodeCount(usize),
+    /// Not one disk a node.
+    #[error("name one disk for each node: there are {nodes} nodes and {devices} disks")]
+    DeviceCount {
+        /// How many nodes there are to be.
+        nodes: usize,
+        /// How many disks were named.
+        devices: usize,
+    },
     /// A file of the lab is damaged.
     #[error("{} is damaged: {why}", path.display())]
     Corrupt {
@@ -130,7 +138,7 @@ impl LabError {
             Self::AlreadyUp(_) => Code::AlreadyExists,
             Self::Power { .. } | Self::NotRunning { .. } => Code::WrongState,
             Self::ForeignDir(_) => Code::InUse,
-            Self::NodeCount(_) => Code::InvalidArgument,
+            Self::NodeCount(_) | Self::DeviceCount { .. } => Code::InvalidArgument,
             Self::Corrupt { .. } => Code::Corrupt,
             Self::Deadline { .. } => Code::Timeout,
             Self::Cluster { code, .. } => *code,

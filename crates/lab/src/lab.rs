@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::LabError;
 use crate::layout::Layout;
+use crate::pace::Pace;
 use crate::plumbing::tool;
 use crate::record::{LabLock, LabRecord};
 use crate::teardown;
@@ -12,6 +13,7 @@ use crate::teardown;
 #[derive(Debug, Clone)]
 pub struct Lab {
     pub(crate) layout: Layout,
+    pub(crate) pace: Pace,
 }
 
 impl Lab {
@@ -19,7 +21,7 @@ impl Lab {
     pub fn open(name: &str) -> Result<Self, LabError> {
         tool::check_machine()?;
         let record = LabRecord::load(&Layout::new(name, None)?)?;
-        Ok(Self { layout: Layout::new(name, Some(&record.dir))? })
+        Ok(Self { layout: Layout::new(name, Some(&record.dir))?, pace: record.pace })
     }
 
     /// Removes every trace of the lab of this name, whether it is whole, broken or not there.
@@ -36,6 +38,11 @@ impl Lab {
     /// Names and paths.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// How much slower than usual it is.
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// The lab's record as it is now.

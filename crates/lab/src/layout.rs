@@ -89,6 +89,27 @@ impl Layout {
         self.node_dir(node).join("holdfastd.toml")
     }
 
+    /// A node's pool, where it is a volume group of its own, and that group.
+    pub fn pool(&self, node: &str) -> String {
+        format!("{}{node}", self.pool_prefix())
+    }
+
+    pub(crate) fn pool_prefix(&self) -> String {
+        format!("hf-{}-", self.name)
+    }
+
+    /// Whether a volume group is one of the lab's: `hf-a-n1-n2` is none of a lab `a`.
+    pub(crate) fn is_pool(&self, group: &str) -> bool {
+        let number =
+            group.strip_prefix(&self.pool_prefix()).and_then(|node| node.strip_prefix('n'));
+        number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    }
+
+    /// A node's own configuration of LVM.
+    pub fn lvm_dir(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("lvm")
+    }
+
     /// What all of the lab's cgroups are below, relative to each hierarchy's root.
     pub fn cgroup(&self) -> String {
         format!("holdfast-{}", self.name)

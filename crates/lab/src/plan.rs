@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::LabError;
 use crate::layout::Layout;
-use crate::programs::Programs;
+use crate::record::{LabRecord, NodeRecord};
 
 /// The link group of protected containers' host-side links, in every node: any number but 0.
 pub(crate) const LINK_GROUP: u32 = 72;
@@ -53,6 +53,9 @@ pub(crate) struct NodePlan {
     /// The program to run the node's init and services with.
     pub(crate) lab_program: PathBuf,
     pub(crate) services: Vec<Service>,
+    /// Whether it has the host's System V semaphores: device-mapper and udev, which is the host's,
+    /// meet there.
+    pub(crate) host_ipc: bool,
 }
 
 /// A program that runs for as long as the node does: it is started again whenever it ends.
@@ -67,7 +70,13 @@ pub(crate) struct Service {
 
 impl NodePlan {
     /// `unified` is where the v2 hierarchy is mounted.
-    pub(crate) fn new(layout: &Layout, node: &str, programs: &Programs, unified: &Path) -> Self {
+    pub(crate) fn new(
+        layout: &Layout,
+        machine: &NodeRecord,
+        record: &LabRecord,
+        unified: &Path,
+    ) -> Self {
+        let (node, programs) = (machine.name.as_str(), &record.programs);
         let text = |path: &Path| path.display().to_string();
         let guardian = Service {
             part: Part::Guardian,
@@ -82,14 +91,20 @@ impl NodePlan {
                 LINK_GROUP.to_string(),
                 "--last-resort".into(),
                 format!("kill-pid={FUSE}"),
+                "--fence-budget-ms".into(),
+                record.pace.lease().fence_budget_ms.to_string(),
             ],
             env: BTreeMap::new(),
             oom_score_adj: -1000,
         };
+        let lvm = machine.device.iter().map(|_| {
+            let dir = text(&layout.lvm_dir(node));
+            ("LVM_SYSTEM_DIR".to_owned(), dir)
+        });
         let daemon = Service {
             part: Part::Daemon,
             argv: vec![text(&programs.daemon), "--config".into(), text(&layout.config_file(node))],
-            env: BTreeMap::new(),
+            env: lvm.collect(),
             oom_score_adj: -900,
         };
         Self {
@@ -101,6 +116,7 @@ impl NodePlan {
             cgroup: layout.node_cgroup(node),
             lab_program: programs.lab.clone(),
             services: vec![guardian, daemon],
+            host_ipc: machine.device.is_some(),
         }
     }
 

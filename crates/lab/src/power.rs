@@ -10,9 +10,10 @@ use crate::clock::BootInstant;
 use crate::config;
 use crate::lab::Lab;
 use crate::layout::Layout;
+use crate::pace::Pace;
 use crate::plan::{NodePlan, Part};
 use crate::plumbing::cgroup::Hierarchies;
-use crate::plumbing::{fabric, loops, tool};
+use crate::plumbing::{fabric, loops, lvm, tool};
 use crate::record::{LabRecord, NodeRecord, Power};
 use crate::wait::wait_until;
 use crate::{LabError, parts};
@@ -51,7 +52,7 @@ impl Lab {
             if machine.power == Power::On {
                 return Err(LabError::Power { node: node.to_owned(), is: "on already" });
             }
-            finish_cut(self.layout(), node)?;
+            finish_cut(self.layout(), &machine, record.pace)?;
             fabric::detach(self.layout(), node)?;
             machine.power = Power::On;
             boot(self.layout(), record, &machine)?;
@@ -75,7 +76,7 @@ pub(crate) fn boot(layout: &Layout, record: &LabRecord, node: &NodeRecord) -> Re
     let name = node.name.as_str();
     fabric::attach(layout, name, &layout.netns(name), node.address)?;
     let hierarchies = Hierarchies::discover()?;
-    let plan = NodePlan::new(layout, name, &record.programs, &hierarchies.unified);
+    let plan = NodePlan::new(layout, node, record, &hierarchies.unified);
     let scope = NodePlan::init_cgroup(&plan.cgroup);
     hierarchies.make(&scope)?;
     hierarchies.make(&format!("{}/protected", plan.cgroup))?;
@@ -85,13 +86,18 @@ pub(crate) fn boot(layout: &Layout, record: &LabRecord, node: &NodeRecord) -> Re
     for dir in [layout.node_dir(name), layout.node_run(name)] {
         fs::create_dir_all(&dir).map_err(LabError::io("cannot make", &dir))?;
     }
-    let pool = layout.node_dir(name).join("pool");
-    fs::create_dir_all(&pool).map_err(LabError::io("cannot make", &pool))?;
+    match &node.device {
+        Some(device) => lvm::configure(&layout.lvm_dir(name), device)?,
+        None => {
+            let pool = layout.node_dir(name).join("pool");
+            fs::create_dir_all(&pool).map_err(LabError::io("cannot make", &pool))?;
+        }
+    }
     config::write(layout, node, &record.programs, record.pool_size)?;
     plan.save()?;
     let (lab, plan_file) = (text(&plan.lab_program), text(&NodePlan::path(&plan.node_run)));
     tool::run(&[&lab, "node-boot", &plan_file])?;
-    wait_until(&format!("the boot of {name}"), BOOT_LIMIT, || {
+    wait_until(&format!("the boot of {name}"), record.pace.of(BOOT_LIMIT), || {
         let started = |part| parts::host_pid(&hierarchies, layout, name, part).is_ok();
         Ok(started(Part::Guardian) && started(Part::Daemon))
     })
@@ -102,10 +108,14 @@ fn text(path: &Path) -> String {
 }
 
 /// Waits until nothing of a node that lost its power is left in the kernel.
-pub(crate) fn finish_cut(layout: &Layout, node: &str) -> Result<(), LabError> {
+fn finish_cut(layout: &Layout, node: &NodeRecord, pace: Pace) -> Result<(), LabError> {
     let hierarchies = Hierarchies::discover()?;
-    let cgroup = layout.node_cgroup(node);
-    hierarchies.kill(&cgroup, CUT_LIMIT)?;
-    loops::release(&layout.node_dir(node), CUT_LIMIT)?;
+    let cgroup = layout.node_cgroup(&node.name);
+    let limit = pace.of(CUT_LIMIT);
+    hierarchies.kill(&cgroup, limit)?;
+    match node.device {
+        Some(_) => lvm::release(layout, &node.name, limit)?,
+        None => loops::release(&layout.node_dir(&node.name), limit)?,
+    }
     hierarchies.remove(&cgroup)
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::LabError;
 use crate::clock::BootInstant;
 use crate::layout::Layout;
+use crate::pace::Pace;
 use crate::programs::Programs;
 
 /// What a node is in the cluster that the lab forms.
@@ -52,6 +53,9 @@ pub struct NodeRecord {
     pub power: Power,
     /// Whether its link to the fabric is up.
     pub linked: bool,
+    /// The disk that its pool is a volume group on; without one the pool is a file on XFS.
+    #[serde(default)]
+    pub device: Option<PathBuf>,
 }
 
 /// Why a lab was made.
@@ -77,6 +81,9 @@ pub struct LabRecord {
     pub programs: Programs,
     /// Size of each node's pool.
     pub pool_size: ByteSize,
+    /// How much slower than usual this machine is.
+    #[serde(default)]
+    pub pace: Pace,
     /// Its nodes, in order.
     pub nodes: Vec<NodeRecord>,
     /// One-way cuts: frames from the first to the second node are dropped.

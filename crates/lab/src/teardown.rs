@@ -9,8 +9,9 @@ use holdfast_cli::client::ADDRESS_FILE;
 
 use crate::LabError;
 use crate::layout::{DEFAULT_LAB, Layout};
+use crate::pace::Pace;
 use crate::plumbing::cgroup::Hierarchies;
-use crate::plumbing::{fabric, loops, mounts};
+use crate::plumbing::{fabric, loops, lvm, mounts};
 use crate::power::CUT_LIMIT;
 use crate::record::LabRecord;
 
@@ -18,13 +19,15 @@ use crate::record::LabRecord;
 /// when the one before it has.
 pub(crate) fn remove(layout: &Layout) -> Result<(), LabError> {
     let recorded = LabRecord::load(layout).ok();
+    let limit = recorded.as_ref().map_or(Pace::default(), |r| r.pace).of(CUT_LIMIT);
     let recorded = recorded.map(|r| Layout::new(layout.name(), Some(&r.dir))).transpose()?;
     let hierarchies = Hierarchies::discover()?;
-    hierarchies.kill(&layout.cgroup(), CUT_LIMIT)?;
+    hierarchies.kill(&layout.cgroup(), limit)?;
     for at in recorded.iter().chain([layout]).filter(|l| is_ours(l)) {
         mounts::clear_below(at.dir())?;
-        loops::release(at.dir(), CUT_LIMIT)?;
+        loops::release(at.dir(), limit)?;
     }
+    lvm::destroy(layout, limit)?;
     fabric::destroy(layout)?;
     hierarchies.remove(&layout.cgroup())?;
     for at in recorded.iter().chain([layout]).filter(|l| is_ours(l)) {

@@ -10,7 +10,8 @@ use holdfast_types::ByteSize;
 use crate::LabError;
 use crate::lab::Lab;
 use crate::layout::{DEFAULT_LAB, Layout, node_address};
-use crate::plumbing::{fabric, tool};
+use crate::pace::Pace;
+use crate::plumbing::{fabric, lvm, tool};
 use crate::power;
 use crate::programs::Programs;
 use crate::record::{LabLock, LabRecord, NodeRecord, Power, Purpose, Role};
@@ -29,6 +30,10 @@ pub struct UpOptions {
     pub workers: usize,
     /// Size of each node's pool.
     pub pool_size: ByteSize,
+    /// Blank disks, one a node, to make LVM pools of; without any the pools are files on XFS.
+    pub devices: Vec<PathBuf>,
+    /// How much slower than usual this machine is.
+    pub pace: Pace,
     /// What the nodes run.
     pub programs: Programs,
     /// Why it is made.
@@ -46,6 +51,8 @@ impl UpOptions {
             voters: 3,
             workers: 0,
             pool_size: ByteSize::gib(4),
+            devices: Vec::new(),
+            pace: Pace::default(),
             programs,
             purpose: Purpose::Use,
             replace: false,
@@ -60,6 +67,7 @@ impl Lab {
         tool::check_machine()?;
         let layout = Layout::new(&options.name, options.dir.as_deref())?;
         let nodes = nodes(options.voters, options.workers)?;
+        let nodes = with_devices(nodes, &options.devices)?;
         let lock = LabLock::take(&layout)?;
         if !options.replace && LabRecord::load(&layout).is_ok() {
             return Err(LabError::AlreadyUp(options.name.clone()));
@@ -71,6 +79,7 @@ impl Lab {
             dir: layout.dir().to_owned(),
             programs: options.programs.clone(),
             pool_size: options.pool_size,
+            pace: options.pace,
             nodes,
             drops: BTreeSet::new(),
         };
@@ -80,7 +89,7 @@ impl Lab {
             let _ = teardown::remove(&layout);
             lock.remove();
         }
-        built.map(|()| Self { layout })
+        built.map(|()| Self { layout, pace: options.pace })
     }
 }
 
@@ -94,8 +103,29 @@ fn nodes(voters: usize, workers: usize) -> Result<Vec<NodeRecord>, LabError> {
         address: node_address(number),
         power: Power::On,
         linked: true,
+        device: None,
     };
     Ok((1..=count).map(node).collect())
+}
+
+/// Gives each node its disk.
+fn with_devices(
+    mut nodes: Vec<NodeRecord>,
+    devices: &[PathBuf],
+) -> Result<Vec<NodeRecord>, LabError> {
+    if devices.is_empty() {
+        return Ok(nodes);
+    }
+    for (program, package) in lvm::PACKAGES {
+        tool::check_program(program, package)?;
+    }
+    if devices.len() != nodes.len() {
+        return Err(LabError::DeviceCount { nodes: nodes.len(), devices: devices.len() });
+    }
+    for (node, device) in nodes.iter_mut().zip(devices) {
+        node.device = Some(lvm::resolve(device)?);
+    }
+    Ok(nodes)
 }
 
 fn build(layout: &Layout, record: &LabRecord) -> Result<(), LabError> {

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use holdfast_lab::observe::{Observation, Observer};
-use holdfast_lab::{BootInstant, Layout, wait_until};
+use holdfast_lab::{BootInstant, Layout, Pace, wait_until};
 use holdfast_types::ContainerUid;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ impl Drop for Task {
 #[test]
 fn one_after_the_other_is_seen_with_its_gap() {
     let stage = Stage::new("t-obs-gap");
-    let observer = Observer::start(&stage.layout).unwrap();
+    let observer = Observer::start(&stage.layout, Pace::default()).unwrap();
     let first = stage.spawn("n1");
     stage.until(&observer, "the first run", |s| s.last_run(stage.uid, "n1").is_some());
     drop(first);
@@ -97,7 +97,7 @@ fn one_after_the_other_is_seen_with_its_gap() {
 #[test]
 fn two_at_once_are_caught() {
     let stage = Stage::new("t-obs-two");
-    let observer = Observer::start(&stage.layout).unwrap();
+    let observer = Observer::start(&stage.layout, Pace::default()).unwrap();
     let (_first, _second) = (stage.spawn("n1"), stage.spawn("n2"));
     stage.until(&observer, "the overlap", |s| s.verdict(stage.uid).overlap_ms() >= 20);
     assert!(!observer.observation().verdict(stage.uid).holds());
@@ -107,7 +107,7 @@ fn two_at_once_are_caught() {
 #[test]
 fn a_frozen_ancestor_ends_the_run() {
     let stage = Stage::new("t-obs-ice");
-    let observer = Observer::start(&stage.layout).unwrap();
+    let observer = Observer::start(&stage.layout, Pace::default()).unwrap();
     let _first = stage.spawn("n1");
     stage.until(&observer, "the first run", |s| s.last_run(stage.uid, "n1").is_some());
     fs::write(stage.top.join("n1/protected/cgroup.freeze"), "1").unwrap();
@@ -126,7 +126,7 @@ fn a_frozen_ancestor_ends_the_run() {
 #[test]
 fn a_sigstopped_task_still_counts_as_running() {
     let stage = Stage::new("t-obs-stop");
-    let observer = Observer::start(&stage.layout).unwrap();
+    let observer = Observer::start(&stage.layout, Pace::default()).unwrap();
     let task = stage.spawn("n1");
     stage.until(&observer, "the first run", |s| s.last_run(stage.uid, "n1").is_some());
     Command::new("kill").args(["-STOP", &task.0.id().to_string()]).status().unwrap();

@@ -45,7 +45,7 @@ fn the_client_keeps_what_it_was_answered_and_finds_it_on_the_disk() {
     let lab = ScopedLab::up(&options).unwrap();
     let address = "10.77.0.5".parse().unwrap();
 
-    let probe = Probe::start(lab.layout(), address).unwrap();
+    let probe = Probe::start(lab.layout(), address, lab.pace()).unwrap();
     let fifty = wait_until("fifty answers", LIMIT, || Ok(probe.acked().len() >= 50));
     let log = lab.layout().node_dir("n1").join("holdfastd.log");
     fifty.unwrap_or_else(|error| panic!("{error}: {}", fs::read_to_string(log).unwrap()));
@@ -59,7 +59,7 @@ fn the_client_keeps_what_it_was_answered_and_finds_it_on_the_disk() {
     let acked = probe.finish();
     let mean = acked.iter().map(|a| a.acked.since(a.sent)).sum::<Duration>() / acked.len() as u32;
     println!("{} answers, {mean:?} on average", acked.len());
-    let chain = parse_chain(&fetch_chain(lab.layout(), address).unwrap()).unwrap();
+    let chain = parse_chain(&fetch_chain(lab.layout(), address, lab.pace()).unwrap()).unwrap();
     assert!(chain.len() >= acked.len());
     let mut ledger = Ledger::default();
     ledger.extend(acked);

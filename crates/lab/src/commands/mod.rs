@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use holdfast_lab::{
-    DEFAULT_LAB, Lab, LabError, NodeStatus, Part, PartStatus, Power, Programs, Role, UpOptions,
-    check_machine,
+    DEFAULT_LAB, Lab, LabError, NodeStatus, Pace, Part, PartStatus, Power, Programs, Role,
+    UpOptions, check_machine,
 };
 use holdfast_types::ByteSize;
 use rehearsal::Rehearsal;
@@ -124,6 +124,13 @@ struct Up {
     /// Size of each node's pool.
     #[arg(long, default_value = "4GiB")]
     pool_size: ByteSize,
+    /// A blank disk for each node's pool, which becomes an LVM volume group; without any the pools
+    /// are files on XFS.
+    #[arg(long = "device", value_name = "DEVICE", conflicts_with = "pool_size")]
+    devices: Vec<PathBuf>,
+    /// This machine is so many times slower than usual: the lease and all waits get longer by that.
+    #[arg(long, default_value_t, value_name = "FACTOR")]
+    slow: Pace,
 }
 
 #[derive(Debug, Args)]
@@ -191,6 +198,8 @@ fn bring_up(name: &str, up: Up) -> Result<(), LabError> {
         voters: up.nodes,
         workers: up.workers,
         pool_size: up.pool_size,
+        devices: up.devices,
+        pace: up.slow,
         ..UpOptions::new(name, Programs::find()?)
     };
     let lab = Lab::up(&options)?;

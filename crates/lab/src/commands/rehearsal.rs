@@ -1,13 +1,14 @@
 //! `quickstart` and `observe`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use holdfast_lab::observe::Observer;
 use holdfast_lab::quickstart::{ImageKind, QuickstartOptions, Target, quickstart};
-use holdfast_lab::{Lab, LabError, Programs, check_machine};
+use holdfast_lab::{Lab, LabError, Pace, Programs, check_machine};
 use holdfast_types::ByteSize;
 use nix::sys::signal::{SigSet, Signal};
 
@@ -28,6 +29,13 @@ pub(super) struct Rehearsal {
     /// What the container is made of.
     #[arg(long, value_enum, default_value = "busybox")]
     image: ImageKind,
+    /// A blank disk for each node's pool, which becomes an LVM volume group; without any the pools
+    /// are files on XFS.
+    #[arg(long = "device", value_name = "DEVICE")]
+    devices: Vec<PathBuf>,
+    /// This machine is so many times slower than usual: the lease and all waits get longer by that.
+    #[arg(long, default_value_t, value_name = "FACTOR")]
+    slow: Pace,
     /// Let the container rewrite this much every second besides its records.
     #[arg(long, default_value = "0")]
     noise: ByteSize,
@@ -40,6 +48,8 @@ pub(super) fn run(name: &str, args: &Rehearsal) -> Result<ExitCode, LabError> {
         rounds: args.rounds,
         keep: args.keep,
         image: args.image,
+        devices: args.devices.clone(),
+        pace: args.slow,
         noise_bytes_per_s: args.noise.bytes(),
         ..QuickstartOptions::new(name, Programs::find()?)
     };
@@ -77,7 +87,7 @@ fn what_next(kept: bool) -> &'static str {
 }
 
 pub(super) fn observe(lab: &Lab, seconds: u64) -> Result<(), LabError> {
-    let observer = Observer::start(lab.layout())?;
+    let observer = Observer::start(lab.layout(), lab.pace())?;
     std::thread::sleep(Duration::from_secs(seconds));
     let seen = observer.observation();
     let verdicts: BTreeMap<_, _> =

@@ -26,10 +26,8 @@ pub fn boot(plan_file: &Path) -> Result<(), LabError> {
     let netns = Path::new("/run/netns").join(&plan.netns);
     let netns = File::open(&netns).map_err(LabError::io("cannot open", &netns))?;
     setns(netns, CloneFlags::CLONE_NEWNET).map_err(LabError::sys("cannot enter the netns"))?;
-    let own = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWPID
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC;
+    let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS;
+    own.set(CloneFlags::CLONE_NEWIPC, !plan.host_ipc);
     unshare(own).map_err(LabError::sys("cannot make the node's namespaces"))?;
     nix::unistd::sethostname(&plan.node).map_err(LabError::sys("cannot set the host name"))?;
     let aside = plan.node_run.join("aside");

@@ -16,6 +16,7 @@ use super::task::process_runs;
 use crate::LabError;
 use crate::clock::BootInstant;
 use crate::layout::Layout;
+use crate::pace::Pace;
 use crate::plumbing::cgroup::Hierarchies;
 
 /// Pause between two polls.
@@ -69,13 +70,13 @@ pub struct Observer {
 
 impl Observer {
     /// Begins to watch every protected container of the lab, on every node that it has or gets.
-    pub fn start(layout: &Layout) -> Result<Self, LabError> {
+    pub fn start(layout: &Layout, pace: Pace) -> Result<Self, LabError> {
         let lab = Hierarchies::discover()?.path(&layout.cgroup());
         let (seen, stop) = <(Arc<Mutex<Observation>>, Arc<AtomicBool>)>::default();
         let (shared, ending) = (Arc::clone(&seen), Arc::clone(&stop));
         let thread = std::thread::Builder::new()
             .name("observer".into())
-            .spawn(move || watch(&lab, &shared, &ending))
+            .spawn(move || watch(&lab, &shared, &ending, pace.of(PERIOD)))
             .map_err(LabError::io("cannot start a thread for", Path::new("the observer")))?;
         Ok(Self { seen, stop, thread: Some(thread) })
     }
@@ -99,13 +100,13 @@ fn lock(seen: &Mutex<Observation>) -> MutexGuard<'_, Observation> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn watch(lab: &Path, seen: &Mutex<Observation>, stop: &AtomicBool) {
+fn watch(lab: &Path, seen: &Mutex<Observation>, stop: &AtomicBool, pause: Duration) {
     // Where the host does not allow it the blinks are longer, and the observation says so.
     let _ = rustix::process::setpriority_process(None, PRIORITY);
     let mut poller = Poller::default();
     while !stop.load(Ordering::Relaxed) {
         poller.poll(lab, seen);
-        std::thread::sleep(PERIOD);
+        std::thread::sleep(pause);
     }
 }
 

@@ -3,5 +3,6 @@
 pub(crate) mod cgroup;
 pub(crate) mod fabric;
 pub(crate) mod loops;
+pub(crate) mod lvm;
 pub(crate) mod mounts;
 pub(crate) mod tool;

@@ -33,7 +33,7 @@ pub(crate) fn check_program(program: &'static str, package: &'static str) -> Res
 }
 
 /// Whether the program is on root's usual path (which `sudo` and CI may have cut short).
-fn is_installed(program: &str) -> bool {
+pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(std::path::PathBuf::from);
     std::env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())

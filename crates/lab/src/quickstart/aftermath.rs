@@ -17,11 +17,15 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(90);
 /// The cluster's own account of the takeover, once it is complete (or as far as it got).
 pub fn account(stage: &Stage, victim: &str, uid: &str, after: u64) -> Result<Account, LabError> {
     let mut latest = Account::default();
-    let complete = stage.cluster.wait_for("the takeover's events", EVENTS_LIMIT, async |s| {
-        let events = events(s, after).await?;
-        latest = Account::read(&events, victim, uid);
-        Ok(latest.running_at_ms.map(|_| ()))
-    });
+    let complete = stage.cluster.wait_for(
+        "the takeover's events",
+        stage.lab().pace().of(EVENTS_LIMIT),
+        async |s| {
+            let events = events(s, after).await?;
+            latest = Account::read(&events, victim, uid);
+            Ok(latest.running_at_ms.map(|_| ()))
+        },
+    );
     match complete {
         Ok(()) | Err(LabError::Deadline { .. }) => Ok(latest),
         Err(error) => Err(error),
@@ -50,11 +54,15 @@ pub(super) fn watch_return(
         return Ok(Returned::default());
     }
     let name = &stage.container;
-    stage.cluster.wait_for("the old copy to catch up", CATCH_UP_LIMIT, async |s| {
-        let container = s.container(name).await?;
-        let mut here = container.replicas.iter().filter(|r| r.node == victim);
-        Ok(here.any(|r| r.epoch == Some(container.epoch)).then_some(()))
-    })?;
+    stage.cluster.wait_for(
+        "the old copy to catch up",
+        stage.lab().pace().of(CATCH_UP_LIMIT),
+        async |s| {
+            let container = s.container(name).await?;
+            let mut here = container.replicas.iter().filter(|r| r.node == victim);
+            Ok(here.any(|r| r.epoch == Some(container.epoch)).then_some(()))
+        },
+    )?;
     let caught_up_after = Some(BootInstant::now().since(begin));
     narrator.say(format_args!("its copy is a current replica again"));
     let diverged = stage.cluster.ask(async |s| s.diverged().await)?;

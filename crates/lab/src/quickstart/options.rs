@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 
+use crate::pace::Pace;
 use crate::programs::Programs;
 
 /// Which node loses its power; the container is placed there.
@@ -35,6 +36,10 @@ pub struct QuickstartOptions {
     pub dir: Option<PathBuf>,
     /// What its nodes run.
     pub programs: Programs,
+    /// Blank disks, one a node, to make LVM pools of.
+    pub devices: Vec<PathBuf>,
+    /// How much slower than usual this machine is.
+    pub pace: Pace,
     /// Whose power is cut; any node's, at random, by default.
     pub kill: Option<Target>,
     /// How often.
@@ -54,6 +59,8 @@ impl QuickstartOptions {
             name: name.to_owned(),
             dir: None,
             programs,
+            devices: Vec::new(),
+            pace: Pace::default(),
             kill: None,
             rounds: 1,
             keep: false,

@@ -48,14 +48,14 @@ fn judge(
 ) -> Result<RoundReport, LabError> {
     let mut problems = Vec::new();
     let Scene { node: victim, role, uid, address, lease, probe } = scene;
-    match wait_until("the first answer after the cut", RETURN_LIMIT, || {
+    match wait_until("the first answer after the cut", stage.lab().pace().of(RETURN_LIMIT), || {
         Ok(probe.first_after(dead).is_some())
     }) {
         Ok(()) => narrator.say("the service answers again"),
         Err(error) => problems.push(error.to_string()),
     }
     let account = account(stage, &victim, &uid.to_string(), cut.revision)?;
-    std::thread::sleep(AFTERMATH);
+    std::thread::sleep(stage.lab().pace().of(AFTERMATH));
     let answers = Answers { last: probe.last_before(dead), first: probe.first_after(dead) };
     let records =
         hold_records(stage, address, probe.finish(), account.data_as_of_ms, &mut problems);
@@ -135,7 +135,7 @@ fn hold_records(
     data_as_of_ms: Option<u64>,
     problems: &mut Vec<String>,
 ) -> Option<Judgement> {
-    let chain = fetch_chain(stage.lab().layout(), address)
+    let chain = fetch_chain(stage.lab().layout(), address, stage.lab().pace())
         .map_err(|error| error.to_string())
         .and_then(|text| parse_chain(&text).map_err(|f| format!("the chain is damaged: {f}")));
     match chain {

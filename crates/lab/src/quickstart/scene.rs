@@ -47,10 +47,11 @@ impl Scene {
         replicate_every_ms: Option<u64>,
         noise_bytes_per_s: u64,
     ) -> Result<Self, LabError> {
-        let node: NodeName = name(node)?;
+        let (node, pace): (NodeName, _) = (name(node)?, stage.lab().pace());
         let mut spec = ContainerSpec {
             image: Some(stage.image.clone()),
             disk: stage.disk,
+            max_data_loss_ms: ContainerSpec::default().max_data_loss_ms * pace.factor(),
             ..ContainerSpec::default()
         };
         if let Some(every_ms) = replicate_every_ms {
@@ -68,11 +69,11 @@ impl Scene {
         let address: Ipv4Addr = address.ok_or_else(incomplete)?;
         let uid: ContainerUid = container.uid.parse().map_err(|_| incomplete())?;
         narrator.say(format_args!("container {} runs on {node} at {address}", container.name));
-        let probe = Probe::start(stage.lab().layout(), address)?;
-        wait_until("the first answer", CREATE_LIMIT, || Ok(!probe.acked().is_empty()))?;
+        let probe = Probe::start(stage.lab().layout(), address, pace)?;
+        wait_until("the first answer", pace.of(CREATE_LIMIT), || Ok(!probe.acked().is_empty()))?;
         narrator.say("it answers; waiting until a replica is current");
         let title = &stage.container;
-        let replica = stage.cluster.ask(async |s| s.sync(title, SYNC_LIMIT).await)?;
+        let replica = stage.cluster.ask(async |s| s.sync(title, pace.of(SYNC_LIMIT)).await)?;
         narrator.say(format_args!("the replica on {} is current", replica.node));
         let status = stage.cluster.ask(async |s| s.status().await)?;
         let role = role_of(&status, node.as_str());
@@ -91,7 +92,8 @@ pub(super) fn set_scene(
     let status = stage.cluster.ask(async |s| s.status().await)?;
     let victim = choose(&status, options.kill)?.name;
     let mut scene = Scene::set(stage, narrator, &victim, None, options.noise_bytes_per_s)?;
-    std::thread::sleep(Duration::from_millis(random(LEAST_SETTLE_MS, MOST_SETTLE_MS)));
+    let settle = Duration::from_millis(random(LEAST_SETTLE_MS, MOST_SETTLE_MS));
+    std::thread::sleep(stage.lab().pace().of(settle));
     // Who leads may have changed meanwhile.
     scene.role = role_of(&stage.cluster.ask(async |s| s.status().await)?, &victim);
     Ok(scene)
@@ -123,7 +125,7 @@ fn create(stage: &Stage, spec: &ContainerSpec, node: &NodeName) -> Result<v1::Co
     stage.cluster.ask(async |s| {
         let (container, operation) = s.create(name, spec, false, Some(node)).await?;
         if let Some(operation) = operation {
-            s.follow(operation, CREATE_LIMIT, |_| {}).await?;
+            s.follow(operation, stage.lab().pace().of(CREATE_LIMIT), |_| {}).await?;
         }
         Ok(container)
     })

@@ -51,6 +51,8 @@ impl Stage {
         let up = UpOptions {
             dir: options.dir.clone(),
             workers: usize::from(options.kill == Some(Target::Worker)),
+            devices: options.devices.clone(),
+            pace: options.pace,
             replace,
             purpose: Purpose::Rehearsal,
             ..UpOptions::new(&options.name, options.programs.clone())
@@ -65,10 +67,10 @@ impl Stage {
         let cluster = Cluster::of(&lab)?;
         let status = cluster.ask(async |s| s.status().await)?;
         narrator.say(format_args!("the cluster is formed; {} leads", status.leader));
-        let observer = Observer::start(lab.layout())?;
+        let observer = Observer::start(lab.layout(), lab.pace())?;
         let image = import(&lab, &cluster, options.image, narrator)?;
         let everywhere = up.voters + up.workers;
-        cluster.wait_for("the image on every node", SPREAD_LIMIT, async |s| {
+        cluster.wait_for("the image on every node", lab.pace().of(SPREAD_LIMIT), async |s| {
             let held = s.images().await?.into_iter().any(|i| i.nodes.len() >= everywhere);
             Ok(held.then_some(()))
         })?;
@@ -99,9 +101,11 @@ impl Stage {
     pub fn clear(&self, narrator: &Narrator) -> Result<(), LabError> {
         let container = &self.container;
         self.cluster.ask(async |s| s.delete(container, true).await)?;
-        self.cluster.wait_for("the removal of the container", CLEAR_LIMIT, async |s| {
-            Ok(s.containers().await?.is_empty().then_some(()))
-        })?;
+        self.cluster.wait_for(
+            "the removal of the container",
+            self.lab.pace().of(CLEAR_LIMIT),
+            async |s| Ok(s.containers().await?.is_empty().then_some(())),
+        )?;
         narrator.say("the container is removed");
         Ok(())
     }

@@ -16,6 +16,7 @@ use super::ledger::Acked;
 use crate::LabError;
 use crate::clock::{BootInstant, wall_ms};
 use crate::layout::Layout;
+use crate::pace::Pace;
 
 /// Between the beginnings of two requests.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -35,16 +36,16 @@ pub struct Probe {
 
 impl Probe {
     /// Begins to ask this container address of the lab.
-    pub fn start(layout: &Layout, address: Ipv4Addr) -> Result<Self, LabError> {
+    pub fn start(layout: &Layout, address: Ipv4Addr, pace: Pace) -> Result<Self, LabError> {
         let (acked, stop) = <(Arc<Mutex<Vec<Acked>>>, Arc<AtomicBool>)>::default();
         let (log, ending) = (Arc::clone(&acked), Arc::clone(&stop));
         let thread = in_client(layout, move || {
             while !ending.load(Ordering::Relaxed) {
                 let begin = Instant::now();
-                if let Some(answer) = ask(address) {
+                if let Some(answer) = ask(address, pace) {
                     log.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
                 }
-                std::thread::sleep(PERIOD.saturating_sub(begin.elapsed()));
+                std::thread::sleep(pace.of(PERIOD).saturating_sub(begin.elapsed()));
             }
         })?;
         Ok(Self { acked, stop, thread: Some(thread) })
@@ -88,12 +89,13 @@ impl Drop for Probe {
 }
 
 /// The text of the container's whole chain, as its web server has it.
-pub fn fetch_chain(layout: &Layout, address: Ipv4Addr) -> Result<String, LabError> {
-    let thread = in_client(layout, move || get(address, "/chain", FETCH_LIMIT))?;
+pub fn fetch_chain(layout: &Layout, address: Ipv4Addr, pace: Pace) -> Result<String, LabError> {
+    let limits = Limits { connect: pace.of(CONNECT_LIMIT), whole: pace.of(FETCH_LIMIT) };
+    let thread = in_client(layout, move || get(address, "/chain", limits))?;
     let answer = thread.join().ok().flatten().and_then(Result::ok);
     answer.ok_or_else(|| LabError::Deadline {
         what: format!("the chain of {address}"),
-        seconds: FETCH_LIMIT.as_secs(),
+        seconds: limits.whole.as_secs(),
     })
 }
 
@@ -111,19 +113,28 @@ fn in_client<T: Send + 'static>(
         .map_err(LabError::io("cannot start a thread for", Path::new("the client")))
 }
 
-fn ask(address: Ipv4Addr) -> Option<Acked> {
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    connect: Duration,
+    whole: Duration,
+}
+
+fn ask(address: Ipv4Addr, pace: Pace) -> Option<Acked> {
+    let limits = Limits { connect: pace.of(CONNECT_LIMIT), whole: pace.of(READ_LIMIT) };
     let sent = BootInstant::now();
-    let body = get(address, "/cgi-bin/append", READ_LIMIT).ok()?;
+    let body = get(address, "/cgi-bin/append", limits).ok()?;
     let record = Record::parse(body.strip_suffix('\n')?)?;
     Some(Acked { record, sent, acked: BootInstant::now(), acked_wall_ms: wall_ms() })
 }
 
 /// One HTTP/1.0 request; the body of a 200.
-fn get(address: Ipv4Addr, path: &str, limit: Duration) -> std::io::Result<String> {
+fn get(address: Ipv4Addr, path: &str, limits: Limits) -> std::io::Result<String> {
     let fail = |why: &str| std::io::Error::other(why.to_owned());
-    let end = Instant::now() + limit;
-    let mut stream = TcpStream::connect_timeout(&SocketAddr::from((address, 80)), CONNECT_LIMIT)?;
-    stream.set_write_timeout(Some(limit))?;
+    let end = Instant::now() + limits.whole;
+    let server = SocketAddr::from((address, 80));
+    let mut stream = TcpStream::connect_timeout(&server, limits.connect)?;
+    stream.set_write_timeout(Some(limits.whole))?;
     stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut chunk = vec![0; 64 << 10];

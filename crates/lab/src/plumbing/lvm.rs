@@ -1,0 +1,142 @@
+//! The volume groups of a lab, one a node, and what is left of them in the kernel when a node loses
+//! its power: on a real machine nothing would be, here mapped devices stay until they are removed.
+//!
+//! A group is named after its lab and node, so that `down` finds it without any record.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::tool;
+use crate::LabError;
+use crate::layout::Layout;
+use crate::wait::wait_until;
+
+/// Debian's package of LVM's programs.
+pub(crate) const PACKAGES: [(&str, &str); 3] =
+    [("lvm", "lvm2"), ("dmsetup", "dmsetup"), ("thin_check", "thin-provisioning-tools")];
+
+/// Writes a node's own configuration of LVM (lvm.conf(5)): it sees its own disk and no other, as a
+/// machine would, and starts no daemon that all nodes of the lab would share.
+pub(crate) fn configure(dir: &Path, device: &Path) -> Result<(), LabError> {
+    fs::create_dir_all(dir).map_err(LabError::io("cannot make", dir))?;
+    let file = dir.join("lvm.conf");
+    let text = format!(
+        "devices {{ global_filter = [ \"a|^{}$|\", \"r|.*|\" ] use_devicesfile = 0 hints = \"none\" }}\n\
+         activation {{ monitoring = 0 }}\n",
+        device.display()
+    );
+    fs::write(&file, text).map_err(LabError::io("cannot write", &file))
+}
+
+/// Takes down what a node without power has left: its volumes' devices, then its group's.
+pub(crate) fn release(layout: &Layout, node: &str, limit: Duration) -> Result<(), LabError> {
+    let group = layout.pool(node);
+    wait_until(&format!("the release of the volume group {group}"), limit, || {
+        let devices = Devices::list()?;
+        for device in devices.of(&group) {
+            // A filesystem that was frozen, or a device that was suspended, would never let go.
+            let _ = tool::run(&["dmsetup", "resume", &device]);
+            // Busy: the kernel is not done with the node's mounts; the next round sees.
+            let _ = tool::run(&["dmsetup", "remove", &device]);
+        }
+        let left = Devices::list()?;
+        if left.of(&group).is_empty() && left.any(&group) {
+            let _ = tool::run(&["lvm", "vgchange", "-qq", "-an", &group]);
+        }
+        Ok(!Devices::list()?.any(&group))
+    })
+}
+
+/// Removes the groups of a lab, and what made their disks theirs.
+pub(crate) fn destroy(layout: &Layout, limit: Duration) -> Result<(), LabError> {
+    for (group, devices) in groups(layout)? {
+        let node = group.strip_prefix(&layout.pool_prefix()).unwrap_or_default();
+        release(layout, node, limit)?;
+        tool::run(&["lvm", "vgremove", "-qq", "-ff", "-y", &group])?;
+        for device in devices {
+            tool::run(&["lvm", "pvremove", "-qq", "-ff", "-y", &device])?;
+        }
+    }
+    Ok(())
+}
+
+/// The lab's groups with the devices of each; none where there is no LVM.
+fn groups(layout: &Layout) -> Result<Vec<(String, Vec<String>)>, LabError> {
+    let devices = |group: &str| {
+        let select = format!("vg_name={group}");
+        let text = tool::run(&["lvm", "pvs", "--noheadings", "-o", "pv_name", "-S", &select])?;
+        Ok::<Vec<String>, LabError>(text.split_whitespace().map(str::to_owned).collect())
+    };
+    if !tool::is_installed("lvm") || !Path::new("/dev/mapper/control").exists() {
+        return Ok(Vec::new());
+    }
+    let text = tool::run(&["lvm", "vgs", "--noheadings", "-o", "vg_name"])?;
+    let ours = text.split_whitespace().filter(|name| layout.is_pool(name));
+    ours.map(|group| Ok((group.to_owned(), devices(group)?))).collect()
+}
+
+/// The mapped devices of this machine, by name, with their numbers.
+struct Devices(Vec<(String, String)>);
+
+impl Devices {
+    /// As `dmsetup ls` prints them: a name, a tab, and `(MAJOR:MINOR)`.
+    fn list() -> Result<Self, LabError> {
+        Ok(Self::parse(&tool::run(&["dmsetup", "ls"])?))
+    }
+
+    fn parse(text: &str) -> Self {
+        let device = |line: &str| {
+            let (name, number) = line.split_once('\t')?;
+            let number = number.trim().strip_prefix('(')?.strip_suffix(')')?;
+            Some((name.to_owned(), number.replace([':', ','], "-").replace(' ', "")))
+        };
+        Self(text.lines().filter_map(device).collect())
+    }
+
+    /// Those that the daemon maps by itself in the group's thin pool: they bear the pool's number.
+    fn of(&self, group: &str) -> Vec<String> {
+        let prefix = mapped(group);
+        let pools = self.0.iter().filter(|(name, _)| {
+            name.strip_prefix(&prefix).is_some_and(|rest| rest.ends_with("-tpool"))
+        });
+        let prefixes: Vec<_> = pools.map(|(_, number)| format!("holdfast-{number}-")).collect();
+        let ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        self.0.iter().filter(|(name, _)| ours(name)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the group has any device, its volumes' left out.
+    fn any(&self, group: &str) -> bool {
+        let prefix = mapped(group);
+        self.0.iter().any(|(name, _)| name.starts_with(&prefix))
+    }
+}
+
+/// What the names of a group's mapped devices begin with: LVM doubles the hyphens of a name.
+fn mapped(group: &str) -> String {
+    format!("{}-", group.replace('-', "--"))
+}
+
+/// The device, resolved: LVM's filter knows it by this name.
+pub(crate) fn resolve(device: &Path) -> Result<PathBuf, LabError> {
+    device.canonicalize().map_err(LabError::io("cannot find the device", device))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_devices_are_told_from_anothers() {
+        let text = "hf--lab--n1-holdfast_pool-tpool\t(253:4)\n\
+                    hf--lab--n1-holdfast_catalog\t(253:1)\n\
+                    hf--lab--n10-holdfast_pool-tpool\t(253:9)\n\
+                    holdfast-253-4-item-8388608\t(253:12)\n\
+                    holdfast-253-40-item-8388608\t(253:13)\n\
+                    holdfast-253-9-item-8388608\t(253:14)\n";
+        let devices = Devices::parse(text);
+        assert_eq!(devices.of("hf-lab-n1"), ["holdfast-253-4-item-8388608"]);
+        assert!(devices.any("hf-lab-n1") && !devices.any("hf-lab-n2"));
+        assert!(!Devices::parse("No devices found\n").any("hf-lab-n1"));
+    }
+}
