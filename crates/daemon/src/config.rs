@@ -42,6 +42,9 @@ pub struct Config {
     /// The pool.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// Consensus.
+    #[serde(default)]
+    pub consensus: ConsensusConfig,
     /// The network.
     pub network: NetworkConfig,
     /// LXC.
@@ -149,6 +152,16 @@ impl PoolDriver {
     }
 }
 
+/// `[consensus]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConsensusConfig {
+    /// How often a leader lets hear from itself, in milliseconds; the same on every node. An answer
+    /// that takes nearly as long counts as none, and elections take four to seven times as long:
+    /// raise it where machines or the network between them are slow.
+    pub heartbeat_ms: u64,
+}
+
 /// `[network]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +229,9 @@ impl Config {
         if self.network.vxlan_id == 0 || self.network.vxlan_id >= 1 << 24 {
             return Err("network.vxlan_id: use 1 to 16777215".into());
         }
+        if !(50..=10_000).contains(&self.consensus.heartbeat_ms) {
+            return Err("consensus.heartbeat_ms: use 50 to 10000".into());
+        }
         self.pool.check()
     }
 }
@@ -242,6 +258,12 @@ impl Default for PoolConfig {
             trim_every_s: 24 * 3600,
             when_full: PoolWhenFull::Pause,
         }
+    }
+}
+
+impl Default for ConsensusConfig {
+    fn default() -> Self {
+        Self { heartbeat_ms: 250 }
     }
 }
 

@@ -41,7 +41,8 @@ mod startup;
 mod warnings;
 
 pub use config::{
-    Config, DEFAULT_CONFIG, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig, PoolDriver,
+    Config, ConsensusConfig, DEFAULT_CONFIG, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig,
+    PoolDriver,
 };
 pub use error::DaemonError;
 pub use host::Host;

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use holdfast_core::NodeRole;
 use holdfast_proto::v1;
-use holdfast_raft::{RaftConfig, RaftNode};
+use holdfast_raft::{RaftConfig, RaftNode, Timing};
 use holdfast_types::{Code, LeaseSettings, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -245,7 +245,9 @@ impl Shell {
     /// Opens the log and takes part.
     pub(crate) async fn open_raft(&self, identity: &Identity) -> Result<RaftNode, DaemonError> {
         let who = holdfast_raft::Identity { cluster: identity.cluster, node: identity.node };
-        Ok(RaftNode::start(RaftConfig::new(self.data.raft(), who)).await?)
+        let timing = Timing::with_heartbeat(self.config.consensus.heartbeat_ms);
+        let config = RaftConfig { timing, ..RaftConfig::new(self.data.raft(), who) };
+        Ok(RaftNode::start(config).await?)
     }
 
     /// Becomes a member: everything answers from here on.

@@ -3,14 +3,12 @@
 use std::fs;
 use std::path::PathBuf;
 
-use holdfast_types::ByteSize;
 use serde::Serialize;
 
 use crate::LabError;
 use crate::layout::{CLIENT_ADDRESS, Layout};
 use crate::plan::LINK_GROUP;
-use crate::programs::Programs;
-use crate::record::NodeRecord;
+use crate::record::{LabRecord, NodeRecord};
 
 /// The API's port, and the one of metrics (DESIGN section 8).
 const API_PORT: u16 = 7443;
@@ -27,6 +25,7 @@ struct NodeConfig<'a> {
     cgroup_root: String,
     guardian: Guardian<'a>,
     pool: Pool,
+    consensus: Consensus,
     network: Network,
     lxc: Lxc,
 }
@@ -43,6 +42,11 @@ struct Guardian<'a> {
 enum Pool {
     Xfs { name: &'static str, path: PathBuf, size: String },
     Lvm,
+}
+
+#[derive(Debug, Serialize)]
+struct Consensus {
+    heartbeat_ms: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -65,11 +69,10 @@ pub(crate) fn api_address(node: &NodeRecord) -> String {
 pub(crate) fn write(
     layout: &Layout,
     node: &NodeRecord,
-    programs: &Programs,
-    pool_size: ByteSize,
+    record: &LabRecord,
 ) -> Result<(), LabError> {
     let path = layout.config_file(&node.name);
-    let text = render(layout, node, programs, pool_size)
+    let text = render(layout, node, record)
         .map_err(|e| LabError::Corrupt { path: path.clone(), why: e.to_string() })?;
     fs::write(&path, text).map_err(LabError::io("cannot write", &path))
 }
@@ -77,8 +80,7 @@ pub(crate) fn write(
 fn render(
     layout: &Layout,
     node: &NodeRecord,
-    programs: &Programs,
-    pool_size: ByteSize,
+    record: &LabRecord,
 ) -> Result<String, toml::ser::Error> {
     let dir = layout.node_dir(&node.name);
     toml::to_string(&NodeConfig {
@@ -91,16 +93,17 @@ fn render(
         cgroup_root: layout.node_cgroup(&node.name),
         guardian: Guardian {
             socket: layout.guardian_socket(&node.name),
-            binary: &programs.guardian,
+            binary: &record.programs.guardian,
             link_group: LINK_GROUP,
         },
         pool: match node.device {
             Some(_) => Pool::Lvm,
             None => {
-                let (path, size) = (dir.join("pool"), pool_size.to_string());
+                let (path, size) = (dir.join("pool"), record.pool_size.to_string());
                 Pool::Xfs { name: "default", path, size }
             }
         },
+        consensus: Consensus { heartbeat_ms: record.pace.heartbeat_ms() },
         network: Network {
             underlay: node.address.to_string(),
             overlay_gateways: vec![CLIENT_ADDRESS.to_string()],
@@ -113,7 +116,10 @@ fn render(
 mod tests {
     use super::*;
     use crate::layout::node_address;
-    use crate::record::{Power, Role};
+    use crate::pace::Pace;
+    use crate::programs::Programs;
+    use crate::record::{Power, Purpose, Role};
+    use holdfast_types::ByteSize;
 
     #[test]
     fn a_nodes_configuration_has_the_agreed_keys() {
@@ -129,7 +135,17 @@ mod tests {
         let dir = PathBuf::from("/b");
         let programs =
             Programs { lab: dir.join("l"), daemon: dir.join("d"), guardian: dir.join("g") };
-        let text = render(&layout, &node, &programs, ByteSize::gib(4)).unwrap();
+        let record = LabRecord {
+            name: "lab".into(),
+            purpose: Purpose::Use,
+            dir: layout.dir().into(),
+            programs,
+            pool_size: ByteSize::gib(4),
+            pace: Pace::default(),
+            nodes: Vec::new(),
+            drops: Default::default(),
+        };
+        let text = render(&layout, &node, &record).unwrap();
         let expected = r#"name = "n1"
 data_dir = "/var/lib/holdfast-lab/n1/state"
 socket = "/run/holdfast-lab/n1/holdfastd.sock"
@@ -149,6 +165,9 @@ name = "default"
 path = "/var/lib/holdfast-lab/n1/pool"
 size = "4GiB"
 
+[consensus]
+heartbeat_ms = 250
+
 [network]
 underlay = "10.88.0.1"
 overlay_gateways = ["10.88.0.254"]
@@ -158,7 +177,7 @@ path = "/var/lib/holdfast-lab/n1/lxc"
 "#;
         assert_eq!(text, expected);
         let node = NodeRecord { device: Some("/dev/sdb".into()), ..node };
-        let text = render(&layout, &node, &programs, ByteSize::gib(4)).unwrap();
+        let text = render(&layout, &node, &record).unwrap();
         assert!(text.contains("\n[pool]\ndriver = \"lvm\"\n\n"), "{text}");
     }
 }

@@ -32,6 +32,11 @@ impl Pace {
         self.0.into()
     }
 
+    /// How often a leader lets hear from itself.
+    pub(crate) fn heartbeat_ms(self) -> u64 {
+        250 * self.factor()
+    }
+
     /// The constants of the lease.
     pub(crate) fn lease(self) -> LeaseSettings {
         let usual = LeaseSettings::default();

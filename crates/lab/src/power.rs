@@ -93,7 +93,7 @@ pub(crate) fn boot(layout: &Layout, record: &LabRecord, node: &NodeRecord) -> Re
             fs::create_dir_all(&pool).map_err(LabError::io("cannot make", &pool))?;
         }
     }
-    config::write(layout, node, &record.programs, record.pool_size)?;
+    config::write(layout, node, record)?;
     plan.save()?;
     let (lab, plan_file) = (text(&plan.lab_program), text(&NodePlan::path(&plan.node_run)));
     tool::run(&[&lab, "node-boot", &plan_file])?;

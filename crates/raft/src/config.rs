@@ -94,6 +94,19 @@ impl Default for Timing {
 }
 
 impl Timing {
+    /// For a leader that lets hear from itself this often: elections take as much longer. What a
+    /// client waits for stays.
+    pub fn with_heartbeat(heartbeat_ms: u64) -> Self {
+        let usual = Self::default();
+        let scaled = |ms: u64| ms * heartbeat_ms / usual.heartbeat_ms;
+        Self {
+            heartbeat_ms,
+            election_min_ms: scaled(usual.election_min_ms),
+            election_max_ms: scaled(usual.election_max_ms),
+            deadline_ms: usual.deadline_ms,
+        }
+    }
+
     /// Past this without a word from the leader, a follower no longer names it.
     pub(crate) fn leader_silence(&self) -> Duration {
         Duration::from_millis(self.election_max_ms + self.heartbeat_ms)

@@ -11,7 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use holdfast_daemon::{
-    Config, Daemon, DaemonError, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig,
+    Config, ConsensusConfig, Daemon, DaemonError, GuardianConfig, LxcConfig, NetworkConfig,
+    PoolConfig,
 };
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::{Address, RemoteError, connect_lazy, v1};
@@ -50,6 +51,7 @@ impl Node {
                 port: 7789,
             },
             lxc: LxcConfig::default(),
+            consensus: ConsensusConfig::default(),
         };
         let mut node = Self { config, strings: Arc::default(), daemon: None, _dir: dir };
         node.start().await.unwrap();

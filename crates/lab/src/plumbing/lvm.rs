@@ -16,14 +16,17 @@ use crate::wait::wait_until;
 pub(crate) const PACKAGES: [(&str, &str); 3] =
     [("lvm", "lvm2"), ("dmsetup", "dmsetup"), ("thin_check", "thin-provisioning-tools")];
 
+/// Starts no daemon of LVM's own (dmeventd(8)), which all nodes of the lab would share.
+const QUIET: &str = "activation{monitoring=0}";
+
 /// Writes a node's own configuration of LVM (lvm.conf(5)): it sees its own disk and no other, as a
-/// machine would, and starts no daemon that all nodes of the lab would share.
+/// machine would.
 pub(crate) fn configure(dir: &Path, device: &Path) -> Result<(), LabError> {
     fs::create_dir_all(dir).map_err(LabError::io("cannot make", dir))?;
     let file = dir.join("lvm.conf");
     let text = format!(
         "devices {{ global_filter = [ \"a|^{}$|\", \"r|.*|\" ] use_devicesfile = 0 hints = \"none\" }}\n\
-         activation {{ monitoring = 0 }}\n",
+         {QUIET}\n",
         device.display()
     );
     fs::write(&file, text).map_err(LabError::io("cannot write", &file))
@@ -42,7 +45,7 @@ pub(crate) fn release(layout: &Layout, node: &str, limit: Duration) -> Result<()
         }
         let left = Devices::list()?;
         if left.of(&group).is_empty() && left.any(&group) {
-            let _ = tool::run(&["lvm", "vgchange", "-qq", "-an", &group]);
+            let _ = tool::run(&["lvm", "vgchange", "-qq", "-an", "--config", QUIET, &group]);
         }
         Ok(!Devices::list()?.any(&group))
     })
@@ -53,7 +56,7 @@ pub(crate) fn destroy(layout: &Layout, limit: Duration) -> Result<(), LabError> 
     for (group, devices) in groups(layout)? {
         let node = group.strip_prefix(&layout.pool_prefix()).unwrap_or_default();
         release(layout, node, limit)?;
-        tool::run(&["lvm", "vgremove", "-qq", "-ff", "-y", &group])?;
+        tool::run(&["lvm", "vgremove", "-qq", "-ff", "-y", "--config", QUIET, &group])?;
         for device in devices {
             tool::run(&["lvm", "pvremove", "-qq", "-ff", "-y", &device])?;
         }

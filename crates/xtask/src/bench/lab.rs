@@ -11,7 +11,8 @@ use crate::run;
 /// The benches' lab.
 const NAME: &str = "bench";
 
-const PACKAGES: [&str; 5] =
+/// What the lab's programs are built of.
+pub(crate) const PACKAGES: [&str; 5] =
     ["holdfast-daemon", "holdfast-fence", "holdfast-storage", "holdfast-lab", "holdfast-cli"];
 
 /// The release programs.

@@ -8,6 +8,8 @@ mod machine;
 mod report;
 mod statistics;
 
+pub(crate) use lab::PACKAGES;
+
 use std::path::Path;
 
 use anyhow::Result;

@@ -1,5 +1,5 @@
-//! `cargo xtask guest -- conformance|powercut|CMD…`: runs a suite or a command in a Debian guest under QEMU, where device-mapper,
-//! LVM, LXC and a pure cgroup v2 are real, and pulling the plug loses all that the guest had not given
+//! `cargo xtask guest -- conformance|powercut|takeover|CMD…`: runs a suite or a command in a Debian
+//! guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling the plug loses all that the guest had not given
 //! to its disks (whether it was flushed there makes no difference: QEMU keeps it).
 //!
 //! The guest is built by `deploy/guest/build` and boots `deploy/guest/init`, which runs the command
@@ -11,6 +11,7 @@ mod image;
 mod qemu;
 mod share;
 mod suites;
+mod takeover;
 mod watch;
 
 use std::fs::{self, File};
@@ -48,7 +49,8 @@ pub(crate) struct Guest {
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     memory: u64,
     /// `conformance` (the storage suite on the lvm driver), `powercut` (power cuts in the life
-    /// of a volume and its replica), or a command and its arguments. Its standard input is empty.
+    /// of a volume and its replica), `takeover` (the lab on LVM pools loses a node), or a command
+    /// and its arguments. Its standard input is empty.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -65,6 +67,7 @@ impl Guest {
             self.disks_mib.splice(..0, suite.disks_mib.iter().copied());
             self.command.clone_from(&suite.command);
             self.deadline = self.deadline.max(suite.deadline);
+            self.memory = self.memory.max(suite.memory_mib);
         }
         let image = Image::build(root)?;
         let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(image.cache())?;

@@ -7,12 +7,15 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use super::takeover;
 use crate::run;
 
 /// A prepared run: its programs in a share, its disks, its command.
 pub(super) struct Suite {
     pub(super) share: TempDir,
     pub(super) disks_mib: Vec<u64>,
+    /// Memory that it needs at least.
+    pub(super) memory_mib: u64,
     pub(super) command: Vec<String>,
     /// The command runs once for each of these, until it prints it and the power is cut, and then
     /// once to its end; always on the same disks.
@@ -26,6 +29,7 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
     match command {
         [name, only @ ..] if name == "conformance" => conformance(root, only).map(Some),
         [name] if name == "powercut" => power_cut(root).map(Some),
+        [name] if name == "takeover" => takeover::suite(root).map(Some),
         _ => Ok(None),
     }
 }
@@ -79,6 +83,7 @@ fn storage_test(
     Ok(Suite {
         share,
         disks_mib: vec![DISK_MIB, DISK_MIB],
+        memory_mib: 512,
         command: command.into_iter().map(str::to_owned).collect(),
         cuts: cuts.iter().copied().map(str::to_owned).collect(),
         deadline: 900,
