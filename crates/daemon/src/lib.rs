@@ -9,7 +9,7 @@
 //! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
 //! | `leader` | what nodes ask of the leader: admission, leases, views, reports |
 //! | `api`, `forward`, `convert` | what clients ask, of any node |
-//! | `machine`, `host`, `pools` | what is needed of the machine, and the real one: the agent, the pool |
+//! | `machine`, `host`, `pools`, `survey` | what is needed of the machine, and the real one: the agent, the pool |
 
 mod api;
 mod channels;
@@ -38,6 +38,7 @@ mod reign;
 mod remember;
 mod serve;
 mod startup;
+mod survey;
 mod warnings;
 
 pub use config::{

@@ -19,6 +19,7 @@ use holdfast_types::{ByteSize, ClusterId, Code};
 
 use crate::config::{Config, PoolConfig, PoolDriver, PoolWhenFull};
 use crate::machine::{MachineError, NewPool, PoolNews};
+use crate::survey;
 
 /// A pool stops admitting at so much physical use, in percent (DESIGN section 7).
 const THRESHOLD_PERCENT: u8 = 90;
@@ -93,6 +94,11 @@ impl Pools {
             Some(Err(error)) => error.to_string(),
             None => "it is not open: this node is in no cluster yet, or its log says why".into(),
         };
+        if let Some(record) = self.record()?.filter(|_| self.config.driver == PoolDriver::Lvm)
+            && let Err(error) = survey::describe(&record, &mut shown)
+        {
+            shown.trouble = MachineError::from(error).message;
+        }
         Ok(Some(shown))
     }
 
@@ -118,9 +124,9 @@ impl Pools {
                 );
             }
         };
-        let made = self.record()?;
-        if let Some(made) = made.filter(|made| made.name != asked.name) {
-            let message = format!("this node has the pool {} already", made.name);
+        if let Some(made) = self.record()?.filter(|made| !is_it(asked, made)) {
+            let LvmRecord { name, vg, thin_pool, .. } = made;
+            let message = format!("this node has the pool {name} already, of {vg}/{thin_pool}");
             return refused(Code::AlreadyExists, message);
         }
         make(asked, tell, &self.record_file())
@@ -140,6 +146,7 @@ impl Pools {
 
     fn open_lvm(&self, cluster: ClusterId) -> Result<Option<OpenPool>, Error> {
         let Some(record) = self.record()? else { return Ok(None) };
+        survey::check(&record)?;
         let pool = LvmPool::open(&LvmOptions {
             vg: record.vg,
             thin_pool: record.thin_pool,
@@ -216,6 +223,13 @@ fn xfs_options(pool: &PoolConfig, cluster: ClusterId) -> Result<XfsOptions, Erro
     })
 }
 
+/// Whether what is asked for is what was made: then what is left to be done is finished.
+fn is_it(asked: &NewPool, made: &LvmRecord) -> bool {
+    let group = asked.vg.as_deref().unwrap_or(asked.name.as_str());
+    let same_pool = asked.thin_pool.as_ref().is_none_or(|pool| *pool == made.thin_pool);
+    made.name == asked.name && made.vg == group && same_pool
+}
+
 fn make(
     asked: &NewPool,
     tell: &mut dyn FnMut(PoolNews),
@@ -282,5 +296,41 @@ impl From<Error> for MachineError {
             cause = next.source();
         }
         Self { code: error.code(), message: message.replace('\n', "; ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second pool under the first one's name would have been recorded in its place.
+    #[test]
+    fn a_pool_is_only_finished_where_it_was_begun() {
+        let made = LvmRecord {
+            name: "fast".parse().unwrap(),
+            driver: LvmRecord::DRIVER.into(),
+            vg: "fast".into(),
+            thin_pool: "holdfast_pool".into(),
+            vg_uuid: "a".into(),
+            pool_uuid: "b".into(),
+        };
+        let asked = NewPool {
+            name: "fast".parse().unwrap(),
+            devices: vec!["/dev/sdb".into()],
+            vg: None,
+            thin_pool: None,
+            wipe: Vec::new(),
+            dry_run: false,
+        };
+        assert!(is_it(&asked, &made));
+        let other = |vg: &str, thin_pool: Option<&str>| NewPool {
+            vg: Some(vg.into()),
+            thin_pool: thin_pool.map(str::to_owned),
+            ..asked.clone()
+        };
+        assert!(is_it(&other("fast", Some("holdfast_pool")), &made));
+        assert!(!is_it(&other("slow", None), &made));
+        assert!(!is_it(&other("fast", Some("other")), &made));
+        assert!(!is_it(&NewPool { name: "slow".parse().unwrap(), ..asked.clone() }, &made));
     }
 }

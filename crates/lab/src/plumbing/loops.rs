@@ -85,7 +85,7 @@ pub(crate) fn release(dir: &Path, limit: Duration) -> Result<(), LabError> {
 }
 
 /// Mounts the device where nobody else sees it, thaws the filesystem and lets go.
-fn thaw(device: &str) {
+pub(super) fn thaw(device: &str) {
     let script = "mount \"$1\" /mnt && fsfreeze --unfreeze /mnt";
     let _ = tool::run(&["unshare", "--mount", "sh", "-c", script, "thaw", device]);
 }

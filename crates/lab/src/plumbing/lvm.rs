@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tool;
+use super::{loops, tool};
 use crate::LabError;
 use crate::layout::Layout;
 use crate::wait::wait_until;
@@ -15,6 +15,9 @@ use crate::wait::wait_until;
 /// Debian's package of LVM's programs.
 pub(crate) const PACKAGES: [(&str, &str); 3] =
     [("lvm", "lvm2"), ("dmsetup", "dmsetup"), ("thin_check", "thin-provisioning-tools")];
+
+/// So many times a device is found busy before its filesystem is thawed, which mounts it.
+const ROUNDS_TO_THAW: u32 = 20;
 
 /// Starts no daemon of LVM's own (dmeventd(8)), which all nodes of the lab would share.
 const QUIET: &str = "activation{monitoring=0}";
@@ -35,13 +38,18 @@ pub(crate) fn configure(dir: &Path, device: &Path) -> Result<(), LabError> {
 /// Takes down what a node without power has left: its volumes' devices, then its group's.
 pub(crate) fn release(layout: &Layout, node: &str, limit: Duration) -> Result<(), LabError> {
     let group = layout.pool(node);
+    let mut rounds = 0_u32;
     wait_until(&format!("the release of the volume group {group}"), limit, || {
-        let devices = Devices::list()?;
-        for device in devices.of(&group) {
-            // A filesystem that was frozen, or a device that was suspended, would never let go.
+        rounds += 1;
+        for (device, node) in Devices::list()?.of(&group) {
+            // One that was suspended when its node lost power would never let go.
             let _ = tool::run(&["dmsetup", "resume", &device]);
             // Busy: the kernel is not done with the node's mounts; the next round sees.
             let _ = tool::run(&["dmsetup", "remove", &device]);
+            // Nor would one whose filesystem was frozen.
+            if rounds.is_multiple_of(ROUNDS_TO_THAW) {
+                loops::thaw(&node);
+            }
         }
         let left = Devices::list()?;
         if left.of(&group).is_empty() && left.any(&group) {
@@ -79,8 +87,8 @@ fn groups(layout: &Layout) -> Result<Vec<(String, Vec<String>)>, LabError> {
     ours.map(|group| Ok((group.to_owned(), devices(group)?))).collect()
 }
 
-/// The mapped devices of this machine, by name, with their numbers.
-struct Devices(Vec<(String, String)>);
+/// The mapped devices of this machine, by name, with their major and minor numbers.
+struct Devices(Vec<(String, (u32, u32))>);
 
 impl Devices {
     /// As `dmsetup ls` prints them: a name, a tab, and `(MAJOR:MINOR)`.
@@ -92,20 +100,24 @@ impl Devices {
         let device = |line: &str| {
             let (name, number) = line.split_once('\t')?;
             let number = number.trim().strip_prefix('(')?.strip_suffix(')')?;
-            Some((name.to_owned(), number.replace([':', ','], "-").replace(' ', "")))
+            let (major, minor) = number.split_once([':', ','])?;
+            Some((name.to_owned(), (major.trim().parse().ok()?, minor.trim().parse().ok()?)))
         };
         Self(text.lines().filter_map(device).collect())
     }
 
-    /// Those that the daemon maps by itself in the group's thin pool: they bear the pool's number.
-    fn of(&self, group: &str) -> Vec<String> {
+    /// Those that the daemon maps by itself in the group's thin pool, with the nodes of each: they bear
+    /// the pool's number.
+    fn of(&self, group: &str) -> Vec<(String, String)> {
         let prefix = mapped(group);
         let pools = self.0.iter().filter(|(name, _)| {
             name.strip_prefix(&prefix).is_some_and(|rest| rest.ends_with("-tpool"))
         });
-        let prefixes: Vec<_> = pools.map(|(_, number)| format!("holdfast-{number}-")).collect();
+        let prefixes: Vec<_> =
+            pools.map(|(_, (major, minor))| format!("holdfast-{major}-{minor}-")).collect();
         let ours = |name: &str| prefixes.iter().any(|prefix| name.starts_with(prefix));
-        self.0.iter().filter(|(name, _)| ours(name)).map(|(name, _)| name.clone()).collect()
+        let devices = self.0.iter().filter(|(name, _)| ours(name));
+        devices.map(|(name, (_, minor))| (name.clone(), format!("/dev/dm-{minor}"))).collect()
     }
 
     /// Whether the group has any device, its volumes' left out.
@@ -138,7 +150,8 @@ mod tests {
                     holdfast-253-40-item-8388608\t(253:13)\n\
                     holdfast-253-9-item-8388608\t(253:14)\n";
         let devices = Devices::parse(text);
-        assert_eq!(devices.of("hf-lab-n1"), ["holdfast-253-4-item-8388608"]);
+        let expected = ("holdfast-253-4-item-8388608".to_owned(), "/dev/dm-12".to_owned());
+        assert_eq!(devices.of("hf-lab-n1"), [expected]);
         assert!(devices.any("hf-lab-n1") && !devices.any("hf-lab-n2"));
         assert!(!Devices::parse("No devices found\n").any("hf-lab-n1"));
     }
