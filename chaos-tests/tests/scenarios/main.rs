@@ -8,4 +8,5 @@ mod minority;
 mod power;
 mod race;
 mod resize;
+mod rot;
 mod stopped;

@@ -118,9 +118,9 @@ impl AgentHandle {
         blocking(move || parts.runtime.exec_piped(uid, &request)).await
     }
 
-    /// Looks at every copy of this node now, to its end.
-    pub async fn scrub(&self) -> Result<ScrubSummary, AgentError> {
-        scrub::all(&self.context).await
+    /// Looks at every copy of this node now, to its end; says after each how far it is.
+    pub async fn scrub(&self, said: impl FnMut(ScrubSummary)) -> Result<(), AgentError> {
+        scrub::all(&self.context, said).await
     }
 
     fn is_protected(&self, uid: ContainerUid) -> bool {

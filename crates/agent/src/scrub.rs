@@ -41,6 +41,8 @@ pub struct ScrubPace {
 pub struct ScrubSummary {
     /// Copies that were read.
     pub copies: u32,
+    /// All copies here.
+    pub total: u32,
     /// Bytes that were read.
     pub read: ByteSize,
     /// Bytes of it that had a hash to be compared with.
@@ -89,12 +91,17 @@ pub(crate) async fn run(context: Arc<Context>) {
     }
 }
 
-/// Looks at every copy once, to its end, as fast as the disk goes.
-pub(crate) async fn all(context: &Arc<Context>) -> Result<ScrubSummary, AgentError> {
+/// Looks at every copy once, to its end, as fast as the disk goes; says after each how far it is.
+pub(crate) async fn all(
+    context: &Arc<Context>,
+    mut said: impl FnMut(ScrubSummary),
+) -> Result<(), AgentError> {
     let parts = context.parts().ok_or(AgentError::Starting)?;
-    let mut summary = ScrubSummary::default();
-    let mut found = Vec::new();
-    for uid in copies(&parts).await {
+    let volumes = copies(&parts).await;
+    let total = u32::try_from(volumes.len()).unwrap_or(u32::MAX);
+    let mut summary = ScrubSummary { total, ..ScrubSummary::default() };
+    said(summary);
+    for uid in volumes {
         let pool = parts.pool.clone();
         let looked = blocking(move || whole(&*pool, uid)).await?;
         summary.copies += 1;
@@ -102,13 +109,11 @@ pub(crate) async fn all(context: &Arc<Context>) -> Result<ScrubSummary, AgentErr
         summary.compared.0 += looked.compared.0;
         if let Some(rot) = looked.rot {
             summary.rotten += 1;
-            found.push((uid, rot));
+            tell(context, uid, rot).await?;
         }
+        said(summary);
     }
-    for (uid, rot) in found {
-        tell(context, uid, rot).await?;
-    }
-    Ok(summary)
+    Ok(())
 }
 
 struct Looked {

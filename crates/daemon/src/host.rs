@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_agent::{
     Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
+    ScrubSummary,
 };
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;
@@ -255,6 +256,22 @@ impl Duties for HostDuties {
         max_bytes: u64,
     ) -> Result<Vec<u8>, MachineError> {
         self.handle.console_tail(uid, max_bytes).await.map_err(|e| machine_error(&e))
+    }
+
+    async fn scrub(
+        &self,
+        mut tell: Box<dyn FnMut(v1::ScrubPoolResponse) + Send>,
+    ) -> Result<(), MachineError> {
+        let said = |so_far: ScrubSummary| {
+            tell(v1::ScrubPoolResponse {
+                copies: so_far.copies,
+                total: so_far.total,
+                read_bytes: so_far.read.bytes(),
+                compared_bytes: so_far.compared.bytes(),
+                rotten: so_far.rotten,
+            });
+        };
+        self.handle.scrub(said).await.map_err(|e| machine_error(&e))
     }
 
     fn is_leased(&self) -> bool {

@@ -130,6 +130,12 @@ pub trait Duties: Send + Sync + 'static {
         max_bytes: u64,
     ) -> Result<Vec<u8>, MachineError>;
 
+    /// Reads every copy here and compares it with what it was; says after each how far it is.
+    async fn scrub(
+        &self,
+        tell: Box<dyn FnMut(v1::ScrubPoolResponse) + Send>,
+    ) -> Result<(), MachineError>;
+
     /// Whether protected containers may run here now.
     fn is_leased(&self) -> bool;
 

@@ -66,6 +66,18 @@ impl Cluster {
         self.ask(async |session| events(session, after).await)
     }
 
+    /// Has a node read all its copies, and returns what it found.
+    pub fn scrub(&self, node: &str) -> Result<v1::ScrubPoolResponse, LabError> {
+        self.ask(async |s| {
+            let mut progress = s.scrub_pool(node.to_owned()).await?;
+            let mut whole = v1::ScrubPoolResponse::default();
+            while let Some(so_far) = progress.message().await.map_err(RemoteError::from)? {
+                whole = so_far;
+            }
+            Ok(whole)
+        })
+    }
+
     /// Imports an image from the bytes of an archive.
     pub fn import(&self, name: &ImageName, archive: &[u8]) -> Result<v1::Image, LabError> {
         let data: Vec<_> = archive.chunks(IMPORT_CHUNK).map(<[u8]>::to_vec).collect();

@@ -36,7 +36,7 @@ impl Lab {
     }
 
     /// The pool as the host sees it: it is mounted inside the node alone.
-    fn pool_dir(&self, node: &str) -> Result<PathBuf, LabError> {
+    pub(crate) fn pool_dir(&self, node: &str) -> Result<PathBuf, LabError> {
         let root = PathBuf::from(format!("/proc/{}/root", self.pid(node, Part::Daemon)?));
         let inside = self.layout().node_dir(node).join("pool/mounted");
         Ok(inside.strip_prefix("/").map(|inside| root.join(inside)).unwrap_or(inside))

@@ -25,6 +25,7 @@ mod power;
 mod programs;
 pub mod quickstart;
 mod record;
+mod rot;
 mod scoped;
 mod status;
 mod sys;

@@ -85,6 +85,15 @@ impl Session {
         Ok(call!(self, PoolServiceClient, show, request).await?.pool)
     }
 
+    /// Has every copy of a node (empty: of the one that answers) read and compared.
+    pub async fn scrub_pool(
+        &self,
+        node: String,
+    ) -> Result<Streaming<v1::ScrubPoolResponse>, RemoteError> {
+        let request = v1::ScrubPoolRequest { node };
+        self.once(async |channel| PoolServiceClient::new(channel).scrub(request).await).await
+    }
+
     /// Creates a container; `node` only if it must be placed there.
     pub async fn create(
         &self,

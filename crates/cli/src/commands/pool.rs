@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use holdfast_proto::v1::pool_progress::Part;
 use holdfast_proto::{RemoteError, v1};
-use holdfast_types::{Code, NodeName, PoolName};
+use holdfast_types::{ByteSize, Code, NodeName, PoolName};
 use serde_json::json;
 use tonic::Streaming;
 
@@ -27,6 +27,11 @@ pub(crate) enum Command {
     Create(Box<Create>),
     /// List the pools of all nodes
     Ls,
+    /// Read every replica and image of a node now, and compare it with what it was
+    Scrub {
+        #[command(flatten)]
+        on: On,
+    },
     /// Show everything about a node's pool
     Show {
         #[command(flatten)]
@@ -90,6 +95,7 @@ impl Command {
                 show(context.format, &views, || PoolView::table(&views))
             }
             Self::Show { on } => print(context, on.name()).await,
+            Self::Scrub { on } => scrub(context, on.name()).await,
         }
     }
 }
@@ -132,6 +138,34 @@ async fn print(context: &Context, node: String) -> Result<(), CliError> {
     let pool = context.session.pool(node).await?.ok_or(none)?;
     let view = PoolView::from(pool);
     show(context.format, &view, || view.details())
+}
+
+/// Says after each copy how far it is, on standard error. Rot is no failure of the command: it was
+/// found.
+async fn scrub(context: &Context, node: String) -> Result<(), CliError> {
+    let mut progress = context.session.scrub_pool(node).await?;
+    let mut whole = v1::ScrubPoolResponse::default();
+    while let Some(so_far) = progress.message().await.map_err(RemoteError::from)? {
+        if context.format != Format::Json {
+            let line = format!("{} of {} copies\n", so_far.copies, so_far.total);
+            output::error_bytes(line.as_bytes())?;
+        }
+        whole = so_far;
+    }
+    let (read, compared) = (ByteSize(whole.read_bytes), ByteSize(whole.compared_bytes));
+    let fields = json!({
+        "copies": whole.copies,
+        "read_bytes": whole.read_bytes,
+        "compared_bytes": whole.compared_bytes,
+        "rotten": whole.rotten,
+    });
+    show(context.format, &fields, || {
+        let found = match whole.rotten {
+            0 => "none has rotted".to_owned(),
+            n => format!("{n} have rotted and are received anew: see holdfast events"),
+        };
+        format!("{} copies, {read} read, {compared} of it compared: {found}", whole.copies)
+    })
 }
 
 /// Shows each step on standard error as it begins, and returns the plan at the end.

@@ -36,11 +36,14 @@ pub(crate) struct PoolApi {
     pub(crate) shell: Arc<Shell>,
 }
 
+type Scrubbing = Pin<Box<dyn Stream<Item = Result<v1::ScrubPoolResponse, Status>> + Send>>;
+
 type Progress = Pin<Box<dyn Stream<Item = Result<v1::PoolProgress, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl PoolService for PoolApi {
     type CreateStream = Progress;
+    type ScrubStream = Scrubbing;
 
     async fn create(
         &self,
@@ -85,6 +88,28 @@ impl PoolService for PoolApi {
             return PoolServiceClient::new(there).show(call.onward(request)).await;
         }
         Ok(Response::new(v1::ShowPoolResponse { pool: self.shell.pool().await? }))
+    }
+
+    async fn scrub(
+        &self,
+        request: Request<v1::ScrubPoolRequest>,
+    ) -> Result<Response<Scrubbing>, Status> {
+        let (call, request) = Call::open(request, Duration::ZERO);
+        if let Some(there) = self.elsewhere(&call, &request.node).await? {
+            let answer = PoolServiceClient::new(there).scrub(call.onward(request)).await?;
+            return Ok(Response::new(Box::pin(answer.into_inner())));
+        }
+        let duties = self.gate.member()?.duties.clone();
+        let (news, stream) = mpsc::channel(QUEUE);
+        tokio::spawn(async move {
+            let last = news.clone();
+            let tell = Box::new(move |so_far| drop(news.try_send(Ok(so_far))));
+            if let Err(error) = duties.scrub(tell).await {
+                // A client that is gone reads it in the events.
+                drop(last.send(Err(Fault::from(error).into())).await);
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 }
 

@@ -269,6 +269,14 @@ impl Duties for PuppetDuties {
         Ok(format!("console of {uid}").into_bytes())
     }
 
+    async fn scrub(
+        &self,
+        mut tell: Box<dyn FnMut(v1::ScrubPoolResponse) + Send>,
+    ) -> Result<(), MachineError> {
+        tell(v1::ScrubPoolResponse::default());
+        Ok(())
+    }
+
     fn is_leased(&self) -> bool {
         true
     }

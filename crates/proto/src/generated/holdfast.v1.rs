@@ -3460,6 +3460,28 @@ pub struct ShowPoolResponse {
     #[prost(message, optional, tag = "1")]
     pub pool: ::core::option::Option<Pool>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScrubPoolRequest {
+    /// Whose pool; empty for the node that answers.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ScrubPoolResponse {
+    /// Copies that were read so far, and all there are.
+    #[prost(uint32, tag = "1")]
+    pub copies: u32,
+    #[prost(uint32, tag = "2")]
+    pub total: u32,
+    #[prost(uint64, tag = "3")]
+    pub read_bytes: u64,
+    /// Bytes of it that had a hash from before to be compared with.
+    #[prost(uint64, tag = "4")]
+    pub compared_bytes: u64,
+    /// Copies that have rotted; an event tells of each.
+    #[prost(uint32, tag = "5")]
+    pub rotten: u32,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod pool_service_client {
@@ -3617,6 +3639,32 @@ pub mod pool_service_client {
                 .insert(GrpcMethod::new("holdfast.v1.PoolService", "Show"));
             self.inner.unary(req, path, codec).await
         }
+        /// Reads every replica and image of the node now, and compares it with what it was. Says how far it
+        /// is after each copy; the last message is the whole.
+        pub async fn scrub(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ScrubPoolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ScrubPoolResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.v1.PoolService/Scrub",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.v1.PoolService", "Scrub"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3661,6 +3709,18 @@ pub mod pool_service_server {
             tonic::Response<super::ShowPoolResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Scrub method.
+        type ScrubStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ScrubPoolResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Reads every replica and image of the node now, and compares it with what it was. Says how far it
+        /// is after each copy; the last message is the whole.
+        async fn scrub(
+            &self,
+            request: tonic::Request<super::ScrubPoolRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ScrubStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct PoolServiceServer<T> {
@@ -3870,6 +3930,52 @@ pub mod pool_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.v1.PoolService/Scrub" => {
+                    #[allow(non_camel_case_types)]
+                    struct ScrubSvc<T: PoolService>(pub Arc<T>);
+                    impl<
+                        T: PoolService,
+                    > tonic::server::ServerStreamingService<super::ScrubPoolRequest>
+                    for ScrubSvc<T> {
+                        type Response = super::ScrubPoolResponse;
+                        type ResponseStream = T::ScrubStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ScrubPoolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PoolService>::scrub(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ScrubSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
