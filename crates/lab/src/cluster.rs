@@ -133,7 +133,15 @@ impl Lab {
         nodes.iter().try_for_each(|node| self.make_pool(node))?;
         let Some((first, others)) = nodes.split_first() else { return Ok(()) };
         let lease = self.pace().lease_message();
-        Cluster::at(self, &first.name)?.ask(async |session| session.init(Some(lease)).await)?;
+        // A daemon's socket comes some time after its process.
+        let founded = async |session: &Session| match session.init(Some(lease)).await {
+            Ok(_) => Ok(Some(())),
+            // An attempt whose answer was lost had founded it.
+            Err(e) if e.code == Code::WrongState => Ok(Some(())),
+            Err(e) => Err(e),
+        };
+        let limit = self.pace().of(FORM_LIMIT);
+        Cluster::at(self, &first.name)?.wait_for("the cluster to be founded", limit, founded)?;
         for node in others {
             self.join(first, node)?;
         }
@@ -158,10 +166,12 @@ impl Lab {
             devices: vec![device.display().to_string()],
             ..Default::default()
         };
-        Cluster::at(self, &node.name)?.ask(async |session| {
-            let mut progress = session.create_pool(request).await?;
+        let what = format!("the pool of {}", node.name);
+        let limit = self.pace().of(FORM_LIMIT);
+        Cluster::at(self, &node.name)?.wait_for(&what, limit, async |session| {
+            let mut progress = session.create_pool(request.clone()).await?;
             while progress.message().await?.is_some() {}
-            Ok(())
+            Ok(Some(()))
         })
     }
 
