@@ -1,13 +1,14 @@
-//! Power cuts on the `lvm` driver: a volume lives on one pool and is replicated to another, until
-//! the guest's power goes. Each life first checks what the lives before were told is durable
-//! (I16 to I19), in `HOLDFAST_TEST_ACKED`, a file outside of the guest.
+//! Power cuts on the `lvm` driver: two pools are made, a volume lives on one and is replicated to
+//! the other, others come and go beside it, until the guest's power goes. Each life first checks what
+//! the lives before were told is durable (I15 to I21), in `HOLDFAST_TEST_ACKED`, a file outside of
+//! the guest.
 //!
-//! Run by `cargo xtask guest -- powercut`, which cuts at the moments that are printed here. The
-//! guest's memory is lost in a cut; what it had given to the disk, flushed or not, is kept.
+//! Run by `cargo xtask guest -- powercut`, which cuts at the moments that are printed here, or a
+//! little later. What the guest had not flushed to its disks is then lost or not, at random.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,13 +17,15 @@ use std::time::Duration;
 use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_storage::stream::send;
-use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind};
+use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind, Tail};
 use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
 use uuid::Uuid;
 
 const UID: VolumeUid = VolumeUid(Uuid::from_u128(7));
 const SIZE: ByteSize = ByteSize::mib(16);
 const NOW: TimestampMs = TimestampMs(1);
+/// What volumes beside grow to.
+const LARGER: ByteSize = ByteSize::mib(12);
 const BLOCK: usize = 4 << 10;
 /// Rounds of the last life, and of one that is not cut.
 const ROUNDS: u64 = 6;
@@ -47,6 +50,7 @@ fn open(disk: &str) -> LvmPool {
     // It may have been cut off half-way, and is repeated.
     let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
     let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
+    at("making", 0);
     let plan = admin::plan(&request, &admin::look(&request).unwrap()).unwrap();
     admin::run(&plan, &mut |_| ()).unwrap();
     let options = LvmOptions {
@@ -58,6 +62,7 @@ fn open(disk: &str) -> LvmPool {
         when_full: WhenFull::Pause,
         patience: Duration::from_secs(5),
     };
+    at("opening", 0);
     LvmPool::open(&options).unwrap()
 }
 
@@ -74,13 +79,28 @@ fn hash(pool: &dyn Pool, info: &SnapshotInfo) -> String {
 
 /// The hash of what a device holds.
 fn content_of(device: &Path) -> String {
-    let file = File::open(device).unwrap();
+    let mut file = File::open(device).unwrap();
     let (mut hasher, mut buf) = (blake3::Hasher::new(), vec![0; 1 << 20]);
-    for offset in (0..SIZE.bytes()).step_by(buf.len()) {
-        file.read_exact_at(&mut buf, offset).unwrap();
-        hasher.update(&buf);
+    while let n @ 1.. = file.read(&mut buf).unwrap() {
+        hasher.update(&buf[..n]);
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// Blocks all over a volume of that size, durable when this returns.
+fn write(device: &Path, size: ByteSize, seed: SnapshotUuid) {
+    let file = OpenOptions::new().write(true).open(device).unwrap();
+    let mut random = blake3::Hasher::new().update(seed.0.as_bytes()).finalize_xof();
+    let mut block = [0; BLOCK];
+    for _ in 0..24 {
+        let mut place = [0; 8];
+        random.fill(&mut place);
+        random.fill(&mut block);
+        let blocks = size.bytes() / BLOCK as u64;
+        let offset = u64::from_le_bytes(place) % blocks * BLOCK as u64;
+        file.write_all_at(&block, offset).unwrap();
+    }
+    file.sync_all().unwrap();
 }
 
 impl Life {
@@ -114,6 +134,7 @@ impl Life {
             }
             checked += 1;
         }
+        checked += self.check_beside(&lines);
         // What is listed is whole, also if nobody heard of it: on both sides the same.
         if let Ok(replica) = self.replica.volume(UID) {
             for info in replica.state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain) {
@@ -136,15 +157,13 @@ impl Life {
         let state = self.primary.volume(UID).unwrap().state;
         let epoch = state.live.as_ref().unwrap().epoch;
         let device = self.primary.activate(UID, epoch).unwrap();
-        let file = OpenOptions::new().write(true).open(&device).unwrap();
         let uuid = SnapshotUuid::generate();
-        self.write(&file, uuid);
+        write(&device, SIZE, uuid);
         if round % 2 == 1 {
             let mut give_back = Command::new("blkdiscard");
             give_back.args(["-o", "1MiB", "-l", "2MiB"]).arg(&device);
             assert!(give_back.status().unwrap().success());
         }
-        drop(file);
         let written = content_of(&device);
         let id = state.next_snapshot(uuid).unwrap();
         at("snapshot", round);
@@ -164,21 +183,7 @@ impl Life {
             self.replica.remove_snapshot(uuid).unwrap();
         }
         self.rehearse(&info, &content, round);
-    }
-
-    /// Blocks all over the volume.
-    fn write(&self, file: &File, seed: SnapshotUuid) {
-        let mut random = blake3::Hasher::new().update(seed.0.as_bytes()).finalize_xof();
-        let mut block = [0; BLOCK];
-        for _ in 0..24 {
-            let mut place = [0; 8];
-            random.fill(&mut place);
-            random.fill(&mut block);
-            let blocks = SIZE.bytes() / BLOCK as u64;
-            let offset = u64::from_le_bytes(place) % blocks * BLOCK as u64;
-            file.write_all_at(&block, offset).unwrap();
-        }
-        file.sync_all().unwrap();
+        self.beside(round);
     }
 
     fn ship(&self, info: &SnapshotInfo, round: u64) {
@@ -201,6 +206,74 @@ impl Life {
         }
         at("finish", round);
         receiver.finish().unwrap();
+    }
+
+    /// A volume's whole life beside the other: made, grown, kept as a tail, looked at, removed.
+    fn beside(&self, round: u64) {
+        let (pool, uid) = (&self.primary, VolumeUid::generate());
+        at("create", round);
+        pool.create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+        self.acknowledge(&format!("created {uid}"));
+        let device = pool.activate(uid, Epoch(1)).unwrap();
+        write(&device, ByteSize::mib(8), SnapshotUuid::generate());
+        at("resize", round);
+        pool.resize(uid, LARGER).unwrap();
+        self.acknowledge(&format!("grown {uid}"));
+        let id = pool.volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
+        pool.snapshot(&id, NOW, &mut AlreadyQuiet).unwrap();
+        write(&device, LARGER, SnapshotUuid::generate());
+        let content = content_of(&device);
+        pool.deactivate(uid).unwrap();
+        let label = "what the power left".to_owned();
+        let tail = Tail { uuid: SnapshotUuid::generate(), taken: NOW, label };
+        at("tail", round);
+        pool.demote(uid, Some(id.uuid), Some(&tail)).unwrap();
+        self.acknowledge(&format!("tail {uid} {} {content}", tail.uuid));
+        at("scratch", round);
+        let scratch = pool.scratch(tail.uuid).unwrap();
+        write(scratch.device(), LARGER, SnapshotUuid::generate());
+        drop(scratch);
+        at("reserve", round);
+        pool.fill_reserve().unwrap();
+        at("spend", round);
+        pool.spend_reserve().unwrap();
+        self.acknowledge(&format!("dropping {uid}"));
+        at("drop", round);
+        pool.remove_volume(uid).unwrap();
+        self.acknowledge(&format!("dropped {uid}"));
+    }
+
+    /// What was acknowledged of the volumes beside. Those that the power left are removed.
+    fn check_beside(&self, lines: &str) -> usize {
+        let pool = &self.primary;
+        let said = |word: &str, uid: &str| lines.lines().any(|l| l == format!("{word} {uid}"));
+        let mut checked = 0;
+        for words in lines.lines().map(|line| line.split(' ').collect::<Vec<_>>()) {
+            let [what @ ("created" | "grown" | "tail" | "dropped"), uid, ref rest @ ..] = words[..]
+            else {
+                continue;
+            };
+            let volume = pool.volume(uid.parse().unwrap());
+            let gone = volume.is_err();
+            match (what, volume) {
+                ("dropped", volume) => assert!(volume.is_err(), "{uid} is back"),
+                (_, Err(_)) => assert!(gone && said("dropping", uid), "{uid} is gone"),
+                ("grown", Ok(volume)) => assert_eq!(volume.state.size, LARGER, "{uid}"),
+                ("tail", Ok(volume)) => {
+                    let info = volume.state.find(rest[0].parse().unwrap());
+                    let info = info.unwrap_or_else(|| panic!("the tail of {uid} is gone"));
+                    assert_eq!(hash(pool, info), rest[1], "the tail of {uid}");
+                }
+                (_, Ok(volume)) => assert!(volume.state.size >= ByteSize::mib(8)),
+            }
+            checked += 1;
+        }
+        for volume in pool.volumes().iter().filter(|v| v.state.uid != UID) {
+            let uid = volume.state.uid;
+            self.acknowledge(&format!("dropping {uid}"));
+            pool.remove_volume(uid).unwrap();
+        }
+        checked
     }
 
     /// The replica becomes a primary and a replica again.

@@ -1,12 +1,14 @@
-//! `cargo xtask guest -- conformance|powercut|takeover|CMD…`: runs a suite or a command in a Debian
-//! guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling the plug loses all that the guest had not given
-//! to its disks (whether it was flushed there makes no difference: QEMU keeps it).
+//! `cargo xtask guest -- conformance|powercut|takeover|cycles|CMD…`: runs a suite or a command in a
+//! Debian guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling
+//! the plug loses all that the guest had not given to its disks; with `--volatile` also, at random,
+//! what was not flushed there (QEMU itself keeps it).
 //!
 //! The guest is built by `deploy/guest/build` and boots `deploy/guest/init`, which runs the command
 //! in the share and powers off. Disks come and go with the run unless they are named; killing QEMU
 //! in the midst of it (`--cut`) is the power cut, and the next run on the same disks the boot after.
 
 mod accelerator;
+mod disk;
 mod image;
 mod qemu;
 mod share;
@@ -17,10 +19,11 @@ mod watch;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
+use self::disk::{Dice, Disk, Volatile};
 use self::image::Image;
 use self::qemu::Machine;
 use self::share::Share;
@@ -39,6 +42,13 @@ pub(crate) struct Guest {
     /// A disk that stays: a raw image file, after the throw-away disks.
     #[arg(long = "disk-file", value_name = "FILE")]
     disk_files: Vec<PathBuf>,
+    /// Let the disks have a volatile cache: when the power is cut, what was not flushed is lost or
+    /// not, block by block.
+    #[arg(long)]
+    volatile: bool,
+    /// The seed of what is left to chance.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// Cut the power as soon as the command prints this. That then counts as success.
     #[arg(long, value_name = "TEXT")]
     cut: Option<String>,
@@ -48,9 +58,10 @@ pub(crate) struct Guest {
     /// Memory in MiB.
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     memory: u64,
-    /// `conformance` (the storage suite on the lvm driver), `powercut` (power cuts in the life
-    /// of a volume and its replica), `takeover` (the lab on LVM pools loses a node), or a command
-    /// and its arguments. Its standard input is empty.
+    /// `conformance` (the storage suite on the lvm driver; or those of its tests that are named),
+    /// `powercut` (power cuts in the life of a volume and its replica), `takeover` (the lab on LVM
+    /// pools loses a node), `cycles` (what a snapshot costs without LVM's commands, and with them),
+    /// or a command and its arguments. Its standard input is empty.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }
@@ -60,24 +71,42 @@ impl Guest {
     /// console's log stays, and the error says where.
     pub(crate) fn run(mut self, root: &Path) -> Result<()> {
         let suite = suites::find(root, &self.command)?;
-        let mut cuts = vec![self.cut.take()];
+        let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+        let seed = self.seed.unwrap_or(now);
+        let mut dice = Dice::new(seed);
+        let mut cuts = vec![self.cut.take().map(|text| (text, Duration::ZERO))];
         if let Some(suite) = &suite {
-            cuts.splice(..0, suite.cuts.iter().cloned().map(Some));
+            let mut late = |ms: u64| Duration::from_millis(dice.below(ms.max(1)));
+            let planned = suite.cuts.iter().map(|cut| Some((cut.text.clone(), late(cut.late_ms))));
+            cuts.splice(..0, planned.collect::<Vec<_>>());
             self.share = Some(suite.share.path().to_owned());
+            self.volatile |= suite.volatile;
             self.disks_mib.splice(..0, suite.disks_mib.iter().copied());
             self.command.clone_from(&suite.command);
             self.deadline = self.deadline.max(suite.deadline);
             self.memory = self.memory.max(suite.memory_mib);
+        }
+        if self.volatile {
+            eprintln!("guest: what the disks lose is up to --seed {seed}");
         }
         let image = Image::build(root)?;
         let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(image.cache())?;
         let console = scratch.path().join("console.log");
         let disks = self.disks(scratch.path())?;
         let mut boots = cuts.iter().map(|cut| {
-            if let (Some(text), true) = (cut, suite.is_some()) {
-                eprintln!("the power will be cut {text:?}");
+            if let (Some((text, late)), true) = (cut, suite.is_some()) {
+                eprintln!("the power will be cut {} ms after {text:?}", late.as_millis());
             }
-            self.boot(&image, scratch.path(), &disks, cut.as_deref(), &console)
+            let cut = cut.as_ref().map(|(text, late)| (text.as_str(), *late));
+            let ended = self.boot(&image, scratch.path(), &disks, cut, &console)?;
+            let cut = ended == End::Cut;
+            for disk in &disks {
+                let at_stake = disk.settle(cut.then_some(&mut dice))?;
+                if cut && at_stake > 0 {
+                    eprintln!("guest: {at_stake} blocks were not flushed");
+                }
+            }
+            Ok(())
         });
         let Some(Err(error)) = boots.find(Result::is_err) else { return Ok(()) };
         if !console.exists() {
@@ -92,10 +121,10 @@ impl Guest {
         &self,
         image: &Image,
         scratch: &Path,
-        disks: &[PathBuf],
-        cut: Option<&str>,
+        disks: &[Disk],
+        cut: Option<(&str, Duration)>,
         console: &Path,
-    ) -> Result<()> {
+    ) -> Result<End> {
         let share = Share::serve(self.share.as_deref(), scratch, &self.command)?;
         let machine = Machine {
             image,
@@ -109,27 +138,31 @@ impl Guest {
         let deadline = Duration::from_secs(self.deadline);
         let end = Watch { cut, deadline }.follow(qemu)?;
         match (end, share.status()?) {
-            (End::Cut, _) => Ok(()),
+            (End::Cut, _) => Ok(End::Cut),
             (End::Late, _) => bail!("not done after {} s", self.deadline),
             (End::Off, None) => bail!("the guest went down before the command ended"),
             (End::Off, Some(0)) => match cut {
-                None => Ok(()),
-                Some(text) => bail!("the command ended and never printed {text:?}"),
+                None => Ok(End::Off),
+                Some((text, _)) => bail!("the command ended and never printed {text:?}"),
             },
             (End::Off, Some(status)) => bail!("the command ended with status {status}"),
         }
     }
 
     /// The image file of each disk, made if it is a throw-away one.
-    fn disks(&self, scratch: &Path) -> Result<Vec<PathBuf>> {
+    fn disks(&self, scratch: &Path) -> Result<Vec<Disk>> {
         let mut disks = Vec::new();
+        let disk = |path: PathBuf| match self.volatile {
+            true => Volatile::serve(&path).map(Disk::Volatile),
+            false => Ok(Disk::File(path)),
+        };
         for (at, mib) in self.disks_mib.iter().enumerate() {
             let path = scratch.join(format!("disk-{at}.raw"));
             File::create(&path)?.set_len(mib << 20).context("making a disk")?;
-            disks.push(path);
+            disks.push(disk(path)?);
         }
         for path in &self.disk_files {
-            disks.push(path.canonicalize().with_context(|| path.display().to_string())?);
+            disks.push(disk(path.canonicalize().with_context(|| path.display().to_string())?)?);
         }
         Ok(disks)
     }

@@ -1,10 +1,11 @@
 //! QEMU's command line.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::accelerator::Accelerator;
+use super::disk::Disk;
 use super::image::Image;
 use super::share::Share;
 
@@ -16,8 +17,7 @@ pub(crate) struct Machine<'a> {
     pub(crate) memory_mib: u64,
     /// Where its console is logged.
     pub(crate) console: &'a Path,
-    /// Raw image files.
-    pub(crate) disks: &'a [PathBuf],
+    pub(crate) disks: &'a [Disk],
     /// Without one the guest only says that it is up, and powers off.
     pub(crate) share: Option<&'a Share>,
 }
@@ -37,9 +37,9 @@ impl Machine<'_> {
         // are named in order, controllers need not be.
         command.args(["-device", "nvme,id=nvme,serial=holdfast"]);
         let root = self.image.root_disk();
-        namespace(&mut command, 1, &root, "snapshot=on");
+        namespace(&mut command, 1, root.as_os_str(), "snapshot=on");
         for (id, disk) in (2..).zip(self.disks) {
-            namespace(&mut command, id, disk, "discard=unmap");
+            namespace(&mut command, id, &disk.file(), "discard=unmap");
         }
         command.arg("-serial").arg(joined("file:", self.console)).args(["-serial", "stdio"]);
         if let Some(share) = self.share {
@@ -62,15 +62,15 @@ impl Machine<'_> {
     }
 }
 
-fn namespace(command: &mut Command, id: u32, file: &Path, how: &str) {
+fn namespace(command: &mut Command, id: u32, file: &OsStr, how: &str) {
     let drive = format!("if=none,id=disk{id},format=raw,{how},file=");
     command.arg("-drive").arg(joined(&drive, file));
     command.arg("-device").arg(format!("nvme-ns,drive=disk{id},bus=nvme,nsid={id}"));
 }
 
 /// An option that ends in a path, in which QEMU wants each comma twice.
-fn joined(option: &str, path: &Path) -> OsString {
-    format!("{option}{}", path.to_string_lossy().replace(',', ",,")).into()
+fn joined(option: &str, path: impl AsRef<Path>) -> OsString {
+    format!("{option}{}", path.as_ref().to_string_lossy().replace(',', ",,")).into()
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn disks_are_namespaces_in_order_after_the_root_that_is_never_written_to() {
-        let disks = [PathBuf::from("/a"), PathBuf::from("/b,c")];
+        let disks = ["/a", "/b,c"].map(|path| Disk::File(path.into()));
         let machine = Machine {
             image: &Image::at("/image"),
             accelerator: Accelerator::Tcg,

@@ -1,6 +1,7 @@
 //! What is tried in the guest under a name of its own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -17,11 +18,22 @@ pub(super) struct Suite {
     /// Memory that it needs at least.
     pub(super) memory_mib: u64,
     pub(super) command: Vec<String>,
-    /// The command runs once for each of these, until it prints it and the power is cut, and then
-    /// once to its end; always on the same disks.
-    pub(super) cuts: Vec<String>,
+    /// The command runs once for each of these, until the power is cut, and then once to its end;
+    /// always on the same disks.
+    pub(super) cuts: Vec<Cut>,
+    /// Whether the disks lose what was not flushed.
+    pub(super) volatile: bool,
     /// Seconds that a run takes at most, without KVM.
     pub(super) deadline: u64,
+}
+
+/// A power cut.
+#[derive(Clone)]
+pub(super) struct Cut {
+    /// It comes after the command has printed this,
+    pub(super) text: String,
+    /// at random within so many milliseconds.
+    pub(super) late_ms: u64,
 }
 
 /// The suite of that name, its programs built; `None` for what is a command of the guest.
@@ -30,6 +42,7 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
         [name, only @ ..] if name == "conformance" => conformance(root, only).map(Some),
         [name] if name == "powercut" => power_cut(root).map(Some),
         [name] if name == "takeover" => takeover::suite(root).map(Some),
+        [name] if name == "cycles" => cycles(root).map(Some),
         _ => Ok(None),
     }
 }
@@ -41,33 +54,53 @@ const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3";
 
 /// The storage suite on the `lvm` driver: `crates/storage/tests/lvm/`. Only those of its tests that are named, if any are.
 fn conformance(root: &Path, only: &[String]) -> Result<Suite> {
-    let mut suite = storage_test(root, "lvm", &["conformance"], &[], &[])?;
+    let mut suite = storage_test(root, "lvm", &["conformance"], &[])?;
     suite.command.extend_from_slice(only);
     Ok(suite)
 }
 
-/// Power cuts in the life of a volume and its replica: `crates/storage/tests/powercut.rs`.
-fn power_cut(root: &Path) -> Result<Suite> {
-    const CUTS: [&str; 8] = [
-        "at snapshot 1.",
-        "at receive 2.",
-        "at frame 1.",
-        "at finish 2.",
-        "at promote 1.",
-        "at demote 2.",
-        "at remove 1.",
-        "at snapshot 0.",
-    ];
-    storage_test(root, "powercut", &[], &["HOLDFAST_TEST_ACKED=/share/acked"], &CUTS)
+/// What a cycle of a snapshot costs, with and without LVM: `crates/storage/tests/cycles.rs`.
+fn cycles(root: &Path) -> Result<Suite> {
+    // LVM's commands are counted by what stands before them in the PATH.
+    const COUNT: &str = "#!/bin/sh\necho \"$$ $*\" >>/run/lvm-commands\nexec /sbin/lvm \"$@\"\n";
+    let suite = storage_test(root, "cycles", &[], &[])?;
+    let counting = suite.share.path().join("lvm");
+    fs::write(&counting, COUNT)?;
+    fs::set_permissions(&counting, fs::Permissions::from_mode(0o755))?;
+    Ok(suite)
 }
 
-fn storage_test(
-    root: &Path,
-    test: &str,
-    features: &[&str],
-    environment: &[&str],
-    cuts: &[&str],
-) -> Result<Suite> {
+/// Power cuts in the life of a pool, a volume and its replica, on disks with a volatile cache:
+/// `crates/storage/tests/powercut.rs`.
+fn power_cut(root: &Path) -> Result<Suite> {
+    const CUTS: [(&str, u64); 20] = [
+        ("at making 0.", 4000),
+        ("at making 0.", 4000),
+        ("at opening 0.", 1500),
+        ("at create 0.", 300),
+        ("at snapshot 1.", 100),
+        ("at receive 2.", 100),
+        ("at frame 1.", 50),
+        ("at finish 2.", 100),
+        ("at promote 1.", 300),
+        ("at demote 2.", 300),
+        ("at resize 1.", 200),
+        ("at tail 0.", 300),
+        ("at scratch 0.", 300),
+        ("at reserve 0.", 500),
+        ("at spend 0.", 300),
+        ("at drop 1.", 300),
+        ("at remove 1.", 300),
+        ("at opening 0.", 3000),
+        ("at finish 1.", 300),
+        ("at snapshot 0.", 0),
+    ];
+    let suite = storage_test(root, "powercut", &[], &["HOLDFAST_TEST_ACKED=/share/acked"])?;
+    let cut = |(text, late_ms): (&str, u64)| Cut { text: text.to_owned(), late_ms };
+    Ok(Suite { cuts: CUTS.into_iter().map(cut).collect(), volatile: true, ..suite })
+}
+
+fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]) -> Result<Suite> {
     let messages = build_test(root, "holdfast-storage", test, features)?;
     let share = tempfile::tempdir()?;
     // The share comes first in the guest's PATH: a test must not be named as a tool is.
@@ -85,7 +118,8 @@ fn storage_test(
         disks_mib: vec![DISK_MIB, DISK_MIB],
         memory_mib: 512,
         command: command.into_iter().map(str::to_owned).collect(),
-        cuts: cuts.iter().copied().map(str::to_owned).collect(),
+        cuts: Vec::new(),
+        volatile: false,
         deadline: 900,
     })
 }

@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 
 /// When a guest is killed.
 pub(crate) struct Watch<'a> {
-    /// As soon as it has printed this.
-    pub(crate) cut: Option<&'a str>,
+    /// So long after it has printed this.
+    pub(crate) cut: Option<(&'a str, Duration)>,
     /// After so long.
     pub(crate) deadline: Duration,
 }
@@ -34,15 +34,24 @@ impl Watch<'_> {
         let reader = std::thread::spawn(move || forward(output, &send));
         let until = Instant::now() + self.deadline;
         let mut seen = Vec::new();
+        let mut cut = self.cut;
+        let mut due = None;
         let end = loop {
+            if due.is_some_and(|due| Instant::now() >= due) {
+                break End::Cut;
+            }
+            let until = due.unwrap_or(until);
             match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => {
                     std::io::stdout().write_all(&bytes)?;
                     std::io::stdout().flush()?;
-                    if self.cut.is_some_and(|text| found(&mut seen, &bytes, text.as_bytes())) {
-                        break End::Cut;
+                    let heard =
+                        |(text, _): &mut (&str, _)| found(&mut seen, &bytes, text.as_bytes());
+                    if let Some((_, late)) = cut.take_if(heard) {
+                        due = Some(Instant::now() + late);
                     }
                 }
+                Err(RecvTimeoutError::Timeout) if due.is_some() => {}
                 Err(RecvTimeoutError::Timeout) => break End::Late,
                 Err(RecvTimeoutError::Disconnected) => break End::Off,
             }
@@ -84,6 +93,10 @@ mod tests {
     use super::*;
 
     fn follow(script: &str, cut: Option<&str>, deadline: Duration) -> End {
+        follow_late(script, cut.map(|text| (text, Duration::ZERO)), deadline)
+    }
+
+    fn follow_late(script: &str, cut: Option<(&str, Duration)>, deadline: Duration) -> End {
         let guest = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn();
         Watch { cut, deadline }.follow(guest.expect("sh")).expect("followed")
     }
@@ -94,6 +107,10 @@ mod tests {
         assert_eq!(follow("echo one; exec sleep 1000", Some("one"), long), End::Cut);
         assert_eq!(follow("echo one", Some("two"), long), End::Off);
         assert_eq!(follow("exec sleep 1000", None, Duration::from_millis(100)), End::Late);
+        let late = Duration::from_millis(300);
+        let begun = Instant::now();
+        assert_eq!(follow_late("echo one; exec sleep 1000", Some(("one", late)), long), End::Cut);
+        assert!(begun.elapsed() >= late);
     }
 
     #[test]
