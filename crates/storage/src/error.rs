@@ -34,6 +34,11 @@ pub enum Error {
     /// A volume, snapshot or pool is being used by something else.
     #[error("{0} is in use")]
     InUse(String),
+    /// Something else has the thin pool's metadata snapshot, without which nothing is compared.
+    #[error(
+        "something else holds the metadata snapshot of the thin pool {0}: end that, or `dmsetup message {0} 0 release_metadata_snap`"
+    )]
+    MetadataHeld(String),
     /// The epoch is not above what this pool durably refuses (I11).
     #[error("volume {volume}: epoch {offered} is stale, only epochs above {floor} are accepted")]
     StaleEpoch {
@@ -177,7 +182,7 @@ impl Error {
             Self::NoVolume(_) | Self::NoSnapshot(_) => Code::NotFound,
             Self::VolumeExists(_) => Code::AlreadyExists,
             Self::WrongState { .. } => Code::WrongState,
-            Self::InUse(_) => Code::InUse,
+            Self::InUse(_) | Self::MetadataHeld(_) => Code::InUse,
             Self::StaleEpoch { .. } => Code::StaleEpoch,
             Self::WrongBase { .. } => Code::WrongBase,
             Self::Rotten(_) => Code::CopyRotten,

@@ -327,6 +327,11 @@ pub trait Pool: Send + Sync {
         Ok(())
     }
 
+    /// Why snapshots cannot be compared at this moment, if they cannot, with the cure.
+    fn comparable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// How much of its life is over, in percent; 0 for a driver whose pools do not wear out.
     fn worn_percent(&self) -> u8 {
         0

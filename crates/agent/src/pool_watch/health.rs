@@ -20,6 +20,9 @@ const WORN_PERCENT: [u8; 3] = [50, 80, 95];
 pub(super) struct Health {
     exhausted: Turn,
     damaged: Turn,
+    held: Turn,
+    /// Looks in a row at which nothing could be compared: another tool may read for a moment.
+    held_looks: u32,
     worn_told: u8,
     read_only: BTreeMap<ContainerUid, Turn>,
 }
@@ -37,16 +40,18 @@ impl Health {
         let mounts: Vec<_> =
             assigned.iter().map(|(uid, _)| (*uid, context.mountpoint(*uid))).collect();
         let pool = parts.pool.clone();
-        let (writable, worn_percent, read_only) = blocking(move || {
+        let (writable, comparable, worn_percent, read_only) = blocking(move || {
             let read_only = |(uid, target): (ContainerUid, std::path::PathBuf)| {
                 let mounted = fsys::is_mounted(&target).unwrap_or(false);
                 (uid, mounted && fsys::is_read_only(&target).unwrap_or(false))
             };
             let read_only: BTreeMap<_, _> = mounts.into_iter().map(read_only).collect();
-            Ok::<_, AgentError>((pool.writable(), pool.worn_percent(), read_only))
+            let (writable, comparable) = (pool.writable(), pool.comparable());
+            Ok::<_, AgentError>((writable, comparable, pool.worn_percent(), read_only))
         })
         .await?;
         self.tell_writable(context, writable).await;
+        self.tell_held(context, comparable).await;
         self.tell_worn(context, worn_percent).await;
         self.read_only.retain(|uid, _| read_only.contains_key(uid));
         for (uid, name) in assigned {
@@ -73,6 +78,18 @@ impl Health {
             over: ("pool-repaired", "the pool takes writes again"),
         };
         self.damaged.now(context, None, writable.is_err() && !full, words).await;
+    }
+
+    async fn tell_held(&mut self, context: &Context, comparable: holdfast_storage::Result<()>) {
+        const PATIENCE_LOOKS: u32 = 5;
+        let why = comparable.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        self.held_looks = if comparable.is_err() { self.held_looks.saturating_add(1) } else { 0 };
+        let begun = format!("nothing can be replicated: {why}");
+        let words = Words {
+            begun: ("pool-metadata-held", &begun),
+            over: ("pool-metadata-free", "the pool's snapshots can be compared again"),
+        };
+        self.held.now(context, None, self.held_looks >= PATIENCE_LOOKS, words).await;
     }
 
     async fn tell_worn(&mut self, context: &Context, percent: u8) {

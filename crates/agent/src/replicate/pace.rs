@@ -26,6 +26,18 @@ pub(crate) fn interval(spec: &ContainerSpec, pieces: &Fragmentation) -> Duration
     Duration::from_millis(stretched_ms.clamp(every_ms, longest_ms))
 }
 
+/// The interval on a pool of whose life so much is over: at the end each snapshot is dear.
+pub(crate) fn sparing(spec: &ContainerSpec, period: Duration, worn_percent: u8) -> Duration {
+    const DEAR_PERCENT: u8 = 80;
+    const TIMES: u32 = 4;
+    let every_ms = spec.replicate_every_ms;
+    let longest_ms = (spec.max_data_loss_ms / 2).min(LONGEST_MS).max(every_ms);
+    match worn_percent >= DEAR_PERCENT {
+        true => (period * TIMES).min(Duration::from_millis(longest_ms)).max(period),
+        false => period,
+    }
+}
+
 /// Whether a volume is to be called torn, given whether it was.
 pub(crate) fn torn(pieces: &Fragmentation, before: bool) -> bool {
     let mark = match before {
@@ -63,5 +75,14 @@ mod tests {
     fn a_volume_at_the_mark_is_not_told_of_at_each_snapshot() {
         assert!(!torn(&pieces(3_000), false) && torn(&pieces(3_001), false));
         assert!(torn(&pieces(2_900), true) && !torn(&pieces(2_700), true));
+    }
+
+    /// I22: near the end of a pool's life there are fewer snapshots, and the promise is kept.
+    #[test]
+    fn a_worn_pool_is_spared() {
+        let spec = ContainerSpec::default();
+        let ms = |worn| sparing(&spec, Duration::from_secs(5), worn).as_millis();
+        assert_eq!([ms(0), ms(79), ms(80), ms(95)], [5_000, 5_000, 20_000, 20_000]);
+        assert_eq!(sparing(&spec, Duration::from_secs(20), 80).as_secs(), 30);
     }
 }

@@ -182,7 +182,11 @@ impl Source {
         uuid: SnapshotUuid,
     ) -> Result<Duration, AgentError> {
         let parts = self.context.parts().ok_or(AgentError::Starting)?;
-        let pieces = blocking(move || parts.pool.fragmentation(uuid)).await?;
+        let cost = move || {
+            let pieces = parts.pool.fragmentation(uuid)?;
+            Ok::<_, holdfast_storage::Error>((pieces, parts.pool.worn_percent()))
+        };
+        let (pieces, worn_percent) = blocking(cost).await?;
         let period = pace::interval(&assigned.spec, &pieces);
         let every = Duration::from_millis(assigned.spec.replicate_every_ms);
         let (name, extents) = (&assigned.name, pieces.extents);
@@ -199,7 +203,7 @@ impl Source {
         };
         let torn = pace::torn(&pieces, self.torn.told()) && period > every;
         self.torn.now(&self.context, self.uid, torn, words).await;
-        Ok(period)
+        Ok(pace::sparing(&assigned.spec, period, worn_percent))
     }
 
     /// The pool is past its threshold, and the container has written.

@@ -81,6 +81,11 @@ pub trait Blocks: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Refuses while snapshots cannot be compared.
+    fn comparable(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Percent of the pool's life that is over, where it has an end.
     fn worn_percent(&self) -> u8 {
         0

@@ -121,6 +121,10 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
         self.blocks.writable()
     }
 
+    fn comparable(&self) -> Result<()> {
+        self.blocks.comparable()
+    }
+
     fn worn_percent(&self) -> u8 {
         self.blocks.worn_percent()
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_types::ByteSize;
 
+use super::counts::Counts;
 use super::device::{ThinDevice, View};
 use super::note::Note;
 use super::thin::ThinPool;
@@ -27,6 +28,8 @@ pub struct ThinItems {
     pub(super) root: PathBuf,
     /// Whether every volume is loaded: before, a name that is removed may be one of two.
     pub(super) settled: AtomicBool,
+    /// In how many pieces large volumes lie.
+    pub(super) counts: Counts,
     /// Keeps every other process out.
     pub(super) _lock: File,
 }
@@ -133,10 +136,18 @@ impl Blocks for ThinItems {
         Ok(delta.extents)
     }
 
+    /// As many pieces as chunks, at most: that much a device says of itself. Only where this may be
+    /// too many they are counted, which reads all of the device's metadata, and now and then.
     fn fragmentation(&self, item: &Path) -> Result<Fragmentation> {
         let note = self.note(item)?;
-        let extents = self.pool.delta(None, note.id, note.size)?.extents.len();
-        Ok(Fragmentation { extents: extents as u64, comfortable: COMFORTABLE_EXTENTS })
+        let chunks = View::open(&self.pool, note, true)?.mapped_chunks()?;
+        let extents = match chunks > COMFORTABLE_EXTENTS {
+            true => self.counts.of(item.parent().unwrap_or(item), || {
+                Ok(self.pool.delta(None, note.id, note.size)?.extents.len() as u64)
+            })?,
+            false => chunks,
+        };
+        Ok(Fragmentation { extents, comfortable: COMFORTABLE_EXTENTS })
     }
 
     fn reader(&self, item: &Path) -> Result<Box<dyn ReadAt>> {
@@ -176,6 +187,10 @@ impl Blocks for ThinItems {
 
     fn writable(&self) -> Result<()> {
         self.pool.require_writable()
+    }
+
+    fn comparable(&self) -> Result<()> {
+        self.pool.refuse_held_by_others()
     }
 
     fn worn_percent(&self) -> u8 {

@@ -63,6 +63,11 @@ impl View {
         Ok(view)
     }
 
+    /// How many chunks it maps.
+    pub(super) fn mapped_chunks(&self) -> Result<u64> {
+        Ok(self.pool.mapped_bytes(&self.name)? / self.pool.limits.chunk)
+    }
+
     fn file(&self) -> Result<&File> {
         let closed = || {
             Error::io("using", &self.path)(std::io::Error::from(std::io::ErrorKind::NotConnected))

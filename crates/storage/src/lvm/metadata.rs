@@ -97,12 +97,25 @@ impl ThinPool {
         }
         self.message("reserve_metadata_snap").map_err(|error| match error {
             Error::Io { source, .. } if source.raw_os_error() == Some(BUSY) => {
-                Error::InUse(format!("the metadata snapshot of {}", self.name))
+                self.held_by_others()
             }
             other => other,
         })?;
         self.unreleased.store(true, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Refuses while somebody else has the metadata snapshot, without which nothing can be compared.
+    pub(super) fn refuse_held_by_others(&self) -> Result<()> {
+        let Ok(_reading) = self.reading.try_lock() else { return Ok(()) };
+        match self.status()?.held && !self.unreleased.load(Ordering::SeqCst) {
+            true => Err(self.held_by_others()),
+            false => Ok(()),
+        }
+    }
+
+    fn held_by_others(&self) -> Error {
+        Error::MetadataHeld(self.name.clone())
     }
 
     fn release(&self) -> Result<()> {

@@ -21,6 +21,7 @@
 
 pub mod admin;
 mod blocks;
+mod counts;
 mod delta;
 mod device;
 mod dm;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::LvmPool;
 use super::admin::{ANCHOR, CATALOG};
 use super::blocks::ThinItems;
+use super::counts::Counts;
 use super::status::Mode;
 use super::thin::ThinPool;
 use super::tools::{self, Lv};
@@ -107,6 +108,7 @@ impl LvmPool {
             pool: Arc::new(pool),
             root: options.mountpoint.clone(),
             settled: AtomicBool::new(false),
+            counts: Counts::default(),
             _lock: lock,
         };
         Self::load(&options.mountpoint, options.cluster, Arc::new(items))

@@ -133,6 +133,17 @@ impl ThinPool {
         })
     }
 
+    /// How much a thin device maps.
+    pub(super) fn mapped_bytes(&self, name: &str) -> Result<u64> {
+        // MAPPED HIGHEST, in sectors.
+        let status = self.dm.target_status(name).map_err(Error::io("asking", name))?;
+        let sectors = status.split_whitespace().next().and_then(|word| word.parse::<u64>().ok());
+        sectors.map(|sectors| sectors * 512).ok_or_else(|| Error::Unusable {
+            path: name.into(),
+            reason: format!("its state is not understood: {status}"),
+        })
+    }
+
     /// How worn it is.
     pub(super) fn wear(&self) -> Wear {
         Wear { time: self.time.load(Ordering::SeqCst) }

@@ -7,6 +7,7 @@ mod full;
 mod held;
 mod rig;
 mod trouble;
+mod vanish;
 
 use holdfast_storage::conformance;
 use rig::{LvmRig, disks};

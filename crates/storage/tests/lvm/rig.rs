@@ -75,6 +75,25 @@ impl LvmRig {
         Self { pool: Some(LvmPool::open(&options).unwrap()), options }
     }
 
+    /// A pool on what is not a whole disk.
+    pub(crate) fn on(device: &Path) -> Self {
+        let vg = format!("t-{}", device.file_name().unwrap().to_str().unwrap());
+        lvm(&["vgcreate", "-qq", "-y", &vg, device.to_str().unwrap()]);
+        let request = Request::in_group(vg.parse().unwrap(), None);
+        made(&Request { thin_pool: "pool".parse().unwrap(), ..request });
+        let options = options(&vg);
+        Self { pool: Some(LvmPool::open(&options).unwrap()), options }
+    }
+
+    /// Takes the pool away from the kernel, and back; what it had only in memory is lost.
+    pub(crate) fn restart(&mut self) {
+        self.pool = None;
+        self.let_go();
+        lvm(&["vgchange", "-qq", "-an", &self.options.vg]);
+        lvm(&["vgchange", "-qq", "-ay", &self.options.vg]);
+        self.pool = Some(LvmPool::open(&self.options).unwrap());
+    }
+
     /// The thin pool's own device, as device-mapper names it.
     pub(crate) fn tpool(&self) -> String {
         format!("{}-pool-tpool", self.options.vg.replace('-', "--"))
@@ -126,10 +145,9 @@ impl Rig for LvmRig {
     }
 }
 
-impl Drop for LvmRig {
-    /// Whatever a failed test left: what cannot go is seen by the test that comes next.
-    fn drop(&mut self) {
-        self.pool = None;
+impl LvmRig {
+    /// Removes every device of ours, and unmounts the catalog.
+    fn let_go(&self) {
         let run =
             |program: &str, arguments: &[&str]| Command::new(program).args(arguments).output();
         let listed = run("dmsetup", &["ls"]).map(|out| out.stdout).unwrap_or_default();
@@ -141,6 +159,15 @@ impl Drop for LvmRig {
             }
         }
         let _ = run("umount", &[self.options.mountpoint.to_str().unwrap_or_default()]);
-        let _ = run("lvm", &["vgremove", "-qq", "-ff", "-y", &self.options.vg]);
+    }
+}
+
+impl Drop for LvmRig {
+    /// Whatever a failed test left: what cannot go is seen by the test that comes next.
+    fn drop(&mut self) {
+        self.pool = None;
+        self.let_go();
+        let _ =
+            Command::new("lvm").args(["vgremove", "-qq", "-ff", "-y", &self.options.vg]).output();
     }
 }

@@ -99,7 +99,10 @@ fn a_metadata_snapshot_of_others_stays_theirs() {
     let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
     rig.pool().snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
     assert!(rig.message("reserve_metadata_snap"));
-    assert!(matches!(rig.pool().diff(None, id.uuid), Err(Error::InUse(_))));
+    assert!(matches!(rig.pool().diff(None, id.uuid), Err(Error::MetadataHeld(_))));
+    assert!(matches!(rig.pool().comparable(), Err(Error::MetadataHeld(_))));
+    assert!(rig.pool().fragmentation(id.uuid).is_ok(), "it needs none");
     assert!(rig.message("release_metadata_snap"));
+    assert!(rig.pool().comparable().is_ok());
     assert!(rig.pool().diff(None, id.uuid).is_ok());
 }
