@@ -140,14 +140,16 @@ impl Container {
     /// What that node, which holds it, is told of its named snapshots.
     pub(crate) fn kept_views(&self, node: NodeId) -> Vec<KeptView> {
         let view = |(name, kept): (&SnapshotName, &Kept)| {
-            let holders: Vec<_> = match &kept.state {
+            let mut holders: Vec<_> = match &kept.state {
                 KeptState::Wanted => Vec::new(),
                 KeptState::Taken(taken) => taken.holders.iter().copied().collect(),
                 KeptState::LeftBehind(_) => return None,
             };
             let wanted = kept.state == KeptState::Wanted;
             let held = holders.contains(&node);
-            let holders = if node == self.node { holders } else { Vec::new() };
+            if node != self.node {
+                holders.retain(|holder| *holder == self.node);
+            }
             Some(KeptView { name: name.clone(), uuid: kept.uuid, wanted, held, holders })
         };
         self.kept.iter().filter_map(view).collect()

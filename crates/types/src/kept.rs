@@ -30,7 +30,7 @@ pub struct KeptView {
     pub wanted: bool,
     /// The node that the view is for said that it holds it.
     pub held: bool,
-    /// The nodes that said that they hold it; left out for replicas, which ship nothing.
+    /// The nodes that said that they hold it; for replicas, which ship nothing, only the primary.
     #[serde(default)]
     pub holders: Vec<NodeId>,
 }

@@ -13,6 +13,8 @@ struct Inner {
     full: bool,
     exhausted: bool,
     looks: u64,
+    /// How many looks there had been when it was found full, or something was last given up.
+    waiting_since: u64,
     /// How many looks there had been when room was last made.
     made_room_at: Option<u64>,
 }
@@ -35,7 +37,22 @@ impl Fullness {
         let seen_since = inner.made_room_at.is_none_or(|at| inner.looks >= at + 2);
         let now = inner.full && seen_since;
         if now {
+            // Who was told before did give something up.
+            inner.waiting_since = inner.waiting_since.max(inner.made_room_at.unwrap_or(0));
             inner.made_room_at = Some(inner.looks);
+        }
+        now
+    }
+
+    /// Whether the pool has been full for so long, and nobody found a base to give up, that other
+    /// copies must go. Yes once, and again only when that was of no use either.
+    pub(super) fn nothing_else_goes(&self) -> bool {
+        const PATIENCE_LOOKS: u64 = 8;
+        let mut inner = self.lock();
+        let since = inner.waiting_since.max(inner.made_room_at.unwrap_or(0));
+        let now = inner.full && inner.looks >= since + PATIENCE_LOOKS;
+        if now {
+            inner.waiting_since = inner.looks;
         }
         now
     }
@@ -47,6 +64,9 @@ impl Fullness {
 
     pub(super) fn looked(&self, full: bool, exhausted: bool) {
         let mut inner = self.lock();
+        if !inner.full {
+            inner.waiting_since = inner.looks;
+        }
         inner.full = full;
         inner.exhausted = exhausted;
         inner.looks += 1;
@@ -88,5 +108,25 @@ mod tests {
         assert!(fullness.make_room());
         fullness.made_none();
         assert!(fullness.make_room());
+    }
+
+    /// I20: bases go first, and what a person named only when for some time no base was left.
+    #[test]
+    fn named_copies_go_when_no_base_is_left() {
+        let fullness = Fullness::default();
+        let look = |full, gives_a_base: bool| {
+            fullness.looked(full, false);
+            if fullness.make_room() && !gives_a_base {
+                fullness.made_none();
+            }
+            fullness.nothing_else_goes()
+        };
+        assert!((0..30).all(|_| !look(false, false)), "there is room");
+        assert!((0..30).all(|_| !look(true, true)), "there are bases");
+        let after = (1..30).find(|_| look(true, false)).unwrap();
+        assert!(after >= 4, "{after}");
+        assert!(!look(true, false), "one at a time");
+        assert!((0..8).any(|_| look(true, false)));
+        assert!((0..30).all(|_| !look(false, false)), "it was enough");
     }
 }

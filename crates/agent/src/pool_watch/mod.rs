@@ -2,6 +2,7 @@
 
 mod fullness;
 mod health;
+mod kept;
 mod level;
 mod reserve;
 mod trim;
@@ -98,7 +99,31 @@ impl Watch {
         self.metadata.now(context, Half::Metadata, metadata, threshold).await;
         context.set_capacity(message(&parts.driver, &capacity, self.level()));
         context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
+        self.give_up_kept(context, parts).await?;
         self.health.look(context, parts).await
+    }
+
+    /// Who has no lease does not know whether the others are up, and cannot say what went.
+    async fn give_up_kept(
+        &mut self,
+        context: &Context,
+        parts: &Arc<Parts>,
+    ) -> Result<(), AgentError> {
+        let Some(view) = context.view().filter(|_| context.is_leased()) else { return Ok(()) };
+        if !context.fullness.nothing_else_goes() {
+            return Ok(());
+        }
+        let pool = parts.pool.clone();
+        let Some(gone) = blocking(move || kept::give_up(&*pool, &view)).await? else {
+            return Ok(());
+        };
+        let message = format!(
+            "this node's copy of the snapshot {} of {} was given up to make room in the full pool; \
+             it is shipped again once there is room",
+            gone.name, gone.container
+        );
+        self.news.push(("kept-dropped", message));
+        Ok(())
     }
 
     /// Measures, and does what is due about the reserve.

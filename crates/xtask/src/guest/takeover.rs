@@ -45,6 +45,7 @@ pub(super) fn suite(root: &Path) -> Result<Suite> {
         memory_mib: MEMORY_MIB,
         command: command.into_iter().chain(disks).map(str::to_owned).collect(),
         cuts: Vec::new(),
+        volatile: false,
         deadline: 1200,
     })
 }
