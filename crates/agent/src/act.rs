@@ -1,6 +1,5 @@
 //! What an action does to storage, runtime and network. Everything here may be repeated.
 
-use std::path::Path;
 use std::time::Duration;
 
 use holdfast_reconcile::{Observed, ObservedVolume};
@@ -16,12 +15,14 @@ use crate::agent::Parts;
 use crate::clock::wall;
 use crate::error::AgentError;
 use crate::grow;
+use crate::mounts;
+use crate::places::Places;
 
 /// How long the last user of a mount may take to go.
 pub(crate) const UNMOUNT_LIMIT: Duration = Duration::from_secs(10);
 
-/// The role text of a volume whose filesystem has been given its own identity and size.
-const ROLE_READY: &str = "ready";
+/// The role text of a volume whose filesystems have been given their own identity and size.
+pub(crate) const ROLE_READY: &str = "ready";
 
 /// The label of what was written and never shipped.
 const TAIL_LABEL: &str = "tail: written and never shipped";
@@ -30,7 +31,7 @@ const TAIL_LABEL: &str = "tail: written and never shipped";
 pub(crate) fn observe(
     parts: &Parts,
     uid: ContainerUid,
-    mountpoint: &Path,
+    places: &Places,
     assigned: Option<&AssignedView>,
 ) -> Result<Observed, AgentError> {
     let volume = match parts.pool.volume(uid.into()) {
@@ -41,7 +42,7 @@ pub(crate) fn observe(
     let device = volume.as_ref().is_some_and(|v| v.device.is_some());
     Ok(Observed {
         running: parts.runtime.status(uid)?.is_running(),
-        active: device || fsys::is_mounted(mountpoint)?,
+        active: device || !fsys::mounted(places.all())?.is_empty(),
         volume: volume.map(|v| ObservedVolume {
             live: v.state.live.as_ref().map(|live| live.epoch),
             snapshots: v.state.sound().map(|s| s.id).collect(),
@@ -72,29 +73,6 @@ pub(crate) fn holds(pool: &dyn Pool, id: SnapshotId) -> bool {
     pool.volume(id.volume).is_ok_and(|volume| sound(&volume.state))
 }
 
-/// Mounts the volume; the first time, after its filesystem got its own identity and size.
-pub(crate) fn mount(parts: &Parts, view: &AssignedView, at: &Path) -> Result<(), AgentError> {
-    let volume = VolumeUid::from(view.uid);
-    let device = parts.pool.activate(volume, view.chain.epoch)?;
-    if fsys::is_mounted(at)? {
-        return Ok(());
-    }
-    let fresh = !is_ready(&parts.pool.volume(volume)?.state, view);
-    if fresh {
-        // The check replays a journal that a clone's origin may have had: with one to replay a
-        // filesystem takes no new identity.
-        fsys::grow(&device)?;
-        fsys::new_uuid(&device)?;
-    }
-    // Before the first write, after which it is too late for all that.
-    parts.pool.set_role(volume, ROLE_READY)?;
-    fsys::mount(&device, at)?;
-    if !fresh {
-        grow::catch_up(&device, at)?;
-    }
-    Ok(())
-}
-
 /// Whether its filesystem has its own identity and size: it was mounted here, or is of a copy.
 pub(crate) fn is_ready(state: &VolumeState, view: &AssignedView) -> bool {
     state.record.role == ROLE_READY || view.chain.branch().is_some()
@@ -104,14 +82,15 @@ pub(crate) fn is_ready(state: &VolumeState, view: &AssignedView) -> bool {
 pub(crate) fn start_request(
     view: &AssignedView,
     overlay: CidrV4,
-    mountpoint: &Path,
+    places: &Places,
     link: &str,
 ) -> StartRequest {
     StartRequest {
         uid: view.uid,
         hostname: view.name.clone(),
         protection: view.spec.protection,
-        rootfs: mountpoint.join(ROOTFS_DIR),
+        rootfs: places.root().join(ROOTFS_DIR),
+        mounts: mounts::in_container(&view.spec, places),
         limits: view.spec.limits,
         command: view.spec.command.clone(),
         env: view.spec.env.clone(),
@@ -126,8 +105,14 @@ pub(crate) fn start_request(
 }
 
 /// Unmounts and takes the device away.
-pub(crate) fn deactivate(parts: &Parts, uid: ContainerUid, at: &Path) -> Result<(), AgentError> {
-    fsys::unmount(at, UNMOUNT_LIMIT)?;
+pub(crate) fn deactivate(
+    parts: &Parts,
+    uid: ContainerUid,
+    places: &Places,
+) -> Result<(), AgentError> {
+    for at in places.all().iter().rev() {
+        fsys::unmount(at, UNMOUNT_LIMIT)?;
+    }
     match parts.pool.deactivate(uid.into()) {
         Ok(_) | Err(holdfast_storage::Error::NoVolume(_)) => Ok(()),
         Err(error) => Err(error.into()),
@@ -204,14 +189,16 @@ pub(crate) fn diverged(
 }
 
 /// Removes a deleted container's volume with everything that it has.
-pub(crate) fn remove(parts: &Parts, uid: ContainerUid, at: &Path) -> Result<(), AgentError> {
+pub(crate) fn remove(parts: &Parts, uid: ContainerUid, places: &Places) -> Result<(), AgentError> {
     parts.runtime.forget(uid)?;
     parts.pool.drop_partial(uid.into())?;
     parts.pool.remove_volume(uid.into())?;
-    if let Err(error) = std::fs::remove_dir(at)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        warn!(container = %uid, %error, "its mount point stays behind");
+    for at in places.all() {
+        if let Err(error) = std::fs::remove_dir(at)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!(container = %uid, %error, "a mount point of it stays behind");
+        }
     }
     Ok(())
 }
@@ -223,7 +210,6 @@ pub(crate) fn clone_image(
     image: SnapshotId,
     epoch: Epoch,
 ) -> Result<(), AgentError> {
-    let size = holdfast_storage::round_size(view.spec.disk)?;
-    pool.clone_volume(image.uuid, view.uid.into(), size, epoch)?;
+    pool.clone_set(image.uuid, view.uid.into(), &mounts::shape(&view.spec), epoch)?;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! What all parts of one agent share.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +17,7 @@ use crate::holdings::Holdings;
 use crate::leader::LeaderClient;
 use crate::memory;
 use crate::peers::Peers;
+use crate::places::Places;
 use crate::pool_watch::Fullness;
 use crate::replicate::Shipments;
 use crate::strangers::Starts;
@@ -192,8 +192,8 @@ impl Context {
     }
 
     /// Where a container's volume is mounted.
-    pub(crate) fn mountpoint(&self, uid: ContainerUid) -> PathBuf {
-        self.config.data_dir.join("mounts").join(uid.to_string())
+    pub(crate) fn places(&self, uid: ContainerUid) -> Places {
+        Places::of(&self.config.data_dir.join("mounts"), uid)
     }
 
     pub(crate) fn freezer(&self) -> FreezeHelper {

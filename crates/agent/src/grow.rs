@@ -9,44 +9,77 @@
 
 use std::path::Path;
 
-use holdfast_storage::{Error, Pool, VolumeState, fsys, round_size};
+use holdfast_storage::{Error, Pool, VolumeInfo, VolumeState, fsys, round_size};
 use holdfast_types::{AssignedView, ByteSize, ContainerSpec, VolumeUid};
 use tracing::warn;
 
 use crate::act;
 use crate::error::AgentError;
+use crate::mounts;
+use crate::places::Places;
 
-/// Whether the live part is smaller than was asked for.
+/// Whether a member of the live part is smaller than was asked for, or has no filesystem yet.
 pub(crate) fn is_short(state: &VolumeState, spec: &ContainerSpec) -> bool {
-    state.live.is_some() && round_size(spec.disk).is_ok_and(|wanted| state.size < wanted)
+    let wanted = spec.sizes();
+    let sizes = state.shape();
+    let mut pairs = sizes.sizes().zip(&wanted);
+    let small = pairs.any(|(size, wanted)| round_size(*wanted).is_ok_and(|w| size < w.bytes()));
+    state.live.is_some() && (small || state.data.iter().any(|member| member.blank))
 }
 
-/// Grows the volume to what the spec says, and the filesystem with it: mounted if it is mounted.
-/// The filesystem of a volume that was never mounted grows when it is. Returns the sizes reached.
+/// Makes a filesystem on each member that is still blank: once, for until the pool has heard of it
+/// there is no snapshot, and nobody has mounted it.
+pub(crate) fn fill(pool: &dyn Pool, info: &VolumeInfo) -> Result<(), AgentError> {
+    let mut members = info.state.data.iter().zip(&info.data_devices);
+    members.by_ref().filter(|(m, _)| m.blank).try_for_each(|(_, d)| fsys::mkfs_blank(d))?;
+    pool.filled(info.state.uid)?;
+    Ok(())
+}
+
+/// Grows the volume to what the spec says, and its filesystems with it: mounted if they are mounted.
+/// The filesystems of a volume that was never mounted grow when it is. Returns the sizes reached.
 pub(crate) fn grow(
     pool: &dyn Pool,
     view: &AssignedView,
-    at: &Path,
+    places: &Places,
 ) -> Result<Vec<ByteSize>, AgentError> {
     let volume = VolumeUid::from(view.uid);
-    let wanted = round_size(view.spec.disk)?;
-    if pool.volume(volume)?.state.size < wanted {
-        pool.resize(volume, wanted)?;
+    let present = pool.volume(volume)?.state.shape();
+    for (member, (size, wanted)) in present.sizes().zip(view.spec.sizes()).enumerate() {
+        let wanted = round_size(wanted)?;
+        if size < wanted.bytes() {
+            pool.resize_member(volume, member, wanted)?;
+        }
     }
     let info = pool.volume(volume)?;
-    match info.device {
-        Some(device) if fsys::is_mounted(at)? => {
-            fsys::grow_mounted(&device, at)?;
+    let places = places.of_set(info.state.data.len());
+    match fsys::mounted(places)?.is_empty() {
+        false => {
+            for (device, place) in mounts::devices(&info).iter().zip(places) {
+                fsys::grow_mounted(device, place)?;
+            }
         }
-        _ if act::is_ready(&info.state, view) => {
-            let device = pool.activate(volume, view.chain.epoch)?;
-            let grown = fsys::grow(&device);
+        true => {
+            pool.activate(volume, view.chain.epoch)?;
+            let grown = at_rest(pool, view);
             pool.deactivate(volume)?;
             grown?;
         }
-        _ => {}
     }
-    Ok(vec![info.state.size])
+    Ok(info.state.shape().sizes().map(ByteSize).collect())
+}
+
+/// What is blank is filled, the rest grows.
+fn at_rest(pool: &dyn Pool, view: &AssignedView) -> Result<(), AgentError> {
+    let info = pool.volume(view.uid.into())?;
+    let blank = info.state.data.iter().map(|member| member.blank);
+    let blank: Vec<bool> = std::iter::once(false).chain(blank).collect();
+    fill(pool, &info)?;
+    if act::is_ready(&info.state, view) {
+        let mut devices = mounts::devices(&info).into_iter().zip(blank);
+        devices.by_ref().filter(|(_, blank)| !blank).try_for_each(|(d, _)| fsys::grow(&d))?;
+    }
+    Ok(())
 }
 
 /// Grows the filesystem at `at` if it is smaller than its device: mounted, or, where the kernel does
@@ -95,7 +128,7 @@ mod tests {
 
     /// Whether this machine lets a mounted filesystem grow; a container of CI may not.
     fn grown(bench: &Bench, view: &AssignedView) -> Option<Vec<ByteSize>> {
-        match grow(bench.pool(), view, &bench.mountpoint) {
+        match grow(bench.pool(), view, &bench.places) {
             Err(AgentError::Storage(Error::NotPermitted(_))) => None,
             other => Some(other.unwrap()),
         }
@@ -132,7 +165,7 @@ mod tests {
         bench.unmount();
         let device = bench.mount();
         assert!(!fills(&bench));
-        catch_up(&device, &bench.mountpoint).unwrap();
+        catch_up(&device, bench.places.root()).unwrap();
         assert!(fills(&bench));
     }
 
@@ -140,9 +173,28 @@ mod tests {
     fn a_volume_at_rest_grows_and_rests_again() {
         let bench = bench();
         bench.unmount();
-        grow(bench.pool(), &wants(256), &bench.mountpoint).unwrap();
+        grow(bench.pool(), &wants(256), &bench.places).unwrap();
         assert_eq!(bench.pool().volume(bench.volume()).unwrap().device, None);
         bench.mount();
         assert!(fills(&bench));
+    }
+
+    /// A crash in the middle: what is blank is made a filesystem of, once, and grows from then on.
+    #[test]
+    fn a_blank_member_gets_its_filesystem_once() {
+        let bench = Bench::of_set();
+        std::fs::write(bench.places.all()[1].join("kept"), "kept").unwrap();
+        bench.unmount();
+        let mut view = wants(64);
+        let volumes = ["data=64MiB:/srv", "logs=32MiB:/var/log"];
+        view.spec.volumes = volumes.map(|v| v.parse().unwrap()).into();
+        bench.pool().set_role(bench.volume(), "ready").unwrap();
+        assert!(is_short(&bench.pool().volume(bench.volume()).unwrap().state, &view.spec));
+        let sizes = grow(bench.pool(), &view, &bench.places).unwrap();
+        assert_eq!(sizes, [64, 64, 32].map(ByteSize::mib));
+        bench.mount();
+        let devices = mounts::devices(&bench.pool().volume(bench.volume()).unwrap());
+        assert!(devices.iter().all(|device| fsys::fills_device(device).unwrap()));
+        assert_eq!(std::fs::read(bench.places.all()[1].join("kept")).unwrap(), b"kept");
     }
 }

@@ -50,13 +50,11 @@ pub(crate) async fn run(context: Arc<Context>) {
 async fn thaw_leftovers(context: &Context, parts: &Arc<Parts>) {
     let (freezer, parts) = (context.freezer(), parts.clone());
     let volumes = parts.pool.volumes().into_iter().map(|v| ContainerUid(v.state.uid.0));
-    let mounts: Vec<_> = volumes.map(|uid| context.mountpoint(uid)).collect();
+    let mounts: Vec<_> = volumes.flat_map(|uid| context.places(uid).all().to_vec()).collect();
     let thaw = move || {
-        for mountpoint in mounts {
-            if holdfast_storage::fsys::is_mounted(&mountpoint)? {
-                let outcome = freezer.thaw(&mountpoint)?;
-                info!(mountpoint = %mountpoint.display(), ?outcome, "adopted");
-            }
+        for mountpoint in holdfast_storage::fsys::mounted(&mounts)? {
+            let outcome = freezer.thaw(mountpoint)?;
+            info!(mountpoint = %mountpoint.display(), ?outcome, "adopted");
         }
         Ok::<_, holdfast_storage::Error>(())
     };

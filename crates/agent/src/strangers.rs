@@ -175,6 +175,7 @@ mod tests {
             hostname: "web".parse().unwrap(),
             protection: Protection::Protected,
             rootfs: "/".into(),
+            mounts: Vec::new(),
             limits: Default::default(),
             command: Vec::new(),
             env: Default::default(),

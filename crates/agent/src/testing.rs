@@ -4,12 +4,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
-use holdfast_storage::{Pool, fsys};
+use holdfast_storage::{Member, Pool, Shape, fsys};
 use holdfast_types::{
     AssignedView, ByteSize, Chain, ClusterId, ContainerSpec, ContainerUid, DesiredState, Epoch,
     MacAddr, Seq, SnapshotId, SnapshotUuid, VolumeUid,
 };
 use uuid::Uuid;
+
+use crate::places::Places;
+use crate::{grow, mounts};
 
 pub(crate) const UID: ContainerUid = ContainerUid(Uuid::from_u128(7));
 
@@ -41,12 +44,22 @@ pub(crate) fn assigned() -> AssignedView {
 /// A mounted primary copy of 64 MiB on a real pool; everything goes when it is dropped.
 pub(crate) struct Bench {
     pool: Option<XfsPool>,
-    pub(crate) mountpoint: PathBuf,
+    pub(crate) places: Places,
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::of(ByteSize::mib(64).into())
+    }
+
+    /// The same with two data members.
+    pub(crate) fn of_set() -> Self {
+        let member = |name: &str| Member::new(name.parse().unwrap(), ByteSize::mib(32));
+        Self::of(Shape { root: ByteSize::mib(64), data: vec![member("data"), member("logs")] })
+    }
+
+    fn of(shape: Shape) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = XfsOptions {
             dir: dir.path().join("pool"),
@@ -60,9 +73,11 @@ impl Bench {
         };
         std::fs::create_dir(&options.dir).unwrap();
         let pool = XfsPool::open(&options).unwrap();
-        let bench = Self { pool: Some(pool), mountpoint: dir.path().join("mnt"), _dir: dir };
-        bench.pool().create(bench.volume(), ByteSize::mib(64), Epoch(1)).unwrap();
+        let places = Places::of(dir.path(), UID);
+        let bench = Self { pool: Some(pool), places, _dir: dir };
+        bench.pool().create_set(bench.volume(), &shape, Epoch(1)).unwrap();
         fsys::mkfs(&bench.pool().activate(bench.volume(), Epoch(1)).unwrap()).unwrap();
+        grow::fill(bench.pool(), &bench.pool().volume(bench.volume()).unwrap()).unwrap();
         bench.mount();
         bench
     }
@@ -83,15 +98,20 @@ impl Bench {
         helper
     }
 
-    /// Returns the device.
+    /// Returns the root's device.
     pub(crate) fn mount(&self) -> PathBuf {
         let device = self.pool().activate(self.volume(), Epoch(1)).unwrap();
-        fsys::mount(&device, &self.mountpoint).unwrap();
+        let devices = mounts::devices(&self.pool().volume(self.volume()).unwrap());
+        for (device, place) in devices.iter().zip(self.places.all()) {
+            fsys::mount(device, place).unwrap();
+        }
         device
     }
 
     pub(crate) fn unmount(&self) {
-        fsys::unmount(&self.mountpoint, Duration::from_secs(10)).unwrap();
+        for place in self.places.all() {
+            fsys::unmount(place, Duration::from_secs(10)).unwrap();
+        }
         self.pool().deactivate(self.volume()).unwrap();
     }
 }
@@ -99,7 +119,9 @@ impl Bench {
 impl Drop for Bench {
     fn drop(&mut self) {
         let Some(pool) = self.pool.take() else { return };
-        let _ = fsys::unmount(&self.mountpoint, Duration::from_secs(10));
+        for place in self.places.all() {
+            let _ = fsys::unmount(place, Duration::from_secs(10));
+        }
         let _ = pool.deactivate(UID.into());
         let _ = pool.close();
     }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use holdfast_cli::client::AddressesError;
 use holdfast_cli::usage;
 use holdfast_proto::{AddressError, RemoteError};
-use holdfast_types::{Code, NameError, SizeError, SpecError};
+use holdfast_types::{Code, NameError, SizeError, SpecError, VolumeError};
 use serde_json::json;
 
 use crate::output::{Format, one_line};
@@ -146,9 +146,10 @@ impl Report {
 fn value_code(source: &(dyn Error + 'static)) -> Option<Code> {
     let name = source.downcast_ref().map(NameError::code);
     let size = || source.downcast_ref().map(SizeError::code);
+    let volume = || source.downcast_ref().map(VolumeError::code);
     let value = || source.downcast_ref().map(ValueError::code);
     let address = || source.downcast_ref().map(AddressError::code);
-    name.or_else(size).or_else(value).or_else(address)
+    name.or_else(size).or_else(volume).or_else(value).or_else(address)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub fn place(
     let mut fit: Vec<(Score, &Node)> = Vec::new();
     let mut refused = Vec::new();
     for node in state.nodes.values() {
-        match room::for_copy(state, seen, node, spec.disk) {
+        match room::for_copy(state, seen, node, spec.promised()) {
             Ok(pool) => fit.push((score(state, seen, spec, pool, node), node)),
             Err(why) => refused.push((node, why)),
         }
@@ -107,7 +107,8 @@ pub(crate) fn candidates(
     exclude: &BTreeSet<NodeId>,
 ) -> Vec<NodeId> {
     let nodes = state.nodes.values().filter(|n| !exclude.contains(&n.id));
-    let fit = nodes.filter_map(|n| Some((room::for_copy(state, seen, n, spec.disk).ok()?, n)));
+    let fit =
+        nodes.filter_map(|n| Some((room::for_copy(state, seen, n, spec.promised()).ok()?, n)));
     let mut scored: Vec<_> =
         fit.map(|(pool, n)| (score(state, seen, spec, pool, n), n.id)).collect();
     scored.sort();
@@ -160,6 +161,15 @@ mod tests {
         );
         let huge = ContainerSpec { disk: ByteSize::gib(100), ..spec() };
         let error = place(&three_nodes(), &observed(&[1]), &huge, IMAGE, None).unwrap_err();
+        assert_eq!(error.code(), Code::InvalidSize);
+    }
+
+    /// I20, I23: what a container keeps beside its root needs room as well.
+    #[test]
+    fn data_volumes_count() {
+        let volumes = vec!["data=8GiB:/srv".parse().unwrap()];
+        let large = ContainerSpec { volumes, disk: ByteSize::gib(4), ..spec() };
+        let error = place(&three_nodes(), &observed(&[1, 2]), &large, IMAGE, None).unwrap_err();
         assert_eq!(error.code(), Code::InvalidSize);
     }
 

@@ -104,7 +104,7 @@ fn of_size<'a>(
     }
     // What the log has placed there counts even before the node has made it.
     let placed = state.containers.values().filter(|c| c.members().any(|m| m == node.id));
-    let placed: u64 = placed.map(|c| c.spec.disk.bytes()).sum();
+    let placed: u64 = placed.map(|c| c.spec.promised().bytes()).sum();
     let promised = u128::from(placed.max(pool.promised.bytes())) + u128::from(more.bytes());
     if promised * 100 > u128::from(pool.size.bytes()) * OVERCOMMIT_PERCENT {
         return Err(WhyNot::Overcommitted);

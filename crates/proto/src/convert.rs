@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use holdfast_types::{
-    ByteSize, Code, ContainerSpec, Epoch, HeldSnapshot, IdError, Limits, NameError, Protection,
-    Seq, SnapshotId, SnapshotUuid, VolumeUid,
+    ByteSize, Code, ContainerSpec, DataVolume, Epoch, HeldSnapshot, IdError, Limits, NameError,
+    Protection, Seq, SnapshotId, SnapshotUuid, VolumeError, VolumeUid,
 };
 
 use crate::{internal, v1};
@@ -24,6 +24,9 @@ pub enum FieldError {
     /// A malformed name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A malformed data volume.
+    #[error(transparent)]
+    Volume(#[from] VolumeError),
 }
 
 impl FieldError {
@@ -31,6 +34,7 @@ impl FieldError {
     pub fn code(&self) -> Code {
         match self {
             Self::Name(e) => e.code(),
+            Self::Volume(e) => e.code(),
             Self::Missing(_) | Self::Range(_) | Self::Id(_) => Code::InvalidArgument,
         }
     }
@@ -97,7 +101,26 @@ impl From<&ContainerSpec> for v1::ContainerSpec {
             priority: spec.priority,
             command: spec.command.clone(),
             env: spec.env.clone(),
+            volumes: spec.volumes.iter().map(v1::DataVolume::from).collect(),
         }
+    }
+}
+
+impl From<&DataVolume> for v1::DataVolume {
+    fn from(volume: &DataVolume) -> Self {
+        Self {
+            name: volume.name.to_string(),
+            size_bytes: volume.size.bytes(),
+            path: volume.path.to_string(),
+        }
+    }
+}
+
+impl TryFrom<v1::DataVolume> for DataVolume {
+    type Error = FieldError;
+    fn try_from(volume: v1::DataVolume) -> Result<Self, FieldError> {
+        let size = ByteSize(volume.size_bytes);
+        Ok(Self { name: volume.name.parse()?, size, path: volume.path.parse()? })
     }
 }
 
@@ -132,6 +155,11 @@ impl TryFrom<v1::ContainerSpec> for ContainerSpec {
             priority: spec.priority,
             command: spec.command,
             env: spec.env.into_iter().collect::<BTreeMap<_, _>>(),
+            volumes: spec
+                .volumes
+                .into_iter()
+                .map(DataVolume::try_from)
+                .collect::<Result<_, _>>()?,
         })
     }
 }
@@ -146,6 +174,7 @@ mod tests {
             image: Some("busybox".parse().unwrap()),
             priority: -3,
             command: vec!["/bin/sh".into()],
+            volumes: vec!["data=2GiB:/srv".parse().unwrap()],
             ..Default::default()
         };
         assert_eq!(ContainerSpec::try_from(v1::ContainerSpec::from(&spec)), Ok(spec));

@@ -274,6 +274,7 @@ mod tests {
             hostname: "web".parse().unwrap(),
             protection: Protection::Protected,
             rootfs: "/nowhere".into(),
+            mounts: Vec::new(),
             limits: Default::default(),
             command: Vec::new(),
             env: BTreeMap::new(),

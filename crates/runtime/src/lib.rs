@@ -21,6 +21,6 @@ mod sys;
 pub use error::RuntimeError;
 pub use exec::{ExecChild, ExecOutput, ExecRequest, ExecSession, ExecStatus, TermSize};
 pub use runtime::{
-    Changed, ContainerNet, RunEvent, Runtime, StartRequest, Started, Status, Stopped, Usage,
-    Watching,
+    Changed, ContainerMount, ContainerNet, RunEvent, Runtime, StartRequest, Started, Status,
+    Stopped, Usage, Watching,
 };

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use holdfast_types::{ContainerName, ContainerUid, Limits, MacAddr, Protection};
+use holdfast_types::{ContainerName, ContainerUid, Limits, MacAddr, MountPath, Protection};
 
 use crate::{ExecOutput, ExecRequest, ExecSession, RuntimeError};
 
@@ -20,6 +20,8 @@ pub struct StartRequest {
     pub protection: Protection,
     /// The directory that becomes `/`: a directory of a mounted volume.
     pub rootfs: PathBuf,
+    /// What is mounted in it besides, in this order.
+    pub mounts: Vec<ContainerMount>,
     /// Resource limits.
     pub limits: Limits,
     /// Runs as init instead of `/sbin/init`, if not empty.
@@ -28,6 +30,15 @@ pub struct StartRequest {
     pub env: BTreeMap<String, String>,
     /// The network interface; `None` leaves only a loopback.
     pub network: Option<ContainerNet>,
+}
+
+/// A directory of the host's that a container has at a path of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerMount {
+    /// The directory: where a volume is mounted.
+    pub source: PathBuf,
+    /// Where the container has it; the directory is there already.
+    pub path: MountPath,
 }
 
 /// The one interface of a container, `eth0` inside.

@@ -19,6 +19,7 @@ pub mod fsys;
 mod holds;
 mod loopdev;
 pub mod lvm;
+pub mod members;
 mod pool;
 pub mod stream;
 mod sys;
@@ -28,6 +29,7 @@ pub mod xfs;
 pub use catalog::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeRecord, VolumeState};
 pub use error::{Error, Result};
 pub use holds::Hold;
+pub use members::{Member, Shape};
 pub use pool::{
     AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Fragmentation, Offer, Outcome, Partial,
     Pool, PoolIdentity, Quiesce, Receiver, Rot, Scratch, Scrubbed, SnapshotReader, Tail,

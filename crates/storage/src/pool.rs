@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
+use crate::members::{Member, Shape};
 use crate::{Error, Hold, Result};
 
 /// Volume sizes are multiples of this, so that they mean the same to every driver.
@@ -137,8 +138,10 @@ pub struct Partial {
 pub struct VolumeInfo {
     /// Its catalogued state: size, live part, snapshots, record.
     pub state: VolumeState,
-    /// The live part's block device, while active.
+    /// The live part's block device, while active: the root's.
     pub device: Option<PathBuf>,
+    /// Those of its data members, in their order, while all are active.
+    pub data_devices: Vec<PathBuf>,
     /// An interrupted receive.
     pub partial: Option<Partial>,
 }
@@ -190,21 +193,24 @@ pub struct Scrubbed {
 pub struct Rot {
     /// The snapshot that was read.
     pub snapshot: SnapshotUuid,
-    /// First byte of the block.
+    /// First byte of the block, by address (see [`members`](crate::members)).
     pub offset: u64,
     /// The disk refused to return it; else it returned something else.
     pub unreadable: bool,
 }
 
 /// What a sender has for a receiver, agreed on before any data flows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The snapshot.
     pub snapshot: SnapshotId,
     /// What the delta applies to; `None` is everything.
     pub base: Option<SnapshotUuid>,
-    /// The volume's size at that snapshot.
+    /// The root's size at that snapshot.
     pub size: ByteSize,
+    /// The data members at that snapshot.
+    #[serde(default)]
+    pub data: Vec<Member>,
     /// When the snapshot was taken, on the primary's clock.
     pub taken: TimestampMs,
     /// It is kept for somebody, and may come after newer ones, whatever its epoch (which the caller
@@ -214,13 +220,20 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// The sizes of all members.
+    pub fn shape(&self) -> Shape {
+        Shape { root: self.size, data: self.data.clone() }
+    }
+
     /// Refuses what no volume can be.
     pub(crate) fn check(&self) -> Result<()> {
-        let size = self.size;
-        match round_size(size)? == size {
-            true => Ok(()),
-            false => Err(Error::BadSize { size, reason: "it is no multiple of 4MiB" }),
-        }
+        let (shape, size) = (self.shape(), ByteSize(self.shape().bytes()));
+        let reason = match shape.rounded()? == shape {
+            false => "it is no multiple of 4MiB",
+            true if self.data.iter().any(|m| m.blank) => "a member of it has nothing on it yet",
+            true => return Ok(()),
+        };
+        Err(Error::BadSize { size, reason })
     }
 }
 
@@ -263,15 +276,17 @@ impl Quiesce for AlreadyQuiet {
 
 /// Random reads of a snapshot, which stays held meanwhile.
 pub trait SnapshotReader: Send {
-    /// Fills `buf` from `offset`. Reading past the end is an error.
+    /// Fills `buf` from an address. Reading past a member's end is an error.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()>;
 }
 
 /// A throw-away writable clone of a snapshot (a diverged filesystem's journal needs replay).
 /// Dropping it removes the clone; unmount first.
 pub trait Scratch: Send {
-    /// Its block device.
+    /// Its block device: the root's.
     fn device(&self) -> &Path;
+    /// Those of its data members, in their order.
+    fn data_devices(&self) -> Vec<&Path>;
 }
 
 /// What the receiving side does with an offer.
@@ -353,27 +368,54 @@ pub trait Pool: Send + Sync {
     /// One volume.
     fn volume(&self, volume: VolumeUid) -> Result<VolumeInfo>;
 
-    /// Makes an empty volume of `size` (see [`round_size`]) with a live part under `epoch`.
-    fn create(&self, volume: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome>;
+    /// Makes an empty volume of one member (see [`Pool::create_set`]).
+    fn create(&self, volume: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome> {
+        self.create_set(volume, &size.into(), epoch)
+    }
 
-    /// Makes a volume whose live part begins as a thin clone of a snapshot of any volume. `size`
-    /// is at least the snapshot's; the filesystem on it is grown afterwards.
+    /// Makes an empty volume of that shape (see [`round_size`]) with a live part under `epoch`. Its
+    /// data members are blank, whatever `shape` says.
+    fn create_set(&self, volume: VolumeUid, shape: &Shape, epoch: Epoch) -> Result<Outcome>;
+
+    /// Makes a volume of one member as a clone (see [`Pool::clone_set`]).
     fn clone_volume(
         &self,
         from: SnapshotUuid,
         volume: VolumeUid,
         size: ByteSize,
         epoch: Epoch,
+    ) -> Result<Outcome> {
+        self.clone_set(from, volume, &size.into(), epoch)
+    }
+
+    /// Makes a volume whose live part begins as a thin clone of a snapshot of any volume. Each
+    /// member is at least as large as the snapshot's, and the filesystem on it is grown afterwards;
+    /// data members that the snapshot lacks are blank.
+    fn clone_set(
+        &self,
+        from: SnapshotUuid,
+        volume: VolumeUid,
+        shape: &Shape,
+        epoch: Epoch,
     ) -> Result<Outcome>;
 
-    /// Grows the live part. Online: an active device grows with it.
-    fn resize(&self, volume: VolumeUid, size: ByteSize) -> Result<Outcome>;
+    /// Something is on every data member now; snapshots may be taken.
+    fn filled(&self, volume: VolumeUid) -> Result<Outcome>;
+
+    /// Grows the live part's root. Online: an active device grows with it.
+    fn resize(&self, volume: VolumeUid, size: ByteSize) -> Result<Outcome> {
+        self.resize_member(volume, 0, size)
+    }
+
+    /// Grows one member of the live part: 0 is the root, then the data members in their order.
+    fn resize_member(&self, volume: VolumeUid, member: usize, size: ByteSize) -> Result<Outcome>;
 
     /// Removes a volume with all that it has. Refused while active or held.
     fn remove_volume(&self, volume: VolumeUid) -> Result<Outcome>;
 
-    /// Takes a snapshot of the live part; [`VolumeState::next_snapshot`] makes its identity. It
-    /// is durable when this returns (I16).
+    /// Takes a snapshot of the live part, of all members at one moment;
+    /// [`VolumeState::next_snapshot`] makes its identity. It is durable when this returns (I16).
+    /// Refused while a member is blank.
     fn snapshot(
         &self,
         id: &SnapshotId,
@@ -428,17 +470,18 @@ pub trait Pool: Send + Sync {
     /// Stores a text of the caller's with the volume (at most 64 KiB).
     fn set_role(&self, volume: VolumeUid, role: &str) -> Result<Outcome>;
 
-    /// Makes the live part a block device. `epoch` must be the live part's, above what is sealed
+    /// Makes each member of the live part a block device; the root's is returned, the others are in
+    /// [`VolumeInfo::data_devices`]. `epoch` must be the live part's, above what is sealed
     /// and released. Repeating it gives the same device.
     fn activate(&self, volume: VolumeUid, epoch: Epoch) -> Result<PathBuf>;
 
-    /// Takes the block device away; unmount first.
+    /// Takes the block devices away; unmount first.
     fn deactivate(&self, volume: VolumeUid) -> Result<Outcome>;
 
     /// A throw-away writable clone of a snapshot, as a block device.
     fn scratch(&self, snapshot: SnapshotUuid) -> Result<Box<dyn Scratch>>;
 
-    /// Where `snapshot` may differ from `base` (of any volume; `None` is all zeros), ordered and
+    /// Where, by address (see [`members`](crate::members)), `snapshot` may differ from `base` (of any volume; `None` is all zeros), ordered and
     /// without overlap. What is not listed is equal.
     fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>>;
 

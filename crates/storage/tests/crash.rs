@@ -96,7 +96,7 @@ fn node() {
         std::fs::write(target.join("count"), n.to_string()).unwrap();
         let state = pool.volume(UID).unwrap().state;
         let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
-        let mut window = helper.window(&target, Duration::from_secs(5));
+        let mut window = helper.window(&[&target], Duration::from_secs(5));
         pool.snapshot(&id, NOW, &mut window).unwrap();
         println!("snapshot {}", id.uuid);
         for old in state.snapshots.iter().rev().skip(2) {

@@ -104,9 +104,8 @@ fn frozen_by_a_doomed_parent(mountpoint: &Path) -> (std::process::Child, std::pr
         .spawn()
         .unwrap();
     let mut freezer = Command::new(env!("CARGO_BIN_EXE_holdfast-freeze"))
-        .arg("freeze")
+        .args(["freeze", "9000", "1"])
         .arg(mountpoint)
-        .arg("9000")
         .stdin(parent.stdout.take().unwrap())
         .stdout(Stdio::piped())
         .spawn()
@@ -134,7 +133,7 @@ fn a_snapshot_of_a_busy_filesystem_is_consistent_and_the_pause_is_short() {
         });
         let out = (0..8)
             .map(|_| {
-                let mut window = helper().window(&bench.mountpoint, LIMIT);
+                let mut window = helper().window(&[&bench.mountpoint], LIMIT);
                 let before = written.load(Ordering::Relaxed);
                 let uuid = bench.snap(&mut window).unwrap();
                 pauses.push(window.pause().unwrap());
@@ -187,11 +186,11 @@ fn a_window_closes_by_itself_and_fails_the_snapshot() {
         }
     }
     let bench = Bench::new();
-    let window = helper().window(&bench.mountpoint, Duration::from_millis(50));
+    let window = helper().window(&[&bench.mountpoint], Duration::from_millis(50));
     assert!(matches!(bench.snap(&mut Dawdler(window)), Err(Error::Timeout(_))));
     assert!(bench.pool().volume(bench.uid).unwrap().state.snapshots.is_empty());
     bench.wait_writable();
-    bench.snap(&mut helper().window(&bench.mountpoint, LIMIT)).unwrap();
+    bench.snap(&mut helper().window(&[&bench.mountpoint], LIMIT)).unwrap();
 }
 
 /// The helper itself was killed in the middle: what starts next undoes it.
@@ -236,7 +235,7 @@ fn a_pool_cut_off_while_frozen_opens_again() {
 fn an_idle_volume_counts_no_writes() {
     let bench = Bench::new();
     fs::write(bench.mountpoint.join("a"), "a").unwrap();
-    let mut window = helper().window(&bench.mountpoint, LIMIT);
+    let mut window = helper().window(&[&bench.mountpoint], LIMIT);
     bench.snap(&mut window).unwrap();
     let after_thaw = fsys::write_counter(&bench.device).unwrap();
     std::thread::sleep(Duration::from_secs(7)); // Past ext4's commit interval of 5 s.
@@ -290,6 +289,38 @@ fn listing_does_not_wait_for_a_freeze() {
     let bench = Bench::new();
     let uuid = bench.snap(&mut Listing(&bench)).unwrap();
     assert!(bench.pool().volume(bench.uid).unwrap().state.find(uuid).is_some());
+}
+
+/// Of several filesystems none stays frozen: not when one of them cannot be frozen, not when the
+/// parent dies, and not beyond the one deadline that they have.
+#[test]
+fn several_filesystems_freeze_and_thaw_together() {
+    let (one, two) = (Bench::new(), Bench::new());
+    let both = [&one.mountpoint, &two.mountpoint];
+    let mut window = helper().window(&both, LIMIT);
+    window.freeze(&[]).unwrap();
+    assert!(!one.writable() && !two.writable());
+    window.thaw().unwrap();
+    one.wait_writable();
+    two.wait_writable();
+
+    // The second is no filesystem that freezes: the first thaws again.
+    let proc = PathBuf::from("/proc");
+    let mut window = helper().window(&[&one.mountpoint, &proc], LIMIT);
+    assert!(matches!(window.freeze(&[]), Err(Error::Tool { .. })));
+    one.wait_writable();
+
+    let mut window = helper().window(&both, LIMIT);
+    window.freeze(&[]).unwrap();
+    drop(window);
+    one.wait_writable();
+    two.wait_writable();
+
+    let mut window = helper().window(&both, Duration::from_millis(50));
+    window.freeze(&[]).unwrap();
+    one.wait_writable();
+    two.wait_writable();
+    assert!(matches!(window.thaw(), Err(Error::Timeout(_))));
 }
 
 /// The kernel lets only CAP_SYS_RESOURCE do this, which a container of CI may lack.

@@ -194,8 +194,14 @@ impl Life {
         let mut older =
             state.snapshots.iter().rev().map(|s| s.id.uuid).filter(|u| *u != info.id.uuid);
         let base = older.find(here);
-        let offer =
-            Offer { snapshot: info.id, base, size: info.size, taken: info.taken, history: false };
+        let offer = Offer {
+            snapshot: info.id,
+            base,
+            size: info.size,
+            data: info.data.clone(),
+            taken: info.taken,
+            history: false,
+        };
         let Begin::Receive(mut receiver) = self.replica.begin_receive(&offer).unwrap() else {
             return;
         };

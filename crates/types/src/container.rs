@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteSize, Code, ImageName};
+use crate::{ByteSize, Code, DataVolume, ImageName, VolumeName};
 
 /// Whether a container fails over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
@@ -53,6 +53,8 @@ pub struct ContainerSpec {
     pub command: Vec<String>,
     /// Environment of init.
     pub env: BTreeMap<String, String>,
+    /// Volumes beside the root. Names, paths and order are fixed when it is created.
+    pub volumes: Vec<DataVolume>,
 }
 
 impl Default for ContainerSpec {
@@ -68,6 +70,7 @@ impl Default for ContainerSpec {
             priority: 0,
             command: Vec::new(),
             env: BTreeMap::new(),
+            volumes: Vec::new(),
         }
     }
 }
@@ -81,6 +84,15 @@ pub enum SpecError {
     /// The disk is smaller than a filesystem needs or larger than one can be.
     #[error("a disk of {0} is out of range: use 16MiB to 16TiB")]
     Disk(ByteSize),
+    /// There are too many data volumes.
+    #[error("{0} data volumes are too many: at most 7 are possible")]
+    Volumes(usize),
+    /// A data volume is smaller than a filesystem needs or larger than one can be.
+    #[error("volume {0} of {1} is out of range: use 16MiB to 16TiB")]
+    VolumeSize(VolumeName, ByteSize),
+    /// Two data volumes have the same name or path.
+    #[error("volume {0} has the name or the path of another")]
+    VolumeTwice(VolumeName),
     /// The memory limit is too small to start anything, or absurd.
     #[error("a memory limit of {0} is out of range: use 4MiB to 64TiB")]
     Memory(ByteSize),
@@ -115,13 +127,18 @@ pub enum SpecError {
 /// Largest spec, in bytes of its texts (DESIGN section 8).
 const MAX_SPEC_BYTES: usize = 32 * 1024;
 
+/// Most data volumes of a container.
+const MAX_VOLUMES: usize = 7;
+
 impl SpecError {
     /// The stable code of this refusal.
     pub fn code(&self) -> Code {
         match self {
             Self::NoImage | Self::Copies(_) | Self::Text(_) => Code::InvalidArgument,
             Self::ReplicateEvery(_) | Self::MaxDataLoss { .. } => Code::InvalidArgument,
-            Self::Disk(_) | Self::Memory(_) | Self::Cpu(_) | Self::Pids(_) => Code::InvalidSize,
+            Self::Volumes(_) | Self::VolumeTwice(_) => Code::InvalidArgument,
+            Self::Disk(_) | Self::VolumeSize(..) => Code::InvalidSize,
+            Self::Memory(_) | Self::Cpu(_) | Self::Pids(_) => Code::InvalidSize,
             Self::TooLarge(_) => Code::TooLarge,
         }
     }
@@ -134,6 +151,7 @@ impl ContainerSpec {
             return Err(SpecError::NoImage);
         }
         in_range(self.disk, ByteSize::mib(16), ByteSize::gib(16 << 10), SpecError::Disk)?;
+        self.check_volumes()?;
         if let Some(memory) = self.limits.memory {
             in_range(memory, ByteSize::mib(4), ByteSize::gib(64 << 10), SpecError::Memory)?;
         }
@@ -154,9 +172,31 @@ impl ContainerSpec {
         self.check_texts()
     }
 
-    /// The sizes of what is kept for it, its disk's first.
+    /// The sizes of what is kept for it: its disk's first, then those of its data volumes.
     pub fn sizes(&self) -> Vec<ByteSize> {
-        vec![self.disk]
+        std::iter::once(self.disk).chain(self.volumes.iter().map(|v| v.size)).collect()
+    }
+
+    /// The sum of those.
+    pub fn promised(&self) -> ByteSize {
+        ByteSize(self.sizes().into_iter().map(ByteSize::bytes).fold(0, u64::saturating_add))
+    }
+
+    fn check_volumes(&self) -> Result<(), SpecError> {
+        if self.volumes.len() > MAX_VOLUMES {
+            return Err(SpecError::Volumes(self.volumes.len()));
+        }
+        for (at, volume) in self.volumes.iter().enumerate() {
+            let size = volume.size;
+            if size < ByteSize::mib(16) || size > ByteSize::gib(16 << 10) {
+                return Err(SpecError::VolumeSize(volume.name.clone(), size));
+            }
+            let same = |other: &DataVolume| other.name == volume.name || other.path == volume.path;
+            if self.volumes[..at].iter().any(same) {
+                return Err(SpecError::VolumeTwice(volume.name.clone()));
+            }
+        }
+        Ok(())
     }
 
     fn check_texts(&self) -> Result<(), SpecError> {
@@ -253,6 +293,23 @@ mod tests {
     fn a_promise_tighter_than_the_interval_is_refused() {
         let s = ContainerSpec { max_data_loss_ms: 4_000, ..spec() };
         assert!(matches!(s.check(), Err(SpecError::MaxDataLoss { .. })));
+    }
+
+    #[test]
+    fn data_volumes_are_few_distinct_and_of_some_size() {
+        let of = |texts: &[&str]| ContainerSpec {
+            volumes: texts.iter().map(|t| t.parse().unwrap()).collect(),
+            ..spec()
+        };
+        let good = of(&["a=1GiB:/srv", "b=2GiB:/srv/b"]);
+        assert_eq!((good.check(), good.promised()), (Ok(()), ByteSize::gib(4)));
+        let code = |texts: &[&str]| of(texts).check().unwrap_err().code();
+        assert_eq!(code(&["a=1MiB:/srv"]), Code::InvalidSize);
+        assert_eq!(code(&["a=1GiB:/srv", "a=1GiB:/var"]), Code::InvalidArgument);
+        assert_eq!(code(&["a=1GiB:/srv", "b=1GiB:/srv"]), Code::InvalidArgument);
+        let many: Vec<String> = (0..8).map(|i| format!("v{i}=1GiB:/v{i}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(code(&many), Code::InvalidArgument);
     }
 
     #[test]

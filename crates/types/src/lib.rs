@@ -18,6 +18,7 @@ mod size;
 mod snapshot;
 mod time;
 mod view;
+mod volume;
 
 pub use chain::Chain;
 pub use code::Code;
@@ -29,10 +30,11 @@ pub use ids::{
 pub use keep::{KeepError, KeepRules, Period};
 pub use kept::{KeptBy, KeptView, MAX_KEPT, RestoreView};
 pub use lease::LeaseSettings;
-pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName, SnapshotName};
+pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName, SnapshotName, VolumeName};
 pub use net::{CidrV4, MacAddr, NetError};
 pub use report::Report;
 pub use size::{ByteSize, SizeError};
 pub use snapshot::{HeldSnapshot, SnapshotId};
 pub use time::TimestampMs;
 pub use view::{AssignedView, CopyView, ImageView, NodeView, PeerView, ReplicaView};
+pub use volume::{DataVolume, MountPath, VolumeError};

@@ -102,6 +102,10 @@ label!(
     ImageName, "image"
 );
 label!(
+    /// A data volume's name, unique in its container.
+    VolumeName, "volume"
+);
+label!(
     /// A pool's name. The volume group that is made for it has the same.
     PoolName, "pool"
 );

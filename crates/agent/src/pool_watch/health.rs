@@ -9,6 +9,7 @@ use holdfast_types::{Code, ContainerName, ContainerUid};
 use crate::agent::Parts;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
+use crate::places::Places;
 use crate::replicate::{Turn, Words, tell};
 
 /// Parts of a pool's life after which operators are told, in percent: half of it, when there is time
@@ -37,13 +38,12 @@ impl Health {
             .view()
             .map(|view| view.assigned.iter().map(|a| (a.uid, a.name.clone())).collect())
             .unwrap_or_default();
-        let mounts: Vec<_> =
-            assigned.iter().map(|(uid, _)| (*uid, context.mountpoint(*uid))).collect();
+        let mounts: Vec<_> = assigned.iter().map(|(uid, _)| (*uid, context.places(*uid))).collect();
         let pool = parts.pool.clone();
         let (writable, comparable, worn_percent, read_only) = blocking(move || {
-            let read_only = |(uid, target): (ContainerUid, std::path::PathBuf)| {
-                let mounted = fsys::is_mounted(&target).unwrap_or(false);
-                (uid, mounted && fsys::is_read_only(&target).unwrap_or(false))
+            let read_only = |(uid, places): (ContainerUid, Places)| {
+                let mounted = fsys::mounted(places.all()).unwrap_or_default();
+                (uid, mounted.into_iter().any(|at| fsys::is_read_only(at).unwrap_or(false)))
             };
             let read_only: BTreeMap<_, _> = mounts.into_iter().map(read_only).collect();
             let (writable, comparable) = (pool.writable(), pool.comparable());

@@ -35,12 +35,13 @@ impl Trimmer {
         let assigned = view.assigned.iter().map(|assigned| assigned.uid);
         let every = if level == Level::Full { every.min(FULL_EVERY) } else { every };
         let Some(uid) = self.due(assigned, Instant::now(), every) else { return };
-        let target = context.mountpoint(uid);
+        let places = context.places(uid);
         self.running = Some(tokio::task::spawn_blocking(move || {
             // A container that is stopped now is trimmed another time.
-            let trimmed = match fsys::is_mounted(&target) {
-                Ok(true) => fsys::trim(&target),
-                Ok(false) => return,
+            let mounted = fsys::mounted(places.all());
+            let trimmed = match mounted {
+                Ok(mounted) if mounted.is_empty() => return,
+                Ok(mounted) => mounted.into_iter().map(|at| fsys::trim(at)).sum::<Result<u64, _>>(),
                 Err(error) => Err(error),
             };
             match trimmed {

@@ -159,6 +159,7 @@ mod tests {
                 parent: None,
             },
             size: ByteSize::gib(1),
+            data: Vec::new(),
             taken: TimestampMs(0),
             kind: SnapshotKind::Chain,
         };

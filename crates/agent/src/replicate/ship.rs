@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_proto::RemoteError;
-use holdfast_proto::internal::{OfferRequest, ReceiveRequest, ReceiveStart, receive_request};
-use holdfast_storage::{Offer, Pool, SnapshotInfo, stream};
+use holdfast_proto::internal::{self, OfferRequest, ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_storage::{Member, Offer, Pool, SnapshotInfo, stream};
 use holdfast_types::{SnapshotId, SnapshotUuid};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -80,8 +80,16 @@ pub(crate) async fn ship(
             SnapshotUuid::try_from(&answer.base[..]).map_err(holdfast_proto::FieldError::from)?,
         ),
     };
-    let (size, taken) = (snapshot.size, snapshot.taken);
-    let offer = Offer { snapshot: snapshot.id, base, size, taken, history: false };
+    let member =
+        |m: &Member| internal::Member { name: m.name.to_string(), size_bytes: m.size.bytes() };
+    let offer = Offer {
+        snapshot: snapshot.id,
+        base,
+        size: snapshot.size,
+        data: snapshot.data.clone(),
+        taken: snapshot.taken,
+        history: false,
+    };
     let start = ReceiveStart {
         cluster_id,
         snapshot: Some(snapshot.id.into()),
@@ -92,6 +100,7 @@ pub(crate) async fn ship(
         taken_ms: snapshot.taken.0,
         clock_ms: clock.clock_ms,
         since_ms: clock.since_ms(),
+        data: snapshot.data.iter().map(member).collect(),
     };
     let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
     let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };

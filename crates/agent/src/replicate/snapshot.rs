@@ -1,6 +1,6 @@
 //! When a snapshot is due, and taking it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use holdfast_storage::fsys::{self, FreezeHelper, FreezeWindow};
 use holdfast_storage::{AlreadyQuiet, Pool, Quiesce, SnapshotInfo, VolumeInfo};
@@ -8,6 +8,8 @@ use holdfast_types::{ContainerUid, Epoch, SnapshotUuid};
 
 use crate::clock::{boottime_ms, wall};
 use crate::error::AgentError;
+use crate::mounts;
+use crate::places::Places;
 use crate::replicate::source::Latest;
 
 /// How long a filesystem may stay frozen before the helper thaws it by itself.
@@ -36,7 +38,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) epoch: Epoch,
     /// How often the volume was taken out of use so far.
     pub(crate) rests: u64,
-    pub(crate) mountpoint: &'a Path,
+    pub(crate) places: &'a Places,
     /// Whether a new snapshot may be taken: not in a pool past its threshold (I20), because then
     /// whatever the container overwrites needs new space.
     pub(crate) may_take: bool,
@@ -53,7 +55,7 @@ pub(crate) struct Snapshooter {
     covered: Option<Covered>,
 }
 
-/// The newest snapshot holds everything while the device's write counter stays at this.
+/// The newest snapshot holds everything while the devices' write counters stay at this.
 struct Covered {
     snapshot: SnapshotUuid,
     /// How often the volume had come to rest: devices count anew each time.
@@ -81,14 +83,19 @@ impl Snapshooter {
         }
         self.covered.take_if(|covered| covered.rests != subject.rests);
         self.rests = subject.rests;
-        match volume.device.clone() {
-            Some(device) if fsys::is_mounted(subject.mountpoint)? => {
-                self.mounted(pool, &volume, &device, subject, freezer)
+        if volume.state.data.iter().any(|member| member.blank) {
+            return Ok(Round::NotReady);
+        }
+        let places = subject.places.of_set(volume.state.data.len());
+        let devices = mounts::devices(&volume);
+        let whole = devices.len() == places.len();
+        match fsys::mounted(places)?.len() {
+            mounted if whole && mounted == places.len() => {
+                self.mounted(pool, &volume, &devices, subject, freezer)
             }
+            0 if devices.is_empty() && !running() => self.inactive(pool, &volume, subject),
             // Between two states; the worker is at it.
-            Some(_) => Ok(Round::NotReady),
-            None if running() => Ok(Round::NotReady),
-            None => self.inactive(pool, &volume, subject),
+            _ => Ok(Round::NotReady),
         }
     }
 
@@ -96,18 +103,18 @@ impl Snapshooter {
         &mut self,
         pool: &dyn Pool,
         volume: &VolumeInfo,
-        device: &Path,
+        devices: &[PathBuf],
         subject: Subject<'_>,
         freezer: &FreezeHelper,
     ) -> Result<Round, AgentError> {
-        let mountpoint = subject.mountpoint;
+        let places = subject.places.of_set(volume.state.data.len());
         if !subject.may_sync {
             return Ok(Round::Withheld);
         }
         // Whatever is written after this moment may be missing from the snapshot.
         let as_of_ms = boottime_ms();
-        fsys::sync(mountpoint)?;
-        let writes = fsys::write_counter(device)?;
+        places.iter().try_for_each(|place| fsys::sync(place))?;
+        let writes = written(devices)?;
         if subject.wanted.is_none()
             && let Some(covered) = &self.covered
             && covered.writes == Some(writes)
@@ -119,13 +126,14 @@ impl Snapshooter {
             return Ok(Round::Withheld);
         }
         let mut window = Counting {
-            window: freezer.window(mountpoint, FREEZE_LIMIT),
-            device: device.to_owned(),
+            window: freezer.window(places, FREEZE_LIMIT),
+            devices: devices.to_vec(),
             at_freeze: None,
         };
         let snapshot = take(pool, volume, subject.wanted, &mut window)?;
-        let after_thaw = fsys::write_counter(device)?;
-        let writes = window.at_freeze.map(|at| match after_thaw - at <= THAW_SECTORS {
+        let after_thaw = written(devices)?;
+        let thaws = THAW_SECTORS * devices.len() as u64;
+        let writes = window.at_freeze.map(|at| match after_thaw - at <= thaws {
             true => after_thaw,
             // The container wrote at once: the next round must see a difference.
             false => at,
@@ -181,17 +189,22 @@ fn take(
     state.find(id.uuid).cloned().ok_or(missing)
 }
 
-/// A freeze window that notes the device's write counter at the instant of the snapshot.
+/// The sum of the devices' write counters: it stays the same only if each does.
+fn written(devices: &[PathBuf]) -> holdfast_storage::Result<u64> {
+    devices.iter().map(|device| fsys::write_counter(device)).sum()
+}
+
+/// A freeze window that notes the devices' write counters at the instant of the snapshot.
 struct Counting {
     window: FreezeWindow,
-    device: PathBuf,
+    devices: Vec<PathBuf>,
     at_freeze: Option<u64>,
 }
 
 impl Quiesce for Counting {
     fn freeze(&mut self, hold: &[&str]) -> holdfast_storage::Result<()> {
         self.window.freeze(hold)?;
-        self.at_freeze = fsys::write_counter(&self.device).ok();
+        self.at_freeze = written(&self.devices).ok();
         Ok(())
     }
 
@@ -208,15 +221,16 @@ mod tests {
     use holdfast_types::{ByteSize, ClusterId};
 
     use crate::testing::{Bench, UID};
+    use std::path::Path;
 
     fn round(bench: &Bench, snapshooter: &mut Snapshooter) -> u64 {
         round_if(bench, snapshooter, true).unwrap()
     }
 
     fn round_if(bench: &Bench, snapshooter: &mut Snapshooter, may_take: bool) -> Option<u64> {
-        let mountpoint = &bench.mountpoint;
+        let places = &bench.places;
         let (epoch, may_sync, wanted) = (Epoch(1), true, None);
-        let subject = Subject { uid: UID, epoch, rests: 0, mountpoint, may_take, may_sync, wanted };
+        let subject = Subject { uid: UID, epoch, rests: 0, places, may_take, may_sync, wanted };
         let freezer = FreezeHelper::new(Bench::helper(), &[]);
         match snapshooter.round(bench.pool(), subject, &freezer, || true).unwrap() {
             Round::Current(latest) => Some(latest.snapshot.id.seq.0),
@@ -236,10 +250,10 @@ mod tests {
         wanted: Option<SnapshotUuid>,
     ) -> u64 {
         let nobody = FreezeHelper::new("/bin/false", &[]);
-        let mountpoint = Path::new("/nonexistent");
+        let places = &Places::of(Path::new("/nonexistent"), UID);
         let epoch = Epoch(epoch);
         let (may_take, may_sync) = (true, true);
-        let subject = Subject { uid: UID, epoch, rests, mountpoint, may_take, may_sync, wanted };
+        let subject = Subject { uid: UID, epoch, rests, places, may_take, may_sync, wanted };
         match snapshooter.round(pool, subject, &nobody, || false).unwrap() {
             Round::Current(latest) => latest.snapshot.id.seq.0,
             other => panic!("{other:?}"),
@@ -299,10 +313,24 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(round(&bench, &mut snapshooter), first, "nothing was written");
         }
-        std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
+        std::fs::write(bench.places.root().join("a"), "a byte").unwrap();
         let second = round(&bench, &mut snapshooter);
         assert_eq!(second, first + 1);
         assert_eq!(round(&bench, &mut snapshooter), second);
+    }
+
+    /// I17, I22: of a set, what any member was written to is noticed, and all are of one moment.
+    #[test]
+    fn a_set_is_unchanged_only_if_every_member_is() {
+        let bench = Bench::of_set();
+        let mut snapshooter = Snapshooter::default();
+        let first = round(&bench, &mut snapshooter);
+        assert_eq!(round(&bench, &mut snapshooter), first, "nothing was written");
+        for (place, n) in bench.places.of_set(2).iter().zip(1..) {
+            std::fs::write(place.join("a"), "a byte").unwrap();
+            assert_eq!(round(&bench, &mut snapshooter), first + n, "{place:?}");
+            assert_eq!(round(&bench, &mut snapshooter), first + n);
+        }
     }
 
     /// I20: in a full pool what was written waits; an idle volume needs no snapshot to be current.
@@ -312,7 +340,7 @@ mod tests {
         let mut snapshooter = Snapshooter::default();
         let first = round(&bench, &mut snapshooter);
         assert_eq!(round_if(&bench, &mut snapshooter, false), Some(first), "nothing was written");
-        std::fs::write(bench.mountpoint.join("a"), "a byte").unwrap();
+        std::fs::write(bench.places.root().join("a"), "a byte").unwrap();
         assert_eq!(round_if(&bench, &mut snapshooter, false), None);
         assert_eq!(round(&bench, &mut snapshooter), first + 1, "there is room again");
     }

@@ -127,7 +127,7 @@ impl Source {
         self.tell_given_up(&assigned.name).await;
         let every = Duration::from_millis(assigned.spec.replicate_every_ms);
         self.keep_targets(assigned);
-        let mountpoint = self.context.mountpoint(self.uid);
+        let places = self.context.places(self.uid);
         let (freezer, epoch, uid) = (self.context.freezer(), assigned.chain.epoch, self.uid);
         // Read before the volume is looked at: what counts it later came to rest later.
         let rests = self.shipment.rests.load(Ordering::SeqCst);
@@ -137,8 +137,8 @@ impl Source {
         let (pool, running) = (parts.pool.clone(), parts.clone());
         let wanted = kept::wanted(&*pool, assigned);
         let work = move || {
-            let mountpoint = &mountpoint;
-            let subject = Subject { uid, epoch, rests, mountpoint, may_take, may_sync, wanted };
+            let places = &places;
+            let subject = Subject { uid, epoch, rests, places, may_take, may_sync, wanted };
             let result = snapshooter.round(&*pool, subject, &freezer, || {
                 running.runtime.status(uid).is_ok_and(holdfast_runtime::Status::is_running)
             });

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::internal::{ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_proto::internal::{self, ReceiveRequest, ReceiveStart, receive_request};
 use holdfast_proto::{FieldError, required};
-use holdfast_storage::{Begin, Offer, Receiver, SnapshotKind};
+use holdfast_storage::{Begin, Member, Offer, Receiver, SnapshotKind};
 use holdfast_types::{
     ByteSize, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs,
 };
@@ -42,6 +42,7 @@ impl PeerApi {
         let offer = Offer { history: self.name_of(&offer.snapshot).is_some(), ..offer };
         let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
         let pool = parts.pool.clone();
+        let id = offer.snapshot;
         let begin = blocking(move || pool.begin_receive(&offer)).await?;
         if let Begin::Receive(receiver) = begin {
             if receiver.resume_at() != start.resume_at {
@@ -50,7 +51,7 @@ impl PeerApi {
             }
             feed(receiver, &mut stream).await?;
         }
-        self.arrived(&parts, offer.snapshot, as_of_ms).await
+        self.arrived(&parts, id, as_of_ms).await
     }
 
     /// A verified snapshot is here: stamp it, tell of an image, drop what it supersedes.
@@ -99,7 +100,12 @@ fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {
         true => None,
         false => Some(SnapshotUuid::try_from(&start.base[..]).map_err(FieldError::from)?),
     };
+    let member = |m: &internal::Member| -> Result<Member, AgentError> {
+        let name = m.name.parse().map_err(FieldError::from)?;
+        Ok(Member::new(name, ByteSize(m.size_bytes)))
+    };
     Ok(Offer {
+        data: start.data.iter().map(member).collect::<Result<_, _>>()?,
         snapshot: SnapshotId::try_from(required(start.snapshot.clone(), "snapshot")?)?,
         base,
         size: ByteSize(start.size_bytes),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::Worker;
 use crate::error::{AgentError, blocking};
 use crate::grow;
-use crate::{act, report};
+use crate::{act, mounts, report};
 
 /// How long init may take to end by itself.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ impl Worker {
         action: Action,
     ) -> Result<(), AgentError> {
         let (parts, uid) = (self.parts.clone(), self.uid);
-        let at = self.context.mountpoint(uid);
+        let at = self.context.places(uid);
         match (action, duty) {
             (Action::Kill, _) => {
                 self.started = None;
@@ -90,9 +90,9 @@ impl Worker {
         assigned: &AssignedView,
     ) -> Result<(), AgentError> {
         let uid = self.uid;
-        let mountpoint = self.context.mountpoint(uid);
-        let (parts, mine, at) = (self.parts.clone(), assigned.clone(), mountpoint.clone());
-        let mounting = blocking(move || act::mount(&parts, &mine, &at));
+        let places = self.context.places(uid);
+        let (parts, mine, at) = (self.parts.clone(), assigned.clone(), places.clone());
+        let mounting = blocking(move || mounts::mount(&parts, &mine, &at));
         let link = AttachSpec {
             uid,
             mac: assigned.mac,
@@ -103,7 +103,7 @@ impl Worker {
         let (mounted, links) = tokio::join!(mounting, self.parts.network.attach(&link));
         mounted?;
         let LinkNames { container, .. } = links?;
-        let request = act::start_request(assigned, view.overlay, &mountpoint, container.as_str());
+        let request = act::start_request(assigned, view.overlay, &places, container.as_str());
         // Mounting may have outlasted the lease, and the assignment. The order matters: see
         // `strangers`.
         let epoch = assigned.chain.epoch;
@@ -124,7 +124,7 @@ impl Worker {
 
     async fn resize(&mut self, assigned: &AssignedView) -> Result<(), AgentError> {
         let (parts, mine, uid) = (self.parts.clone(), assigned.clone(), self.uid);
-        let at = self.context.mountpoint(uid);
+        let at = self.context.places(uid);
         let grown = blocking(move || grow::grow(&*parts.pool, &mine, &at)).await;
         // It may have been written to while nothing was mounted.
         self.context.shipments.rests(uid);

@@ -131,8 +131,8 @@ impl Worker {
         };
         let told = assigned.as_ref().map(|view| (view.chain.epoch, view.spec.sizes()));
         let (parts, uid) = (self.parts.clone(), self.uid);
-        let mountpoint = self.context.mountpoint(uid);
-        let look = move || act::observe(&parts, uid, &mountpoint, assigned.as_ref());
+        let places = self.context.places(uid);
+        let look = move || act::observe(&parts, uid, &places, assigned.as_ref());
         let mut observed = blocking(look).await?;
         observed.resized_told = told.is_some() && self.resized == told;
         let about = about(duty);

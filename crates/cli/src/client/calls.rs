@@ -12,7 +12,7 @@ use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
 use holdfast_types::{
-    ByteSize, Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId,
+    ByteSize, Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId, VolumeName,
 };
 use tonic::Streaming;
 
@@ -148,16 +148,18 @@ impl Session {
         Ok(call!(self, ContainerServiceClient, delete, request).await?.operation)
     }
 
-    /// Asks for a container's disk to be larger.
+    /// Asks for a container's disk, or one of its data volumes, to be larger.
     pub async fn resize(
         &self,
         name: &ContainerName,
+        volume: Option<&VolumeName>,
         size: ByteSize,
     ) -> Result<Option<v1::Operation>, RemoteError> {
         let request = v1::ResizeRequest {
             name: name.to_string(),
             size_bytes: size.bytes(),
             request_id: fresh_id().into(),
+            volume: volume.map(ToString::to_string).unwrap_or_default(),
         };
         Ok(call!(self, ContainerServiceClient, resize, request).await?.operation)
     }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use holdfast_types::{
-    ByteSize, ContainerName, ContainerSpec, ImageName, Limits, NodeName, Protection,
+    ByteSize, ContainerName, ContainerSpec, DataVolume, ImageName, Limits, NodeName, Protection,
 };
 
 use super::Context;
@@ -16,6 +16,7 @@ const EXAMPLES: &str = "\
 Examples:
   holdfast create web --image busybox
   holdfast create db --image debian12 --disk 10GiB --memory 1GiB --cpus 2 --replicate-every 1s
+  holdfast create db --image debian12 --volume data=50GiB:/var/lib/postgresql
   holdfast create job --image busybox --env LEVEL=9 -- /bin/sh -c 'exec /bin/work'";
 
 #[derive(Debug, Args)]
@@ -29,6 +30,9 @@ pub(crate) struct Create {
     /// Size of its disk
     #[arg(long, default_value = "1GiB", value_name = "SIZE")]
     disk: ByteSize,
+    /// A volume beside its disk, one set with it in every copy; may be repeated
+    #[arg(long, value_name = "NAME=SIZE:PATH")]
+    volume: Vec<DataVolume>,
     /// Most memory that it may use [default: no limit]
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
@@ -100,6 +104,7 @@ impl Create {
             priority: self.priority,
             command: self.command.clone(),
             env: env.collect(),
+            volumes: self.volume.clone(),
         }
     }
 }
@@ -129,7 +134,7 @@ mod tests {
     fn every_option_reaches_the_spec() {
         let line = "holdfast create web --image i --disk 2GiB --memory 64MiB --cpus 0.5 --pids 99 \
                     --pinned --copies 1 --replicate-every 1s --max-data-loss 2m --priority -3 \
-                    --env A=1 --env B=x=y --node n1 --stopped --no-wait -- /bin/sh -c ls";
+                    --env A=1 --env B=x=y --volume data=50GiB:/srv --volume logs=1GiB:/var/log --node n1 --stopped --no-wait -- /bin/sh -c ls";
         let create = create(line);
         let spec = create.spec();
         assert_eq!(spec.limits.cpu_milli, Some(500));
@@ -137,6 +142,8 @@ mod tests {
         assert_eq!((spec.copies, spec.priority), (1, -3));
         assert_eq!((spec.replicate_every_ms, spec.max_data_loss_ms), (1_000, 120_000));
         assert_eq!(spec.env["B"], "x=y");
+        let volumes: Vec<_> = spec.volumes.iter().map(ToString::to_string).collect();
+        assert_eq!(volumes, ["data=50GiB:/srv", "logs=1GiB:/var/log"]);
         assert_eq!(spec.command, ["/bin/sh", "-c", "ls"]);
         assert_eq!(spec.protection, Protection::Pinned);
         assert!(create.stopped && create.waiting.no_wait);

@@ -1,7 +1,7 @@
 //! `holdfast resize`.
 
 use clap::Args;
-use holdfast_types::{ByteSize, ContainerName};
+use holdfast_types::{ByteSize, ContainerName, VolumeName};
 
 use super::Context;
 use super::container::{Waiting, finish};
@@ -11,8 +11,9 @@ const ABOUT: &str = "\
 Disk and filesystem grow while the container runs; its replicas follow with the next delta. A disk
 never shrinks.
 
-Example:
-  holdfast resize web 20GiB";
+Examples:
+  holdfast resize web 20GiB
+  holdfast resize db 80GiB --volume data";
 
 #[derive(Debug, Args)]
 #[command(after_help = ABOUT)]
@@ -21,13 +22,16 @@ pub(crate) struct Resize {
     name: ContainerName,
     /// The size that its disk is to have
     size: ByteSize,
+    /// Resize this data volume instead of the root
+    #[arg(long, value_name = "NAME")]
+    volume: Option<VolumeName>,
     #[command(flatten)]
     waiting: Waiting,
 }
 
 impl Resize {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
-        let operation = context.session.resize(&self.name, self.size).await?;
+        let operation = context.session.resize(&self.name, self.volume.as_ref(), self.size).await?;
         finish(context, operation, self.waiting).await?;
         context.print_container(&self.name).await
     }

@@ -40,6 +40,14 @@ struct SpecView {
     priority: i32,
     command: Vec<String>,
     env: BTreeMap<String, String>,
+    volumes: Vec<VolumeView>,
+}
+
+#[derive(Debug, Serialize)]
+struct VolumeView {
+    name: String,
+    size_bytes: u64,
+    path: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -125,6 +133,7 @@ impl SpecView {
         vec![
             ("image", self.image.clone()),
             ("disk", ByteSize(self.disk_bytes).to_string()),
+            ("volumes", self.volumes.iter().map(VolumeView::text).collect::<Vec<_>>().join(", ")),
             ("memory", limit(self.memory_bytes.map(|m| ByteSize(m).to_string()))),
             ("cpus", limit(self.cpu_milli.map(|m| (f64::from(m) / 1_000.0).to_string()))),
             ("pids", limit(self.pids.map(|p| p.to_string()))),
@@ -135,6 +144,12 @@ impl SpecView {
             ("command", self.command.join(" ")),
             ("env", env.join(" ")),
         ]
+    }
+}
+
+impl VolumeView {
+    fn text(&self) -> String {
+        format!("{} {} at {}", self.name, ByteSize(self.size_bytes), self.path)
     }
 }
 
@@ -210,7 +225,14 @@ impl From<v1::ContainerSpec> for SpecView {
             priority: s.priority,
             command: s.command,
             env: s.env.into_iter().collect(),
+            volumes: s.volumes.into_iter().map(VolumeView::from).collect(),
         }
+    }
+}
+
+impl From<v1::DataVolume> for VolumeView {
+    fn from(v: v1::DataVolume) -> Self {
+        Self { name: v.name, size_bytes: v.size_bytes, path: v.path }
     }
 }
 

@@ -140,7 +140,7 @@ impl RecordReport {
         }
         container.resizing = false;
         container.revision = change.revision;
-        let message = format!("the disk of {} has {} now", container.name, container.spec.disk);
+        let message = format!("{} now", disks(&container));
         change.container_event("container-resized", &container, Some(self.node), message, []);
         change.touch_views([self.node]);
         change.state.containers.insert(uid, container);
@@ -165,9 +165,8 @@ impl RecordReport {
         container.resizing = false;
         container.revision = change.revision;
         let message = format!(
-            "the disk of {} has {} now, but its filesystem grows only when it is started again: \
-             {reason}",
-            container.name, container.spec.disk
+            "{} now, but a filesystem grows only when it is started again: {reason}",
+            disks(&container)
         );
         let told = message.clone();
         change.container_event("container-resize-failed", &container, Some(self.node), told, []);
@@ -243,6 +242,15 @@ impl RecordReport {
         change.container_event("diverged-kept", &container, Some(self.node), message, fields);
         Ok(Outcome::Done)
     }
+}
+
+/// What there is of it, for people.
+fn disks(container: &Container) -> String {
+    let mut text = format!("the disk of {} has {}", container.name, container.spec.disk);
+    for volume in &container.spec.volumes {
+        text.push_str(&format!(", volume {} {}", volume.name, volume.size));
+    }
+    text
 }
 
 /// How an operation ends when its container is reported in that state, if it does.

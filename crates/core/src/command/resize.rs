@@ -1,6 +1,6 @@
 //! A container's disk is to grow.
 
-use holdfast_types::{ByteSize, Code, ContainerUid};
+use holdfast_types::{ByteSize, Code, ContainerUid, VolumeName};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
@@ -12,6 +12,9 @@ use crate::{OperationKind, OperationState, Outcome, Refusal, Response};
 pub struct Resize {
     /// Which container.
     pub uid: ContainerUid,
+    /// Which of its data volumes; the root, if none is named.
+    #[serde(default)]
+    pub volume: Option<VolumeName>,
     /// The size that it is to have.
     pub size: ByteSize,
 }
@@ -23,20 +26,29 @@ impl Resize {
             let message = format!("container {} is being deleted", container.name);
             return Err(Refusal::new(Code::WrongState, message));
         }
-        let before = container.spec.disk;
+        let name = container.name.clone();
+        let (what, present) = match &self.volume {
+            None => (format!("the disk of {name}"), &mut container.spec.disk),
+            Some(wanted) => {
+                let volume = container.spec.volumes.iter_mut().find(|v| v.name == *wanted);
+                let missing = || format!("container {name} has no volume {wanted}");
+                let volume = volume.ok_or_else(|| Refusal::new(Code::NotFound, missing()))?;
+                (format!("volume {wanted} of {name}"), &mut volume.size)
+            }
+        };
+        let before = *present;
         if self.size < before {
             let message = format!(
-                "the disk of {} has {before}, and {} is less: the filesystem on it only grows; \
-                 create a smaller container and copy what is to be kept",
-                container.name, self.size
+                "{what} has {before}, and {} is less: the filesystem on it only grows; create a \
+                 smaller container and copy what is to be kept",
+                self.size
             );
             return Err(Refusal::new(Code::InvalidSize, message));
         }
-        container.spec.disk = self.size;
+        *present = self.size;
         container.spec.check().map_err(|e| Refusal::new(e.code(), e.to_string()))?;
         container.resizing |= self.size > before;
         container.revision = change.revision;
-        let name = container.name.clone();
         let operation = change.begin_operation(self.uid, name, OperationKind::Resize);
         if !container.resizing {
             change.end_operations(self.uid, |kind| {
@@ -56,7 +68,7 @@ mod tests {
     use holdfast_types::{ByteSize, Code, ContainerUid, DesiredState, Epoch, NodeId, Report};
 
     fn resize(uid: ContainerUid, gib: u64) -> Command {
-        Command::Resize(Resize { uid, size: ByteSize::gib(gib) })
+        Command::Resize(Resize { uid, volume: None, size: ByteSize::gib(gib) })
     }
 
     fn resized(uid: ContainerUid, epoch: u64, gib: u64) -> Report {
@@ -97,6 +109,30 @@ mod tests {
         assert!(!world.state.node_view(NodeId(1)).unwrap().assigned[0].resizing);
         world.ok(resize(uid, 8));
         assert!(!is_resizing(&world), "it has that size");
+    }
+
+    #[test]
+    fn a_data_volume_grows_by_its_name() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        let spec = |world: &mut World| world.state.containers.get_mut(&uid).unwrap().spec.clone();
+        let mut with = spec(&mut world);
+        with.volumes = vec!["data=2GiB:/srv".parse().unwrap()];
+        world.state.containers.get_mut(&uid).unwrap().spec = with;
+        let of = |name: &str, gib| {
+            let volume = Some(name.parse().unwrap());
+            Command::Resize(Resize { uid, volume, size: ByteSize::gib(gib) })
+        };
+        assert_eq!(world.refused(of("logs", 4)), Code::NotFound);
+        assert_eq!(world.refused(of("data", 1)), Code::InvalidSize);
+        world.ok(of("data", 4));
+        let sizes = |gib: u64| vec![ByteSize::gib(1), ByteSize::gib(gib)];
+        assert_eq!(spec(&mut world).sizes(), sizes(4));
+        let told = |sizes| report(1, 1, Report::Resized { uid, epoch: Epoch(1), sizes });
+        assert_eq!(world.ok(told(sizes(2))), Outcome::Unchanged);
+        assert_eq!(world.ok(told(vec![ByteSize::gib(4)])), Outcome::Unchanged);
+        world.ok(told(sizes(4)));
+        assert!(!is_resizing(&world));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use holdfast_core::{Command, Resize, State};
 use holdfast_planner::may_grow;
 use holdfast_proto::v1;
-use holdfast_types::{ByteSize, ContainerName};
+use holdfast_types::{ByteSize, ContainerName, VolumeName};
 
 use super::answered;
 use super::container::{not_held, operation_of};
@@ -22,7 +22,11 @@ pub(super) async fn resize(
     let outcome = match answered(&state, id)? {
         Some(outcome) => outcome,
         None => {
-            let command = plan(&lead, &state, &name, ByteSize(request.size_bytes))?;
+            let volume = match request.volume.as_str() {
+                "" => None,
+                volume => Some(volume.parse()?),
+            };
+            let command = plan(&lead, &state, &name, volume, ByteSize(request.size_bytes))?;
             drop(state);
             lead.propose(id, Command::Resize(command)).await?
         }
@@ -31,10 +35,23 @@ pub(super) async fn resize(
     Ok(v1::ResizeResponse { operation: Some(operation) })
 }
 
-fn plan(lead: &Lead, state: &State, name: &ContainerName, size: ByteSize) -> Result<Resize, Fault> {
+fn plan(
+    lead: &Lead,
+    state: &State,
+    name: &ContainerName,
+    volume: Option<VolumeName>,
+    size: ByteSize,
+) -> Result<Resize, Fault> {
     let container = state.container_named(name)?;
     not_held(container)?;
-    let more = ByteSize(size.bytes().saturating_sub(container.spec.disk.bytes()));
-    may_grow(state, &lead.observe(state), container, size, more)?;
-    Ok(Resize { uid: container.uid, size })
+    let spec = &container.spec;
+    let present = match &volume {
+        None => Some(spec.disk),
+        Some(wanted) => spec.volumes.iter().find(|v| v.name == *wanted).map(|v| v.size),
+    };
+    // One that is not there is refused where the entry is applied.
+    let more = size.bytes().saturating_sub(present.unwrap_or(size).bytes());
+    let total = ByteSize(spec.promised().bytes().saturating_add(more));
+    may_grow(state, &lead.observe(state), container, total, ByteSize(more))?;
+    Ok(Resize { uid: container.uid, volume, size })
 }

@@ -259,14 +259,14 @@ pub struct OfferResponse {
     #[prost(uint64, tag = "4")]
     pub clock_ms: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReceiveRequest {
     #[prost(oneof = "receive_request::Part", tags = "1, 2")]
     pub part: ::core::option::Option<receive_request::Part>,
 }
 /// Nested message and enum types in `ReceiveRequest`.
 pub mod receive_request {
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
     pub enum Part {
         #[prost(message, tag = "1")]
         Start(super::ReceiveStart),
@@ -274,7 +274,7 @@ pub mod receive_request {
         Frame(::prost::bytes::Bytes),
     }
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReceiveStart {
     #[prost(bytes = "bytes", tag = "1")]
     pub cluster_id: ::prost::bytes::Bytes,
@@ -298,6 +298,17 @@ pub struct ReceiveStart {
     /// How long ago the receiver's answer that carried `clock_ms` came, on the sender's clock.
     #[prost(uint64, tag = "9")]
     pub since_ms: u64,
+    /// The data members beside the root, in their order.
+    #[prost(message, repeated, tag = "10")]
+    pub data: ::prost::alloc::vec::Vec<Member>,
+}
+/// A data member of a volume.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Member {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReceiveResponse {}

@@ -1074,6 +1074,20 @@ pub struct ContainerSpec {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Volumes beside the root; names, paths and order are fixed at creation.
+    #[prost(message, repeated, tag = "13")]
+    pub volumes: ::prost::alloc::vec::Vec<DataVolume>,
+}
+/// A volume that is one set with the root: snapshotted, shipped and promoted with it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DataVolume {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub size_bytes: u64,
+    /// Where the container has it.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Container {
@@ -1206,6 +1220,9 @@ pub struct ResizeRequest {
     pub size_bytes: u64,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// The data volume to resize; empty is the root.
+    #[prost(string, tag = "4")]
+    pub volume: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResizeResponse {

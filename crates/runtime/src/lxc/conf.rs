@@ -87,6 +87,7 @@ pub(super) fn render(
     conf.set("lxc.cgroup.dir.monitor.pivot", &groups.pivot())?;
     conf.set("lxc.hook.post-stop", NO_REBOOT)?;
     conf.privilege(node)?;
+    conf.mounts(node, request)?;
     conf.limits(node.hierarchies, request)?;
     conf.network(request.network.as_ref())?;
     conf.environment(request)?;
@@ -118,6 +119,23 @@ impl Conf {
         };
         self.set(&format!("{key}.deny"), "a")?;
         DEVICES.iter().try_for_each(|device| self.set(&format!("{key}.allow"), device))
+    }
+
+    /// What LXC reads there are the fields of fstab(5), parted by white space. Where a link leads
+    /// out of the container it mounts nothing, and fails.
+    fn mounts(&mut self, node: &Node<'_>, request: &StartRequest) -> Result<(), RuntimeError> {
+        for mount in &request.mounts {
+            let source = path_text("volume", &mount.source)?;
+            if source.contains(char::is_whitespace) {
+                let why = "its path holds white space";
+                return Err(RuntimeError::Invalid { what: "a volume", why });
+            }
+            let path = mount.path.as_str().trim_start_matches('/');
+            let idmap = if node.idmap_base.is_some() { ",idmap=container" } else { "" };
+            let entry = format!("{source} {path} none bind,nodev{idmap} 0 0");
+            self.set("lxc.mount.entry", &entry)?;
+        }
+        Ok(())
     }
 
     fn limits(&mut self, found: &Hierarchies, request: &StartRequest) -> Result<(), RuntimeError> {
@@ -225,6 +243,7 @@ mod tests {
             hostname: "web".parse().unwrap(),
             protection: Protection::Protected,
             rootfs: "/vol/rootfs".into(),
+            mounts: Vec::new(),
             limits: Limits {
                 memory: Some(ByteSize::mib(64)),
                 cpu_milli: Some(500),

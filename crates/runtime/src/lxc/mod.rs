@@ -10,6 +10,7 @@ mod groups;
 mod hierarchies;
 pub(crate) mod init;
 mod logs;
+mod reach;
 mod start;
 mod stop;
 mod terminal;

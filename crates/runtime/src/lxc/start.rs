@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 use super::driver::{LxcRuntime, SIDES, init_pid};
-use super::{conf, init, io_error, logs};
+use super::{conf, init, io_error, logs, reach};
 use crate::process::{self, last_lines};
 use crate::{RuntimeError, StartRequest, Started, Status};
 
@@ -94,6 +94,9 @@ impl LxcRuntime {
             console_bytes: self.config.console_bytes,
             apparmor: apparmor_enabled(),
         };
+        if let Some(base) = self.config.idmap_base {
+            request.mounts.iter().try_for_each(|mount| reach::let_through(&mount.source, base))?;
+        }
         let groups = self.groups(request.protection, request.uid);
         let text = conf::render(&node, &groups, request)?;
         let dir = self.state_dir(request.uid);

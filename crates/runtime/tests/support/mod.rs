@@ -61,6 +61,7 @@ impl Node {
             hostname: "web".parse().unwrap(),
             protection: Protection::Protected,
             rootfs,
+            mounts: Vec::new(),
             limits: Limits::default(),
             command: vec!["/bin/sh".into(), "-c".into(), script.into()],
             env: BTreeMap::new(),

@@ -17,6 +17,7 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::members::{Member, Shape};
 use crate::pool::Outcome;
 pub use known::KnownBlocks;
 pub(crate) use scrub::Touched;
@@ -52,12 +53,22 @@ impl SnapshotKind {
 pub struct SnapshotInfo {
     /// Its identity.
     pub id: SnapshotId,
-    /// The volume's size at that point.
+    /// The root's size at that point.
     pub size: ByteSize,
+    /// The data members at that point.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Member>,
     /// When it was taken, on the clock of the node that took it.
     pub taken: TimestampMs,
     /// What it is for.
     pub kind: SnapshotKind,
+}
+
+impl SnapshotInfo {
+    /// The sizes of all members.
+    pub fn shape(&self) -> Shape {
+        Shape { root: self.size, data: self.data.clone() }
+    }
 }
 
 /// The writable part of a primary copy.
@@ -109,8 +120,11 @@ pub struct VolumeRecord {
 pub struct VolumeState {
     /// Which volume.
     pub uid: VolumeUid,
-    /// The size of the live part, or of the newest chain snapshot.
+    /// The size of the live part's root, or of the newest chain snapshot's.
     pub size: ByteSize,
+    /// Its data members, likewise.
+    #[serde(default)]
+    pub data: Vec<Member>,
     /// The writable part, on the primary.
     pub live: Option<Live>,
     /// Every snapshot, oldest first.
@@ -133,6 +147,7 @@ impl VolumeState {
         Self {
             uid,
             size,
+            data: Vec::new(),
             live: None,
             snapshots: Vec::new(),
             record: VolumeRecord::default(),
@@ -140,6 +155,33 @@ impl VolumeState {
             scrub: ScrubState::default(),
             unknown: BTreeMap::new(),
         }
+    }
+
+    /// The same, with data members.
+    pub(crate) fn of(uid: VolumeUid, shape: Shape) -> Self {
+        Self { data: shape.data, ..Self::empty(uid, shape.root) }
+    }
+
+    /// A new volume whose live part begins as a snapshot of such a shape, or empty: data members that
+    /// are no clones are blank.
+    pub(crate) fn begun(
+        uid: VolumeUid,
+        mut shape: Shape,
+        from: Option<(SnapshotUuid, &Shape)>,
+        epoch: Epoch,
+    ) -> Self {
+        let cloned = from.map_or(&[][..], |(_, shape)| &shape.data);
+        for (at, member) in shape.data.iter_mut().enumerate() {
+            member.blank = cloned.get(at).is_none_or(|cloned| cloned.blank);
+        }
+        let mut state = Self::of(uid, shape);
+        state.begin_live(from.map(|(snapshot, _)| snapshot), epoch);
+        state
+    }
+
+    /// The sizes of all members.
+    pub fn shape(&self) -> Shape {
+        Shape { root: self.size, data: self.data.clone() }
     }
 
     /// The snapshot of that uuid.

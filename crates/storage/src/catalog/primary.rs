@@ -4,6 +4,7 @@ use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs
 
 use super::promises::label_text;
 use super::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeState, outcome};
+use crate::members::Shape;
 use crate::pool::{Outcome, Tail};
 use crate::{Error, Result};
 
@@ -27,13 +28,12 @@ impl VolumeState {
     pub(crate) fn made_as(
         &self,
         branch: Option<SnapshotUuid>,
-        size: ByteSize,
+        shape: &Shape,
         epoch: Epoch,
     ) -> Result<Outcome> {
+        let same = |live: &Live| live.branch == branch && live.epoch == epoch;
         match &self.live {
-            Some(live) if live.branch == branch && live.epoch == epoch && self.size == size => {
-                Ok(Outcome::AlreadyThere)
-            }
+            Some(live) if same(live) && self.shape().is_like(shape) => Ok(Outcome::AlreadyThere),
             _ => Err(Error::VolumeExists(self.uid)),
         }
     }
@@ -53,9 +53,9 @@ impl VolumeState {
         if self.is_rotten(from) {
             return Err(Error::Rotten(from));
         }
-        let (taken_under, size) = (snapshot.id.epoch, snapshot.size);
+        let (taken_under, shape) = (snapshot.id.epoch, snapshot.shape());
         self.refuse_up_to(epoch, taken_under.max(self.start_floor()))?;
-        self.size = size;
+        (self.size, self.data) = (shape.root, shape.data);
         self.begin_live(Some(from), epoch);
         Ok(Outcome::Changed)
     }
@@ -85,15 +85,27 @@ impl VolumeState {
         }
     }
 
-    /// Grows the live part.
-    pub(crate) fn resize(&mut self, size: ByteSize) -> Result<Outcome> {
+    /// Grows a member of the live part.
+    pub(crate) fn resize(&mut self, member: usize, size: ByteSize) -> Result<Outcome> {
         self.live()?;
-        if size < self.size {
+        let missing = self.wrong("it has no such member");
+        let present = match member.checked_sub(1) {
+            None => &mut self.size,
+            Some(data) => &mut self.data.get_mut(data).ok_or(missing)?.size,
+        };
+        if size < *present {
             return Err(Error::BadSize { size, reason: "volumes only grow" });
         }
-        let changed = size != self.size;
-        self.size = size;
+        let changed = size != *present;
+        *present = size;
         Ok(outcome(changed))
+    }
+
+    /// Nothing is blank any more.
+    pub(crate) fn filled(&mut self) -> Result<Outcome> {
+        self.live()?;
+        let blank = self.data.iter_mut().filter(|m| m.blank);
+        Ok(outcome(blank.map(|m| m.blank = false).count() > 0))
     }
 
     /// Adds a snapshot of the live part. `Err` also for an identity that does not follow.
@@ -112,8 +124,11 @@ impl VolumeState {
         if self.next_snapshot(id.uuid) != Some(*id) {
             return Err(self.wrong("the snapshot's identity does not follow from the live part"));
         }
-        let size = self.size;
-        self.snapshots.push(SnapshotInfo { id: *id, size, taken, kind: SnapshotKind::Chain });
+        if self.data.iter().any(|m| m.blank) {
+            return Err(self.wrong("a member of it has nothing on it yet"));
+        }
+        let (size, data, kind) = (self.size, self.data.clone(), SnapshotKind::Chain);
+        self.snapshots.push(SnapshotInfo { id: *id, size, data, taken, kind });
         self.sort();
         if let Some(live) = &mut self.live {
             live.head = Some(id.uuid);
@@ -161,11 +176,12 @@ impl VolumeState {
                 parent: live.head,
             };
             let kind = SnapshotKind::Diverged { label };
-            self.snapshots.push(SnapshotInfo { id, size: self.size, taken: tail.taken, kind });
+            let (size, data) = (self.size, self.data.clone());
+            self.snapshots.push(SnapshotInfo { id, size, data, taken: tail.taken, kind });
             self.sort();
         }
         if let Some(point) = point {
-            self.size = point.size;
+            (self.size, self.data) = (point.size, point.data);
         }
         Ok(outcome(changed))
     }

@@ -49,12 +49,14 @@ impl VolumeState {
         let info = SnapshotInfo {
             id: offer.snapshot,
             size: offer.size,
+            data: offer.data.clone(),
             taken: offer.taken,
             kind: SnapshotKind::Chain,
         };
         self.snapshots.push(info.clone());
         self.sort();
-        self.size = self.newest().map_or(offer.size, |s| s.size);
+        let newest = self.newest().unwrap_or(&info).shape();
+        (self.size, self.data) = (newest.root, newest.data);
         Ok(info)
     }
 

@@ -8,18 +8,25 @@ mod epochs;
 mod lives;
 mod reserves;
 mod restores;
+mod sets;
 mod transfers;
+
+use std::path::PathBuf;
 
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
 
+use crate::members::locate;
 use crate::stream::send;
-use crate::{AlreadyQuiet, Begin, Error, Offer, Outcome, Pool, Receiver, Result, SnapshotInfo};
+use crate::{
+    AlreadyQuiet, Begin, Error, Offer, Outcome, Pool, Receiver, Result, SnapshotInfo,
+    SnapshotReader,
+};
 
 /// A pool under test, and what a test must be able to do to it from outside.
 pub trait Rig {
     /// The pool as it is open now.
     fn pool(&self) -> &dyn Pool;
-    /// Writes to an active volume's device.
+    /// Writes to an active volume's devices, by address (see [`members`](crate::members)).
     fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]);
     /// Discards a range of an active volume's device.
     fn discard(&self, volume: VolumeUid, offset: u64, len: u64);
@@ -59,6 +66,13 @@ pub const CASES: &[(&str, Case)] = &[
     ("a restored volume replicates", restores::a_restored_volume_replicates),
     ("history arrives after what is newer", transfers::history_arrives_after_what_is_newer),
     ("images are bases too", transfers::images_are_bases_too),
+    ("a set is of one moment", sets::a_set_is_of_one_moment),
+    ("a blank member is filled once", sets::a_blank_member_is_filled_once),
+    ("a set replicates as one", sets::a_set_replicates_as_one),
+    ("members grow by themselves", sets::members_grow_by_themselves),
+    ("a set diverges as one", sets::a_set_diverges_as_one),
+    ("a set begins anew as one", sets::a_set_begins_anew_as_one),
+    ("a clone of a set has its members", sets::a_clone_of_a_set_has_its_members),
 ];
 
 /// Runs every case.
@@ -73,6 +87,17 @@ pub fn run(source: &mut dyn Rig, target: &mut dyn Rig) {
 const SIZE: ByteSize = ByteSize::mib(8);
 const NOW: TimestampMs = TimestampMs(1_700_000_000_000);
 const KIB: u64 = 1 << 10;
+
+/// The device of an active volume that an address is on, and the offset there.
+pub fn device(rig: &dyn Rig, volume: VolumeUid, address: u64) -> (PathBuf, u64) {
+    let info = rig.pool().volume(volume).unwrap();
+    let (member, offset) = locate(address);
+    let device = match member.checked_sub(1) {
+        None => info.device.unwrap(),
+        Some(data) => info.data_devices[data].clone(),
+    };
+    (device, offset)
+}
 
 /// A new active volume under epoch 1.
 fn new_volume(rig: &dyn Rig) -> VolumeUid {
@@ -93,7 +118,8 @@ pub(crate) fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotId {
 pub(crate) fn offer(rig: &dyn Rig, id: &SnapshotId, base: Option<SnapshotUuid>) -> Offer {
     let state = rig.pool().volume(id.volume).unwrap().state;
     let info = state.find(id.uuid).unwrap();
-    Offer { snapshot: *id, base, size: info.size, taken: info.taken, history: false }
+    let (size, data, taken) = (info.size, info.data.clone(), info.taken);
+    Offer { snapshot: *id, base, size, data, taken, history: false }
 }
 
 fn begin(rig: &dyn Rig, offer: &Offer) -> Result<Box<dyn Receiver>> {
@@ -116,12 +142,16 @@ pub(crate) fn ship(from: &dyn Rig, to: &dyn Rig, offer: &Offer) -> Result<Snapsh
 fn hash(rig: &dyn Rig, uuid: SnapshotUuid, size: ByteSize) -> blake3::Hash {
     let mut reader = rig.pool().open_snapshot(uuid).unwrap();
     let mut hasher = blake3::Hasher::new();
+    add(&mut *reader, &mut hasher, 0, size);
+    hasher.finalize()
+}
+
+fn add(reader: &mut dyn SnapshotReader, hasher: &mut blake3::Hasher, address: u64, size: ByteSize) {
     let mut buf = vec![0; 1 << 20];
     for offset in (0..size.bytes()).step_by(buf.len()) {
-        reader.read_at(offset, &mut buf).unwrap();
+        reader.read_at(address + offset, &mut buf).unwrap();
         hasher.update(&buf);
     }
-    hasher.finalize()
 }
 
 fn bytes(rig: &dyn Rig, uuid: SnapshotUuid, offset: u64, len: usize) -> Vec<u8> {

@@ -135,7 +135,7 @@ pub(super) fn a_damaged_stream_leaves_nothing(source: &mut dyn Rig, target: &mut
     target.pool().drop_partial(uid).unwrap();
 
     // A stream of something else than what was offered.
-    let mut other = offer;
+    let mut other = offer.clone();
     other.snapshot.uuid = SnapshotUuid::generate();
     let mut receiver = begin(target, &other).unwrap();
     assert!(matches!(receiver.feed(&stream), Err(Error::Stream(_))));

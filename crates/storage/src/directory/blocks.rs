@@ -32,15 +32,10 @@ pub trait Blocks: Send + Sync + 'static {
     /// No content is copied.
     fn clone_item(&self, from: &Path, item: &Path, size: u64) -> Result<()>;
 
-    /// Makes an item of what `live` is at one moment between `quiesce`'s freeze and thaw. A window
-    /// that closed early was no window: then it fails, and leaves no item. Durable at once.
-    fn snapshot(
-        &self,
-        live: &Path,
-        device: Option<&Self::Device>,
-        item: &Path,
-        quiesce: &mut dyn Quiesce,
-    ) -> Result<()>;
+    /// Makes items of what live ones are at one moment between `quiesce`'s freeze and thaw, the same
+    /// for all. A window that closed early was no window: then it fails, and leaves no item. Durable
+    /// at once.
+    fn snapshot(&self, parts: &[Part<'_, Self::Device>], quiesce: &mut dyn Quiesce) -> Result<()>;
 
     /// Grows an item, and its device with it. Durable at once.
     fn grow(&self, item: &Path, device: Option<&Self::Device>, size: u64) -> Result<()>;
@@ -113,6 +108,17 @@ pub trait Blocks: Send + Sync + 'static {
         let threshold_percent = capacity.threshold_percent.saturating_add(MARGIN_PERCENT);
         Capacity { threshold_percent, ..capacity }.admit(holdfast_types::ByteSize(0))
     }
+}
+
+/// A member of a live part, of which a snapshot is taken.
+#[derive(Debug)]
+pub struct Part<'a, D> {
+    /// The live item.
+    pub live: &'a Path,
+    /// Its device, if it is active.
+    pub device: Option<&'a D>,
+    /// The item that the snapshot is to be.
+    pub item: &'a Path,
 }
 
 /// An attached item. Dropping it leaves it attached.

@@ -1,6 +1,8 @@
 //! What of a volume changes under its lock, and the view that others read meanwhile.
 
+use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use holdfast_types::SnapshotUuid;
@@ -15,7 +17,8 @@ use crate::{Error, Result};
 /// What changes of a volume, under its lock.
 pub(super) struct Inner<B: Blocks> {
     pub(super) state: VolumeState,
-    pub(super) active: Option<B::Device>,
+    /// The devices of the live part's members.
+    pub(super) active: BTreeMap<usize, B::Device>,
     pub(super) partial: Option<StoredPartial>,
     pub(super) removed: bool,
     /// What was written since the scrub under way began, if one is and still counts.
@@ -69,7 +72,7 @@ impl<B: Blocks> Drop for Guard<'_, B> {
 
 impl<B: Blocks> Inner<B> {
     pub(super) fn new(state: VolumeState, partial: Option<StoredPartial>) -> Self {
-        Self { state, active: None, partial, removed: false, scrubbing: None }
+        Self { state, active: BTreeMap::new(), partial, removed: false, scrubbing: None }
     }
 
     pub(super) fn info(&self) -> VolumeInfo {
@@ -78,8 +81,12 @@ impl<B: Blocks> Inner<B> {
             base: p.offer.base,
             synced: p.synced,
         });
-        let device = self.active.as_ref().map(|d| d.path().to_owned());
-        VolumeInfo { state: self.state.clone(), device, partial }
+        let path = |device: &B::Device| device.path().to_owned();
+        let device = self.active.values().next().map(path);
+        let data: Option<Vec<PathBuf>> =
+            (1..=self.state.data.len()).map(|m| self.active.get(&m).map(path)).collect();
+        let data_devices = data.unwrap_or_default();
+        VolumeInfo { state: self.state.clone(), device, data_devices, partial }
     }
 
     /// A delta was committed, when the hashes were of `before`: a scrub under way must not take for
@@ -99,7 +106,7 @@ impl<B: Blocks> Inner<B> {
     }
 
     pub(super) fn refuse_active(&self) -> Result<()> {
-        match &self.active {
+        match self.active.values().next() {
             Some(device) => Err(Error::InUse(format!("the device {}", device.path().display()))),
             None => Ok(()),
         }

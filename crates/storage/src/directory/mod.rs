@@ -14,6 +14,22 @@
 //! or the note of a thin device. A change prepares items, then replaces `volume.json`, then removes
 //! what it no longer names; a crash leaves items that nothing names, which opening removes. Names
 //! that begin with a dot are volumes being made or removed.
+//!
+//! A volume of several [members](crate::members) has an item for each, `live-3`, `live-3+1`,
+//! `live-3+2`, and so for snapshots and receives. The state says how many belong to each, so the one
+//! commit point is that of the whole set. What a crash leaves of a change to a set:
+//!
+//! | in the middle of | the state names | opening |
+//! |---|---|---|
+//! | making the volume | nothing (`.new-…`) | removes all of it |
+//! | a snapshot, a promotion, a restore: some items made | none of them | removes them |
+//! | a receive begun: some items made | no partial | removes them; it begins anew |
+//! | a receive ended: some renamed to `snap-…` | no snapshot; a partial that lacks items | drops both |
+//! | a demotion: some live items linked as the tail | the live part | removes the tail's names |
+//! | the same, committed: some live names removed | the tail | removes the other live names |
+//! | a snapshot's removal: some items gone | no snapshot | removes the others |
+//! | growing a member: its item is larger | the old size | keeps it; asked again, it is as it should be |
+//! | taking devices up or away: some attached | the live part | adopts those; both verbs do the rest |
 
 pub(crate) mod blocks;
 mod inner;
@@ -27,15 +43,16 @@ mod verbs;
 mod volume;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use holdfast_types::{
     ByteSize, Epoch, OperationId, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
 };
 
-use crate::catalog::{SnapshotKind, VolumeState};
+use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
+use crate::members::{Shape, locate};
 use crate::pool::{
     Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Pool, PoolIdentity, Quiesce, Scratch,
     Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
@@ -63,7 +80,7 @@ pub struct DirectoryPool<B: Blocks> {
 impl<B: Blocks> DirectoryPool<B> {
     /// The directory that holds everything.
     #[cfg(test)]
-    pub(crate) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &std::path::Path {
         &self.root
     }
 
@@ -86,16 +103,18 @@ impl<B: Blocks> DirectoryPool<B> {
         self.get(uid.ok_or(Error::NoSnapshot(snapshot))?)
     }
 
-    /// A held snapshot, its item and size.
-    fn open_held(&self, snapshot: SnapshotUuid) -> Result<(Hold, PathBuf, ByteSize)> {
+    /// A held snapshot, its items and shape.
+    fn open_held(&self, snapshot: SnapshotUuid) -> Result<Held> {
         let hold = self.hold(snapshot)?;
         let owner = self.owner(snapshot)?;
-        let size = owner.info()?.state.find(snapshot).map(|s| s.size);
-        Ok((hold, owner.snapshot_path(snapshot), size.ok_or(Error::NoSnapshot(snapshot))?))
+        let shape = owner.info()?.state.find(snapshot).map(SnapshotInfo::shape);
+        let shape = shape.ok_or(Error::NoSnapshot(snapshot))?;
+        let items = owner.snapshot_items(snapshot, shape.data.len());
+        Ok(Held { hold, items, shape })
     }
 
     /// Makes a volume of that state, whose live part begins as a clone of `from`.
-    fn make(&self, state: VolumeState, from: Option<&Path>) -> Result<Arc<Volume<B>>> {
+    fn make(&self, state: VolumeState, from: &[PathBuf]) -> Result<Arc<Volume<B>>> {
         let volume = Arc::new(Volume::make(&self.blocks, &self.root, state, from)?);
         let mut volumes = self.volumes.write().unwrap_or_else(PoisonError::into_inner);
         volumes.insert(volume.uid(), volume.clone());
@@ -113,7 +132,7 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     }
 
     fn capacity(&self) -> Result<Capacity> {
-        let promised = self.volumes().iter().map(|v| v.state.size.bytes()).sum();
+        let promised = self.volumes().iter().map(|v| v.state.shape().bytes()).sum();
         Ok(Capacity { promised: ByteSize(promised), ..self.blocks.capacity()? })
     }
 
@@ -149,46 +168,45 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
         self.get(uid)?.info()
     }
 
-    fn create(&self, uid: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome> {
-        let size = round_size(size)?;
+    fn create_set(&self, uid: VolumeUid, shape: &Shape, epoch: Epoch) -> Result<Outcome> {
+        let shape = shape.rounded()?;
         let _making = self.making();
         if let Ok(volume) = self.get(uid) {
-            return volume.info()?.state.made_as(None, size, epoch);
+            return volume.info()?.state.made_as(None, &shape, epoch);
         }
-        self.capacity()?.admit_volume(size)?;
-        let mut state = VolumeState::empty(uid, size);
-        state.begin_live(None, epoch);
-        self.make(state, None).map(|_| Outcome::Changed)
+        self.capacity()?.admit_volume(ByteSize(shape.bytes()))?;
+        self.make(VolumeState::begun(uid, shape, None, epoch), &[]).map(|_| Outcome::Changed)
     }
 
-    fn clone_volume(
+    fn clone_set(
         &self,
         from: SnapshotUuid,
         uid: VolumeUid,
-        size: ByteSize,
+        shape: &Shape,
         epoch: Epoch,
     ) -> Result<Outcome> {
-        let size = round_size(size)?;
+        let shape = shape.rounded()?;
         let _making = self.making();
         if let Ok(volume) = self.get(uid) {
-            return volume.info()?.state.made_as(Some(from), size, epoch);
+            return volume.info()?.state.made_as(Some(from), &shape, epoch);
         }
-        let (_hold, item, least) = self.open_held(from)?;
+        let origin = self.open_held(from)?;
         if self.owner(from)?.info()?.state.is_rotten(from) {
             return Err(Error::Rotten(from));
         }
-        if size < least {
-            return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
-        }
-        self.capacity()?.admit_volume(size)?;
-        let mut state = VolumeState::empty(uid, size);
-        state.begin_live(Some(from), epoch);
-        self.make(state, Some(&item)).map(|_| Outcome::Changed)
+        shape.require_at_least(&origin.shape, "it is smaller than what is cloned")?;
+        self.capacity()?.admit_volume(ByteSize(shape.bytes()))?;
+        let state = VolumeState::begun(uid, shape, Some((from, &origin.shape)), epoch);
+        self.make(state, &origin.items).map(|_| Outcome::Changed)
     }
 
-    fn resize(&self, uid: VolumeUid, size: ByteSize) -> Result<Outcome> {
+    fn filled(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.get(uid)?.change(VolumeState::filled)
+    }
+
+    fn resize_member(&self, uid: VolumeUid, member: usize, size: ByteSize) -> Result<Outcome> {
         let size = round_size(size)?;
-        self.get(uid)?.resize(size)
+        self.get(uid)?.resize(member, size)
     }
 
     fn remove_volume(&self, uid: VolumeUid) -> Result<Outcome> {
@@ -309,25 +327,32 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     }
 
     fn scratch(&self, snapshot: SnapshotUuid) -> Result<Box<dyn Scratch>> {
-        let (_hold, item, size) = self.open_held(snapshot)?;
+        let held = self.open_held(snapshot)?;
         let dir = self.root.join("scratch");
-        scratch::make(&self.blocks, &dir, snapshot, &item, size.bytes())
+        scratch::make(&self.blocks, &dir, snapshot, &held.items, &held.shape)
     }
 
     fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>> {
         let base = base.map(|uuid| self.open_held(uuid)).transpose()?;
-        let (_hold, item, size) = self.open_held(snapshot)?;
-        self.blocks.diff(base.as_ref().map(|(_, item, _)| item.as_path()), &item, size.bytes())
+        let base = base.as_ref().map_or(&[][..], |base| &base.items);
+        let held = self.open_held(snapshot)?;
+        verbs::diff(&*self.blocks, base, &held.items, &held.shape)
     }
 
     fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation> {
-        let (_hold, item, _) = self.open_held(snapshot)?;
-        self.blocks.fragmentation(&item)
+        let held = self.open_held(snapshot)?;
+        let all = held.items.iter().map(|item| self.blocks.fragmentation(item));
+        all.reduce(|a, b| {
+            let (a, b) = (a?, b?);
+            Ok(Fragmentation { extents: a.extents + b.extents, ..a })
+        })
+        .unwrap_or(Err(Error::NoSnapshot(snapshot)))
     }
 
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {
-        let (hold, item, _) = self.open_held(snapshot)?;
-        Ok(Box::new(HeldReader { reader: self.blocks.reader(&item)?, _hold: hold }))
+        let held = self.open_held(snapshot)?;
+        let readers = held.items.iter().map(|item| self.blocks.reader(item));
+        Ok(Box::new(HeldReader { readers: readers.collect::<Result<_>>()?, held }))
     }
 
     fn scrub(&self, uid: VolumeUid, blocks: u32) -> Result<Scrubbed> {
@@ -346,14 +371,30 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     }
 }
 
+/// A snapshot that is not removed meanwhile.
+struct Held {
+    hold: Hold,
+    items: Vec<PathBuf>,
+    shape: Shape,
+}
+
 /// Reads of a snapshot, which stays held meanwhile.
 struct HeldReader {
-    reader: Box<dyn ReadAt>,
-    _hold: Hold,
+    readers: Vec<Box<dyn ReadAt>>,
+    held: Held,
 }
 
 impl SnapshotReader for HeldReader {
-    fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        self.reader.read_at(offset, buf)
+    fn read_at(&mut self, address: u64, buf: &mut [u8]) -> Result<()> {
+        let (member, offset) = locate(address);
+        let inside = self.held.shape.contains(address, buf.len() as u64);
+        match self.readers.get_mut(member).filter(|_| inside) {
+            Some(reader) => reader.read_at(offset, buf),
+            None => {
+                let source = std::io::ErrorKind::UnexpectedEof.into();
+                let path = self.held.items.first().cloned().unwrap_or_default();
+                Err(Error::Io { what: "reading past the end of", path, source })
+            }
+        }
     }
 }

@@ -8,11 +8,12 @@ use holdfast_types::ByteSize;
 
 use super::blocks::{Blocks, WriteAt};
 use super::inner::StoredPartial;
-use super::volume::Volume;
+use super::volume::{self, Volume};
 use super::{DirectoryPool, Index};
 use crate::catalog::{SnapshotInfo, Touched, VolumeState};
+use crate::members::locate;
 use crate::pool::{Begin, Offer, Pool};
-use crate::stream::{Applier, Sink};
+use crate::stream::{Applier, Sink, StreamError};
 use crate::{Error, Hold, Result};
 
 pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result<Begin> {
@@ -39,77 +40,87 @@ pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result
             Some(found)
         }
     };
-    if base.as_ref().is_some_and(|(_, _, size)| *size > offer.size) {
-        return Err(Error::BadSize { size: offer.size, reason: "it is smaller than the base" });
+    if let Some(base) = &base {
+        offer.shape().require_at_least(&base.shape, "it is smaller than the base")?;
     }
     pool.capacity()?.admit(ByteSize(0))?;
     let volume = find_or_make(pool, offer)?;
     let mut inner = volume.lock()?;
     inner.state.admit_receive(offer)?;
     inner.refuse_receiving(&pool.holds)?;
-    let item = volume.part_path(uuid);
+    let items = volume.part_items(uuid, offer.data.len());
     let partial = match inner.partial.clone().filter(|p| p.offer == *offer) {
         Some(partial) => partial,
         None => {
             volume.drop_partial(&mut inner)?;
-            match &base {
-                Some((_, base, _)) => pool.blocks.clone_item(base, &item, offer.size.bytes())?,
-                None => pool.blocks.create(&item, offer.size.bytes())?,
-            }
-            StoredPartial { offer: *offer, synced: 0, touched: Touched::default() }
+            let from = base.as_ref().map_or(&[][..], |base| &base.items);
+            volume::begin(&*pool.blocks, from, &items, &offer.shape())?;
+            StoredPartial { offer: offer.clone(), synced: 0, touched: Touched::default() }
         }
     };
     inner.partial = Some(partial.clone());
     let synced = partial.synced;
     let sink = ItemSink {
         partial,
-        filling: pool.blocks.writer(&item)?,
-        item,
+        filling: items.iter().map(|item| pool.blocks.writer(item)).collect::<Result<_>>()?,
+        items,
         volume: volume.clone(),
         index: pool.index.clone(),
-        _holds: (base.map(|(hold, ..)| hold), pool.holds.take(uuid)),
+        _holds: (base.map(|base| base.hold), pool.holds.take(uuid)),
     };
-    Ok(Begin::Receive(Box::new(Applier::new(*offer, synced, Box::new(sink)))))
+    Ok(Begin::Receive(Box::new(Applier::new(offer.clone(), synced, Box::new(sink)))))
 }
 
 fn find_or_make<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result<Arc<Volume<B>>> {
     let _making = pool.making();
     match pool.get(offer.snapshot.volume) {
         Ok(volume) => Ok(volume),
-        Err(_) => pool.make(VolumeState::empty(offer.snapshot.volume, offer.size), None),
+        Err(_) => pool.make(VolumeState::of(offer.snapshot.volume, offer.shape()), &[]),
     }
 }
 
 struct ItemSink<B: Blocks> {
     partial: StoredPartial,
-    item: PathBuf,
-    filling: Box<dyn WriteAt>,
+    items: Vec<PathBuf>,
+    filling: Vec<Box<dyn WriteAt>>,
     volume: Arc<Volume<B>>,
     index: Index,
     /// On the base, and on the snapshot that is to be: a second receive of it is refused.
     _holds: (Option<Hold>, Hold),
 }
 
+impl<B: Blocks> ItemSink<B> {
+    fn at(&mut self, address: u64) -> Result<(&mut dyn WriteAt, u64)> {
+        let (member, offset) = locate(address);
+        match self.filling.get_mut(member) {
+            Some(filling) => Ok((&mut **filling, offset)),
+            None => Err(StreamError::Malformed(address).into()),
+        }
+    }
+}
+
 impl<B: Blocks> Sink for ItemSink<B> {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         self.partial.touched.add(offset, data.len() as u64);
-        self.filling.write_at(offset, data)
+        let (filling, offset) = self.at(offset)?;
+        filling.write_at(offset, data)
     }
 
     fn zero(&mut self, offset: u64, len: u64) -> Result<()> {
         self.partial.touched.add(offset, len);
-        self.filling.zero(offset, len)
+        let (filling, offset) = self.at(offset)?;
+        filling.zero(offset, len)
     }
 
     fn sync(&mut self, offset: u64) -> Result<()> {
         self.volume.blocks.refuse_beyond_margin()?;
-        self.filling.sync()?;
+        self.filling.iter_mut().try_for_each(|filling| filling.sync())?;
         self.partial.synced = offset;
         self.volume.store_partial(&self.partial)
     }
 
     fn commit(mut self: Box<Self>) -> Result<SnapshotInfo> {
-        self.filling.sync()?;
+        self.filling.iter_mut().try_for_each(|filling| filling.sync())?;
         let mut inner = self.volume.lock()?;
         let mut next = inner.state.clone();
         // The epoch is checked again: a seal may have come meanwhile (I11).
@@ -123,18 +134,20 @@ impl<B: Blocks> Sink for ItemSink<B> {
         };
         next.received(&self.partial.offer, &self.partial.touched);
         let before = inner.state.scrub.of;
-        let path = self.volume.snapshot_path(info.id.uuid);
-        // A rotten snapshot of that name keeps its item until the new one is committed.
-        let old = replaces.then(|| self.volume.old_path(info.id.uuid));
-        if let Some(old) = &old {
-            self.volume.blocks.link(&path, old)?;
+        let blocks = &self.volume.blocks;
+        let paths = self.volume.snapshot_items(info.id.uuid, info.data.len());
+        // A rotten snapshot of that name keeps its items until the new one is committed.
+        let old = match replaces {
+            true => self.volume.old_items(info.id.uuid, info.data.len()),
+            false => Vec::new(),
+        };
+        old.iter().zip(&paths).try_for_each(|(old, path)| blocks.link(path, old))?;
+        for (item, path) in self.items.iter().zip(&paths) {
+            fs::rename(item, path).map_err(Error::io("naming", path))?;
         }
-        fs::rename(&self.item, &path).map_err(Error::io("naming", &path))?;
         self.volume.commit(&mut inner, next)?;
         inner.written(before, &self.partial);
-        if let Some(old) = &old {
-            self.volume.blocks.remove(old)?;
-        }
+        old.iter().try_for_each(|old| blocks.remove(old))?;
         self.volume.end_partial(&mut inner);
         drop(inner);
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);

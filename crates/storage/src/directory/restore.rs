@@ -3,7 +3,7 @@
 use holdfast_types::{Epoch, OperationId, SnapshotUuid};
 
 use super::blocks::Blocks;
-use super::volume::Volume;
+use super::volume::{Volume, begin};
 use crate::Result;
 use crate::pool::Outcome;
 
@@ -22,16 +22,17 @@ impl<B: Blocks> Volume<B> {
             return Ok(Outcome::AlreadyThere);
         }
         inner.refuse_active()?;
-        let old = self.live_path(inner.state.live()?.generation);
-        self.blocks.sync(&old)?;
+        let old = self.live_items(&inner.state)?;
+        old.iter().try_for_each(|item| self.blocks.sync(item))?;
         if !self.is_snapshotted(&inner, &old)? {
             return Err(inner.state.unkept());
         }
-        let new = self.live_path(next.live()?.generation);
-        self.blocks.clone_item(&self.snapshot_path(from), &new, next.size.bytes())?;
-        self.blocks.sync(&new)?;
+        let new = self.live_items(&next)?;
+        let from = self.snapshot_items(from, next.data.len());
+        begin(&*self.blocks, &from, &new, &next.shape())?;
+        new.iter().try_for_each(|item| self.blocks.sync(item))?;
         self.commit(&mut inner, next)?;
-        self.blocks.remove(&old)?;
+        old.iter().try_for_each(|item| self.blocks.remove(item))?;
         Ok(Outcome::Changed)
     }
 }

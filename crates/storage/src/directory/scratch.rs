@@ -7,55 +7,61 @@ use holdfast_types::SnapshotUuid;
 use uuid::Uuid;
 
 use super::blocks::{Blocks, Device};
+use super::volume::{begin, set};
 use crate::Result;
+use crate::members::Shape;
 use crate::pool::Scratch;
 
 struct Clone<B: Blocks> {
     blocks: Arc<B>,
-    item: PathBuf,
+    /// The root's and those of the data members, as far as they were made.
+    items: Vec<PathBuf>,
+    attached: Vec<B::Device>,
     device: PathBuf,
-    attached: Option<B::Device>,
 }
 
-/// A clone of the snapshot in `from`, in `dir`.
+/// A clone of the snapshot in the items `from`, in `dir`.
 pub(super) fn make<B: Blocks>(
     blocks: &Arc<B>,
     dir: &Path,
     snapshot: SnapshotUuid,
-    from: &Path,
-    size: u64,
+    from: &[PathBuf],
+    shape: &Shape,
 ) -> Result<Box<dyn Scratch>> {
-    let item = dir.join(format!("{snapshot}-{}", Uuid::now_v7()));
-    let attached = blocks.clone_item(from, &item, size).and_then(|()| blocks.attach(&item));
-    match attached {
-        Ok(device) => Ok(Box::new(Clone {
-            blocks: blocks.clone(),
-            item,
-            device: device.path().to_owned(),
-            attached: Some(device),
-        })),
-        Err(error) => {
-            blocks.remove(&item)?;
-            Err(error)
-        }
+    let root = dir.join(format!("{snapshot}-{}", Uuid::now_v7()));
+    let items = set(&root, shape.data.len());
+    let mut clone =
+        Clone { blocks: blocks.clone(), items, attached: Vec::new(), device: PathBuf::new() };
+    begin(&**blocks, from, &clone.items, shape)?;
+    for item in &clone.items {
+        clone.attached.push(blocks.attach(item)?);
     }
+    clone.device = clone.attached.first().map(|d| d.path().to_owned()).unwrap_or_default();
+    Ok(Box::new(clone))
 }
 
 impl<B: Blocks> Scratch for Clone<B> {
     fn device(&self) -> &Path {
         &self.device
     }
+
+    fn data_devices(&self) -> Vec<&Path> {
+        self.attached.iter().skip(1).map(Device::path).collect()
+    }
 }
 
 impl<B: Blocks> Drop for Clone<B> {
-    /// If it is still mounted, opening the pool anew removes it when that mount has gone.
+    /// What is still mounted goes when the pool is opened anew after that.
     fn drop(&mut self) {
-        let detached = self.attached.take().map_or(Ok(()), Device::detach);
-        if let Err((_, error)) = detached {
-            tracing::warn!(%error, "a scratch clone is still in use");
+        for device in self.attached.drain(..) {
+            if let Err((_, error)) = device.detach() {
+                tracing::warn!(%error, "a scratch clone is still in use");
+            }
         }
-        if let Err(error) = self.blocks.remove(&self.item) {
-            tracing::warn!(%error, "a scratch clone stays until the pool is opened again");
+        for item in &self.items {
+            if let Err(error) = self.blocks.remove(item) {
+                tracing::warn!(%error, "a scratch clone stays until the pool is opened again");
+            }
         }
     }
 }

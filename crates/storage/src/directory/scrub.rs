@@ -16,6 +16,7 @@ use super::DirectoryPool;
 use super::blocks::{Blocks, ReadAt};
 use super::volume::Volume;
 use crate::catalog::{HASH_BLOCK, KnownBlocks, Touched};
+use crate::members::{Shape, locate, start};
 use crate::pool::{Rot, Scrubbed};
 use crate::{Error, Result};
 
@@ -29,7 +30,7 @@ struct Look {
     end: u64,
     /// It reaches the end of the volume.
     whole: bool,
-    size: u64,
+    shape: Shape,
     known: KnownBlocks,
 }
 
@@ -53,8 +54,10 @@ impl Look {
         pool: &DirectoryPool<B>,
         volume: &Volume<B>,
     ) -> Result<Scrubbed> {
-        let (_hold, item, _) = pool.open_held(self.snapshot)?;
-        let mut reader = pool.blocks.reader(&item)?;
+        let held = pool.open_held(self.snapshot)?;
+        let (member, _) = locate(self.first * HASH_BLOCK);
+        let item = held.items.get(member).ok_or(Error::NoSnapshot(self.snapshot))?;
+        let mut reader = pool.blocks.reader(item)?;
         let path = volume.hashes_path();
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
@@ -75,15 +78,29 @@ fn begin<B: Blocks>(volume: &Volume<B>, blocks: u32) -> Result<Option<Look>> {
     if inner.scrubbing.is_some() {
         return Err(Error::InUse(format!("the scrub of volume {}", volume.uid())));
     }
-    let (snapshot, size) = (newest.id.uuid, newest.size.bytes());
+    let (snapshot, shape) = (newest.id.uuid, newest.shape());
     let scrub = &inner.state.scrub;
     let ours = scrub.of == Some(snapshot);
-    let all = size.div_ceil(HASH_BLOCK);
-    let first = if ours && scrub.next < all { scrub.next } else { 0 };
-    let end = all.min(first + u64::from(blocks.max(1)));
+    let first = if ours { scrub.next } else { 0 };
+    let (first, end, whole) = next_of(&shape, first, u64::from(blocks.max(1)));
     let known = if ours { scrub.known.clone() } else { KnownBlocks::default() };
     inner.scrubbing = Some(Touched::default());
-    Ok(Some(Look { snapshot, first, end, whole: end == all, size, known }))
+    Ok(Some(Look { snapshot, first, end, whole, shape, known }))
+}
+
+/// The blocks to look at next, from `first` on, all of one member; and whether they are the last.
+fn next_of(shape: &Shape, first: u64, most: u64) -> (u64, u64, bool) {
+    let members = shape.sizes().enumerate().map(|(member, size)| {
+        let begin = start(member) / HASH_BLOCK;
+        (begin, begin + size.div_ceil(HASH_BLOCK))
+    });
+    let members: Vec<_> = members.collect();
+    let last = members.last().map_or(0, |member| member.1);
+    let found = members.iter().find(|member| first < member.1).or(members.first());
+    let (begin, end) = found.copied().unwrap_or_default();
+    let first = if first < last { first.max(begin) } else { begin };
+    let end = end.min(first + most);
+    (first, end, end == last)
 }
 
 /// Reads and compares. Returns the hash of each block, up to the first that has rotted.
@@ -98,8 +115,9 @@ fn read(
     let mut buffer = vec![0; usize::try_from(HASH_BLOCK).unwrap_or(0)];
     reader.forget_cached();
     for block in look.first..look.end {
-        let offset = block * HASH_BLOCK;
-        let len = HASH_BLOCK.min(look.size - offset);
+        let (member, offset) = locate(block * HASH_BLOCK);
+        let size = look.shape.sizes().nth(member).unwrap_or(0);
+        let len = HASH_BLOCK.min(size.saturating_sub(offset));
         let content = &mut buffer[..usize::try_from(len).unwrap_or(0)];
         let known = match look.known.contains(block) {
             true => stored(file, path, block)?,
@@ -112,6 +130,7 @@ fn read(
             Some(hash) if known.is_none_or(|known| known == hash) => hashes.push(hash),
             _ => {
                 let unreadable = hash.is_none();
+                let offset = block * HASH_BLOCK;
                 scrubbed.rot = Some(Rot { snapshot: look.snapshot, offset, unreadable });
                 return Ok((scrubbed, hashes));
             }

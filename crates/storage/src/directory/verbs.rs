@@ -1,15 +1,17 @@
 //! The changes of a volume that touch its items or its device, in their crash-safe order.
 
-use std::path::{Path, PathBuf};
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
 
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, TimestampMs};
 
-use super::blocks::{Blocks, Device};
+use super::blocks::{Blocks, Device, Part};
 use super::inner::Inner;
-use super::volume::Volume;
+use super::volume::{Volume, begin};
 use crate::Result;
 use crate::holds::Holds;
-use crate::pool::{Outcome, Quiesce, Tail};
+use crate::members::{Shape, start};
+use crate::pool::{Extent, Outcome, Quiesce, Tail};
 
 impl<B: Blocks> Volume<B> {
     pub(super) fn release(&self, epoch: Epoch) -> Result<Outcome> {
@@ -29,9 +31,13 @@ impl<B: Blocks> Volume<B> {
         if next.add_snapshot(id, taken)? == Outcome::AlreadyThere {
             return Ok(Outcome::AlreadyThere);
         }
-        let live = self.live_path(inner.state.live()?.generation);
-        let item = self.snapshot_path(id.uuid);
-        self.blocks.snapshot(&live, inner.active.as_ref(), &item, quiesce)?;
+        let live = self.live_items(&inner.state)?;
+        let items = self.snapshot_items(id.uuid, inner.state.data.len());
+        let parts = live.iter().zip(&items).enumerate();
+        let parts: Vec<_> = parts
+            .map(|(member, (live, item))| Part { live, device: inner.active.get(&member), item })
+            .collect();
+        self.blocks.snapshot(&parts, quiesce)?;
         // If this fails nobody knows which state the disk has: the item stays until the next open.
         self.commit(&mut inner, next)?;
         Ok(Outcome::Changed)
@@ -50,9 +56,9 @@ impl<B: Blocks> Volume<B> {
         if next.promote(from, epoch)? == Outcome::AlreadyThere {
             return Ok(Outcome::AlreadyThere);
         }
-        let (source, item) = (self.snapshot_path(from), self.live_path(next.live()?.generation));
-        self.blocks.clone_item(&source, &item, next.size.bytes())?;
-        self.blocks.sync(&item)?;
+        let items = self.live_items(&next)?;
+        begin(&*self.blocks, &self.snapshot_items(from, next.data.len()), &items, &next.shape())?;
+        items.iter().try_for_each(|item| self.blocks.sync(item))?;
         self.commit(&mut inner, next)?;
         if inner.refuse_receiving(holds).is_ok() {
             self.drop_partial(&mut inner)?;
@@ -70,35 +76,44 @@ impl<B: Blocks> Volume<B> {
         if outcome == Outcome::AlreadyThere {
             return Ok(outcome);
         }
-        let live = inner.state.live.as_ref().map(|live| self.live_path(live.generation));
-        if let Some(live) = &live {
-            self.blocks.sync(live)?;
+        let live = match &inner.state.live {
+            Some(_) => self.live_items(&inner.state)?,
+            None => Vec::new(),
+        };
+        live.iter().try_for_each(|item| self.blocks.sync(item))?;
+        if !live.is_empty() {
             match tail {
-                Some(tail) => self.blocks.link(live, &self.snapshot_path(tail.uuid))?,
-                None if self.is_snapshotted(&inner, live)? => {}
+                Some(tail) => {
+                    let kept = self.snapshot_items(tail.uuid, inner.state.data.len());
+                    let mut both = live.iter().zip(&kept);
+                    both.try_for_each(|(item, name)| self.blocks.link(item, name))?;
+                }
+                None if self.is_snapshotted(&inner, &live)? => {}
                 None => return Err(inner.state.unkept()),
             }
         }
         self.commit(&mut inner, next)?;
-        live.map_or(Ok(()), |live| self.blocks.remove(&live))?;
+        live.iter().try_for_each(|item| self.blocks.remove(item))?;
         Ok(outcome)
     }
 
-    /// Whether the live part is what the newest snapshot of it holds.
-    pub(super) fn is_snapshotted(&self, inner: &Inner<B>, live: &Path) -> Result<bool> {
-        let head = inner.state.live()?.head.filter(|head| inner.state.find(*head).is_some());
-        let Some(head) = head.map(|head| self.snapshot_path(head)) else { return Ok(false) };
-        Ok(self.blocks.diff(Some(&head), live, inner.state.size.bytes())?.is_empty())
+    /// Whether the live part is what the newest snapshot of it holds, in all members.
+    pub(super) fn is_snapshotted(&self, inner: &Inner<B>, live: &[PathBuf]) -> Result<bool> {
+        let head = inner.state.live()?.head.and_then(|head| inner.state.find(head));
+        let Some(head) = head else { return Ok(false) };
+        let head = self.snapshot_items(head.id.uuid, head.data.len());
+        Ok(diff(&*self.blocks, &head, live, &inner.state.shape())?.is_empty())
     }
 
-    pub(super) fn resize(&self, size: ByteSize) -> Result<Outcome> {
+    pub(super) fn resize(&self, member: usize, size: ByteSize) -> Result<Outcome> {
         let mut inner = self.lock()?;
         let mut next = inner.state.clone();
-        if next.resize(size)? == Outcome::AlreadyThere {
+        if next.resize(member, size)? == Outcome::AlreadyThere {
             return Ok(Outcome::AlreadyThere);
         }
-        let item = self.live_path(next.live()?.generation);
-        self.blocks.grow(&item, inner.active.as_ref(), size.bytes())?;
+        if let Some(item) = self.live_items(&next)?.get(member) {
+            self.blocks.grow(item, inner.active.get(&member), size.bytes())?;
+        }
         self.commit(&mut inner, next)?;
         Ok(Outcome::Changed)
     }
@@ -108,28 +123,54 @@ impl<B: Blocks> Volume<B> {
         inner: &mut Inner<B>,
         uuid: SnapshotUuid,
     ) -> Result<Outcome> {
+        let data = inner.state.find(uuid).map_or(0, |s| s.data.len());
         let outcome = self.change_locked(inner, |state| Ok(state.forget(uuid)))?;
-        self.blocks.remove(&self.snapshot_path(uuid))?;
+        let items = self.snapshot_items(uuid, data);
+        items.iter().try_for_each(|item| self.blocks.remove(item))?;
         Ok(outcome)
     }
 
     pub(super) fn activate(&self, epoch: Epoch) -> Result<PathBuf> {
         let mut inner = self.lock()?;
         inner.state.may_activate(epoch)?;
-        if inner.active.is_none() {
-            let path = self.live_path(inner.state.live()?.generation);
-            inner.active = Some(self.blocks.attach(&path)?);
+        for (member, item) in self.live_items(&inner.state)?.iter().enumerate() {
+            if let Entry::Vacant(free) = inner.active.entry(member) {
+                free.insert(self.blocks.attach(item)?);
+            }
         }
-        let device = inner.active.as_ref().map(|d| d.path().to_owned());
+        let device = inner.active.get(&0).map(|d| d.path().to_owned());
         device.ok_or_else(|| inner.state.wrong("its device went away"))
     }
 
+    /// One that is still in use keeps only itself from going.
     pub(super) fn deactivate(&self) -> Result<Outcome> {
         let mut inner = self.lock()?;
-        let Some(device) = inner.active.take() else { return Ok(Outcome::AlreadyThere) };
-        device.detach().map(|()| Outcome::Changed).map_err(|(device, error)| {
-            inner.active = device;
-            error
-        })
+        let mut result = Ok(Outcome::AlreadyThere);
+        for (member, device) in std::mem::take(&mut inner.active) {
+            match device.detach() {
+                Ok(()) => result = result.map(|_| Outcome::Changed),
+                Err((device, error)) => {
+                    inner.active.extend(device.map(|device| (member, device)));
+                    result = Err(error);
+                }
+            }
+        }
+        result
     }
+}
+
+/// Where a set of that shape may differ from another, by address; what `base` lacks is zeros.
+pub(super) fn diff<B: Blocks>(
+    blocks: &B,
+    base: &[PathBuf],
+    items: &[PathBuf],
+    shape: &Shape,
+) -> Result<Vec<Extent>> {
+    let mut all = Vec::new();
+    for (member, (item, size)) in items.iter().zip(shape.sizes()).enumerate() {
+        let base = base.get(member).map(PathBuf::as_path);
+        let extents = blocks.diff(base, item, size)?;
+        all.extend(extents.into_iter().map(|e| Extent { offset: start(member) + e.offset, ..e }));
+    }
+    Ok(all)
 }

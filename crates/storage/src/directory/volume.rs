@@ -10,6 +10,7 @@ use super::blocks::Blocks;
 use super::inner::{Guard, Inner, StoredPartial};
 use crate::catalog::VolumeState;
 use crate::durable;
+use crate::members::Shape;
 use crate::pool::{Outcome, VolumeInfo};
 use crate::{Error, Result};
 
@@ -31,7 +32,7 @@ impl<B: Blocks> Volume<B> {
         blocks: &Arc<B>,
         root: &Path,
         state: VolumeState,
-        from: Option<&Path>,
+        from: &[PathBuf],
     ) -> Result<Self> {
         let volumes = root.join("volumes");
         let uid = state.uid;
@@ -39,12 +40,9 @@ impl<B: Blocks> Volume<B> {
         remove_dir(&temp)?;
         fs::create_dir(&temp).map_err(Error::io("making", &temp))?;
         if let Some(live) = &state.live {
-            let item = temp.join(live_name(live.generation));
-            match from {
-                Some(from) => blocks.clone_item(from, &item, state.size.bytes())?,
-                None => blocks.create(&item, state.size.bytes())?,
-            }
-            blocks.sync(&item)?;
+            let items = set(&temp.join(live_name(live.generation)), state.data.len());
+            begin(&**blocks, from, &items, &state.shape())?;
+            items.iter().try_for_each(|item| blocks.sync(item))?;
         }
         durable::store(&temp.join("volume.json"), KIND, &state)?;
         fs::rename(&temp, &dir).map_err(Error::io("making", &dir))?;
@@ -96,29 +94,35 @@ impl<B: Blocks> Volume<B> {
         view.clone().ok_or(Error::NoVolume(self.uid))
     }
 
-    pub(super) fn snapshot_path(&self, uuid: SnapshotUuid) -> PathBuf {
-        self.dir.join(format!("snap-{uuid}"))
+    /// The items of a snapshot that has so many data members.
+    pub(super) fn snapshot_items(&self, uuid: SnapshotUuid, data: usize) -> Vec<PathBuf> {
+        set(&self.dir.join(format!("snap-{uuid}")), data)
     }
 
-    pub(super) fn part_path(&self, uuid: SnapshotUuid) -> PathBuf {
-        self.dir.join(format!("part-{uuid}"))
+    pub(super) fn part_items(&self, uuid: SnapshotUuid, data: usize) -> Vec<PathBuf> {
+        set(&self.dir.join(format!("part-{uuid}")), data)
     }
 
-    /// The second name of a snapshot that is being replaced by itself.
-    pub(super) fn old_path(&self, uuid: SnapshotUuid) -> PathBuf {
-        self.dir.join(format!("part-{uuid}-old"))
+    /// The second names of a snapshot that is being replaced by itself.
+    pub(super) fn old_items(&self, uuid: SnapshotUuid, data: usize) -> Vec<PathBuf> {
+        set(&self.dir.join(format!("part-{uuid}-old")), data)
     }
 
-    pub(super) fn live_path(&self, generation: u64) -> PathBuf {
-        self.dir.join(live_name(generation))
+    /// The items of the state's live part.
+    pub(super) fn live_items(&self, state: &VolumeState) -> Result<Vec<PathBuf>> {
+        let live = self.dir.join(live_name(state.live()?.generation));
+        Ok(set(&live, state.data.len()))
     }
 
-    /// Takes up the device that an earlier life of this process attached, if any.
+    /// Takes up the devices that an earlier life of this process attached, if any.
     pub(super) fn adopt(&self, attached: &B::Attached) -> Result<()> {
         let mut inner = self.lock()?;
-        if let Some(live) = &inner.state.live {
-            let item = self.live_path(live.generation);
-            inner.active = self.blocks.adopt(&item, attached)?;
+        if inner.state.live.is_some() {
+            for (member, item) in self.live_items(&inner.state)?.iter().enumerate() {
+                if let Some(device) = self.blocks.adopt(item, attached)? {
+                    inner.active.insert(member, device);
+                }
+            }
         }
         Ok(())
     }
@@ -156,7 +160,8 @@ impl<B: Blocks> Volume<B> {
     pub(super) fn drop_partial(&self, inner: &mut Inner<B>) -> Result<Outcome> {
         let Some(partial) = inner.partial.take() else { return Ok(Outcome::AlreadyThere) };
         durable::remove_file(&self.dir.join("part.json"))?;
-        self.blocks.remove(&self.part_path(partial.offer.snapshot.uuid))?;
+        let items = self.part_items(partial.offer.snapshot.uuid, partial.offer.data.len());
+        items.iter().try_for_each(|item| self.blocks.remove(item))?;
         Ok(Outcome::Changed)
     }
 
@@ -194,19 +199,20 @@ impl<B: Blocks> Volume<B> {
 
     fn check_items(&self) -> Result<()> {
         let mut inner = self.lock()?;
-        let mut named: Vec<String> = Vec::new();
-        named.extend(inner.state.live.as_ref().map(|live| live_name(live.generation)));
-        named.extend(inner.state.snapshots.iter().map(|s| format!("snap-{}", s.id.uuid)));
-        for name in &named {
-            let path = self.dir.join(name);
-            if !path.is_file() {
-                return Err(Error::Corrupt { path, reason: "it is missing".into() });
-            }
+        let mut named: Vec<PathBuf> = Vec::new();
+        if inner.state.live.is_some() {
+            named.extend(self.live_items(&inner.state)?);
+        }
+        let snapshots = inner.state.snapshots.iter();
+        named.extend(snapshots.flat_map(|s| self.snapshot_items(s.id.uuid, s.data.len())));
+        if let Some(path) = named.iter().find(|path| !path.is_file()) {
+            return Err(Error::Corrupt { path: path.clone(), reason: "it is missing".into() });
         }
         if let Some(partial) = &inner.partial {
-            let name = format!("part-{}", partial.offer.snapshot.uuid);
-            if self.dir.join(&name).is_file() {
-                named.extend([name, "part.json".into()]);
+            let items = self.part_items(partial.offer.snapshot.uuid, partial.offer.data.len());
+            // Some may have got their name already when the receive was about to end.
+            if items.iter().all(|path| path.is_file()) {
+                named.extend(items.into_iter().chain([self.dir.join("part.json")]));
             } else {
                 inner.partial = None;
             }
@@ -214,7 +220,7 @@ impl<B: Blocks> Volume<B> {
         for entry in fs::read_dir(&self.dir).map_err(Error::io("listing", &self.dir))? {
             let entry = entry.map_err(Error::io("listing", &self.dir))?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if named.contains(&name) {
+            if named.contains(&entry.path()) {
                 continue;
             }
             if is_item(&entry.path()) {
@@ -230,6 +236,32 @@ impl<B: Blocks> Volume<B> {
 /// A note that cannot be read is as good as none: the receive begins anew.
 fn load_partial(dir: &Path) -> Option<StoredPartial> {
     durable::load(&dir.join("part.json"), PART_KIND).ok().flatten()
+}
+
+/// The names of a set whose root has that one: data member *m* has `+m` behind it.
+pub(super) fn set(root: &Path, data: usize) -> Vec<PathBuf> {
+    let member = |m: usize| {
+        let mut name = root.as_os_str().to_owned();
+        name.push(format!("+{m}"));
+        PathBuf::from(name)
+    };
+    std::iter::once(root.to_owned()).chain((1..=data).map(member)).collect()
+}
+
+/// Makes the items of a set: each a clone of its counterpart in `from`, or empty where there is none.
+pub(super) fn begin<B: Blocks>(
+    blocks: &B,
+    from: &[PathBuf],
+    items: &[PathBuf],
+    shape: &Shape,
+) -> Result<()> {
+    for (member, (item, size)) in items.iter().zip(shape.sizes()).enumerate() {
+        match from.get(member) {
+            Some(from) => blocks.clone_item(from, item, size)?,
+            None => blocks.create(item, size)?,
+        }
+    }
+    Ok(())
 }
 
 fn live_name(generation: u64) -> String {

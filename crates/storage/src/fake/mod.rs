@@ -17,6 +17,7 @@ use holdfast_types::{
 
 use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
+use crate::members::Shape;
 use crate::pool::{
     Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce,
     Scratch, Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
@@ -53,8 +54,8 @@ impl Volume {
 
     fn is_snapshotted(&self) -> bool {
         let head = self.state.live.as_ref().and_then(|live| self.data.get(&live.head?));
-        let size = self.state.size.bytes();
-        head.is_some_and(|head| self.live.diff(head, size).is_empty())
+        let end = self.state.shape().end();
+        head.is_some_and(|head| self.live.diff(head, end).is_empty())
     }
 
     fn refuse_active(&self) -> Result<()> {
@@ -77,7 +78,7 @@ impl FakePool {
         }
     }
 
-    /// Writes to an active volume.
+    /// Writes to an active volume, by address (see [`members`](crate::members)).
     pub fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) -> Result<()> {
         self.change_live(volume, |live| live.write(offset, data))
     }
@@ -149,8 +150,14 @@ impl FakePool {
             base: p.offer.base,
             synced: p.synced,
         });
-        let device = volume.active.then(|| device(volume.state.uid));
-        VolumeInfo { state: volume.state.clone(), device, partial }
+        let uid = volume.state.uid;
+        let data = (1..=volume.state.data.len()).filter(|_| volume.active);
+        VolumeInfo {
+            state: volume.state.clone(),
+            device: volume.active.then(|| device(uid)),
+            data_devices: data.map(|m| PathBuf::from(format!("/dev/fake/{uid}+{m}"))).collect(),
+            partial,
+        }
     }
 }
 
@@ -167,7 +174,7 @@ impl Pool for FakePool {
         Ok(Capacity {
             size: self.size,
             used: ByteSize(used.sum::<u64>() + self.reserved().bytes()),
-            promised: ByteSize(volumes.values().map(|v| v.state.size.bytes()).sum()),
+            promised: ByteSize(volumes.values().map(|v| v.state.shape().bytes()).sum()),
             metadata: None,
             threshold_percent: 90,
         })
@@ -201,48 +208,48 @@ impl Pool for FakePool {
         self.with(uid, |volume| Ok(self.info(volume)))
     }
 
-    fn create(&self, uid: VolumeUid, size: ByteSize, epoch: Epoch) -> Result<Outcome> {
-        let size = round_size(size)?;
+    fn create_set(&self, uid: VolumeUid, shape: &Shape, epoch: Epoch) -> Result<Outcome> {
+        let shape = shape.rounded()?;
         let capacity = self.capacity()?;
         let mut volumes = self.lock();
         if let Some(volume) = volumes.get(&uid) {
-            return volume.state.made_as(None, size, epoch);
+            return volume.state.made_as(None, &shape, epoch);
         }
-        capacity.admit_volume(size)?;
-        let mut state = VolumeState::empty(uid, size);
-        state.begin_live(None, epoch);
+        capacity.admit_volume(ByteSize(shape.bytes()))?;
+        let state = VolumeState::begun(uid, shape, None, epoch);
         volumes.insert(uid, Volume::new(state, Content::default()));
         Ok(Outcome::Changed)
     }
 
-    fn clone_volume(
+    fn clone_set(
         &self,
         from: SnapshotUuid,
         uid: VolumeUid,
-        size: ByteSize,
+        shape: &Shape,
         epoch: Epoch,
     ) -> Result<Outcome> {
-        let size = round_size(size)?;
+        let shape = shape.rounded()?;
         if let Some(volume) = self.lock().get(&uid) {
-            return volume.state.made_as(Some(from), size, epoch);
+            return volume.state.made_as(Some(from), &shape, epoch);
         }
         let (owner, content, info) = self.owner(from)?;
         if self.volume(owner)?.state.is_rotten(from) {
             return Err(Error::Rotten(from));
         }
-        if size < info.size {
-            return Err(Error::BadSize { size, reason: "it is smaller than what is cloned" });
-        }
-        self.capacity()?.admit_volume(size)?;
-        let mut state = VolumeState::empty(uid, size);
-        state.begin_live(Some(from), epoch);
+        shape.require_at_least(&info.shape(), "it is smaller than what is cloned")?;
+        self.capacity()?.admit_volume(ByteSize(shape.bytes()))?;
+        let state = VolumeState::begun(uid, shape, Some((from, &info.shape())), epoch);
         self.lock().insert(uid, Volume::new(state, content));
         Ok(Outcome::Changed)
     }
 
-    fn resize(&self, uid: VolumeUid, size: ByteSize) -> Result<Outcome> {
+    fn filled(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.change(uid, VolumeState::filled)
+    }
+
+    fn resize_member(&self, uid: VolumeUid, member: usize, size: ByteSize) -> Result<Outcome> {
         let size = round_size(size)?;
-        self.change(uid, |state| state.resize(size))
+        self.change(uid, |state| state.resize(member, size))
     }
 
     fn remove_volume(&self, uid: VolumeUid) -> Result<Outcome> {
@@ -402,7 +409,7 @@ impl Pool for FakePool {
     fn diff(&self, base: Option<SnapshotUuid>, snapshot: SnapshotUuid) -> Result<Vec<Extent>> {
         let base = base.map(|uuid| self.owner(uuid)).transpose()?.map(|(_, content, _)| content);
         let (_, content, info) = self.owner(snapshot)?;
-        Ok(content.diff(&base.unwrap_or_default(), info.size.bytes()))
+        Ok(content.diff(&base.unwrap_or_default(), info.shape().end()))
     }
 
     fn fragmentation(&self, snapshot: SnapshotUuid) -> Result<Fragmentation> {
@@ -413,7 +420,7 @@ impl Pool for FakePool {
     fn open_snapshot(&self, snapshot: SnapshotUuid) -> Result<Box<dyn SnapshotReader>> {
         let hold = self.hold(snapshot)?;
         let (_, content, info) = self.owner(snapshot)?;
-        Ok(Box::new(FakeReader { content, size: info.size.bytes(), _hold: hold }))
+        Ok(Box::new(FakeReader { content, shape: info.shape(), _hold: hold }))
     }
 
     /// Memory does not rot by itself.
@@ -433,10 +440,12 @@ impl Pool for FakePool {
             None => None,
             Some(base) => {
                 let hold = self.hold(base).map_err(|_| Error::WrongBase { volume: uid, base })?;
-                let (owner, content, _) = self.owner(base)?;
+                let (owner, content, info) = self.owner(base)?;
                 if self.volume(owner)?.state.is_rotten(base) {
                     return Err(Error::Rotten(base));
                 }
+                let reason = "it is smaller than the base";
+                offer.shape().require_at_least(&info.shape(), reason)?;
                 Some((hold, content))
             }
         };
@@ -444,19 +453,23 @@ impl Pool for FakePool {
         let (hold, content) = base.unzip();
         let mut volumes = self.lock();
         let volume = volumes.entry(uid).or_insert_with(|| {
-            Volume::new(VolumeState::empty(uid, offer.size), Content::default())
+            Volume::new(VolumeState::of(uid, offer.shape()), Content::default())
         });
         volume.state.admit_receive(offer)?;
         self.refuse_receiving(volume)?;
         let partial = match volume.partial.take() {
             Some(partial) if partial.offer == *offer => partial,
-            _ => FakePartial { offer: *offer, content: content.unwrap_or_default(), synced: 0 },
+            _ => FakePartial {
+                offer: offer.clone(),
+                content: content.unwrap_or_default(),
+                synced: 0,
+            },
         };
         volume.partial = Some(partial.clone());
         let synced = partial.synced;
         let holds = (hold, self.holds.take(offer.snapshot.uuid));
         let sink = FakeSink { pool: self.clone(), partial, _holds: holds };
-        Ok(Begin::Receive(Box::new(Applier::new(*offer, synced, Box::new(sink)))))
+        Ok(Begin::Receive(Box::new(Applier::new(offer.clone(), synced, Box::new(sink)))))
     }
 
     fn drop_partial(&self, uid: VolumeUid) -> Result<Outcome> {
@@ -476,13 +489,13 @@ fn device(uid: VolumeUid) -> PathBuf {
 
 struct FakeReader {
     content: Content,
-    size: u64,
+    shape: Shape,
     _hold: Hold,
 }
 
 impl SnapshotReader for FakeReader {
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+        if !self.shape.contains(offset, buf.len() as u64) {
             let source = std::io::ErrorKind::UnexpectedEof.into();
             return Err(Error::Io { what: "reading", path: "/dev/fake".into(), source });
         }
@@ -499,6 +512,10 @@ struct FakeScratch {
 impl Scratch for FakeScratch {
     fn device(&self) -> &Path {
         &self.device
+    }
+
+    fn data_devices(&self) -> Vec<&Path> {
+        Vec::new()
     }
 }
 

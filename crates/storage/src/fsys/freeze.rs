@@ -1,11 +1,11 @@
-//! Freezing a filesystem for the instant of a snapshot, by a process of its own.
+//! Freezing the filesystems of a volume for the instant of a snapshot, by a process of its own.
 //!
 //! ```text
 //! parent                         helper
-//!   spawn ───────────────────────▶ open, syncfs, FIFREEZE, suspend the devices to hold
+//!   spawn ───────────────────────▶ open, syncfs, FIFREEZE all, suspend the devices to hold
 //!   ◀──────────────── "frozen" ──  wait for stdin to end, at most `limit`
 //!   (clone)
-//!   close stdin ─────────────────▶ resume them, FITHAW
+//!   close stdin ─────────────────▶ resume them, FITHAW all
 //!   ◀───── "thawed" | "expired" ─  exit
 //! ```
 //! The end of stdin is what the helper waits for, so a parent that dies, however, thaws. A parent
@@ -41,12 +41,12 @@ impl FreezeHelper {
         Self { program: program.into(), args: args.iter().map(OsString::from).collect() }
     }
 
-    /// A window for one snapshot of what is mounted at `mountpoint`; it closes by itself after
-    /// `limit`, and then the snapshot fails.
-    pub fn window(&self, mountpoint: &Path, limit: Duration) -> FreezeWindow {
+    /// A window for one snapshot of what is mounted at `mountpoints`, all of it; it closes by itself
+    /// after `limit`, and then the snapshot fails.
+    pub fn window(&self, mountpoints: &[impl AsRef<Path>], limit: Duration) -> FreezeWindow {
         FreezeWindow {
             helper: self.clone(),
-            mountpoint: mountpoint.into(),
+            mountpoints: mountpoints.iter().map(|at| at.as_ref().to_owned()).collect(),
             limit,
             hold: Vec::new(),
             running: None,
@@ -56,11 +56,13 @@ impl FreezeHelper {
 
     /// Thaws what a crash left frozen. The calling process cannot hang by it.
     pub fn thaw(&self, mountpoint: &Path) -> Result<Outcome> {
-        self.let_go(mountpoint, &[])
+        self.let_go(&[mountpoint.to_owned()], &[])
     }
 
-    fn let_go(&self, mountpoint: &Path, held: &[String]) -> Result<Outcome> {
-        let said = wait::run(self.command("thaw").arg(mountpoint).args(held), THAW_TIME)?;
+    fn let_go(&self, mountpoints: &[PathBuf], held: &[String]) -> Result<Outcome> {
+        let mut command = self.command("thaw");
+        command.arg(mountpoints.len().to_string()).args(mountpoints).args(held);
+        let said = wait::run(&mut command, THAW_TIME)?;
         Ok(if said.starts_with("thawed") { Outcome::Changed } else { Outcome::AlreadyThere })
     }
 
@@ -76,7 +78,7 @@ impl FreezeHelper {
 #[derive(Debug)]
 pub struct FreezeWindow {
     helper: FreezeHelper,
-    mountpoint: PathBuf,
+    mountpoints: Vec<PathBuf>,
     limit: Duration,
     hold: Vec<String>,
     running: Option<Running>,
@@ -95,9 +97,14 @@ impl FreezeWindow {
         self.pause
     }
 
+    fn name(&self) -> String {
+        self.mountpoints.first().map_or_else(String::new, |at| at.display().to_string())
+    }
+
     fn spawn(&self) -> Result<Running> {
         let mut command = self.helper.command("freeze");
-        command.arg(&self.mountpoint).arg(self.limit.as_millis().to_string()).args(&self.hold);
+        command.arg(self.limit.as_millis().to_string());
+        command.arg(self.mountpoints.len().to_string()).args(&self.mountpoints).args(&self.hold);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => {
@@ -122,7 +129,7 @@ impl Quiesce for FreezeWindow {
                 Ok(())
             }
             Ok(error) => Err(Error::Tool { tool: "freeze".into(), stderr: error.to_owned() }),
-            Err(_) => Err(Error::Timeout(format!("{} to freeze", self.mountpoint.display()))),
+            Err(_) => Err(Error::Timeout(format!("{} to freeze", self.name()))),
         }
     }
 
@@ -137,12 +144,10 @@ impl Quiesce for FreezeWindow {
         self.pause = micros.parse().ok().map(Duration::from_micros);
         match word {
             "thawed" => Ok(()),
-            "expired" => {
-                Err(Error::Timeout(format!("the snapshot of {}", self.mountpoint.display())))
-            }
+            "expired" => Err(Error::Timeout(format!("the snapshot of {}", self.name()))),
             _ => {
                 // The helper died or is stuck: another one thaws, and the snapshot is not used.
-                self.helper.let_go(&self.mountpoint, &self.hold)?;
+                self.helper.let_go(&self.mountpoints, &self.hold)?;
                 Err(Error::Timeout("the freeze helper".into()))
             }
         }

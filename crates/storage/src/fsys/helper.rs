@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -22,19 +22,23 @@ use crate::sys;
 /// Longest freeze, whatever is asked for.
 const MOST: Duration = Duration::from_secs(10);
 
-/// Runs `freeze <mountpoint> <limit in ms> <device…>` or `thaw <mountpoint> <device…>`, given
-/// without the program's name; the devices are device-mapper's, held while it is frozen. What it
-/// says is one line a step on stdout.
+/// Runs `freeze <limit in ms> <n> <n mountpoints…> <device…>` or `thaw <n> <n mountpoints…>
+/// <device…>`, given without the program's name; the devices are device-mapper's, held while all is
+/// frozen. What it says is one line a step on stdout.
 pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     let args: Option<Vec<&str>> = args.iter().map(|arg| arg.to_str()).collect();
     let result = match args.as_deref() {
-        Some(["freeze", mountpoint, limit, held @ ..]) => {
-            limit.parse().map_err(|_| Errno::INVAL.into()).and_then(|ms| {
-                freeze(Path::new(mountpoint), Duration::from_millis(ms).min(MOST), held)
+        Some(["freeze", limit, rest @ ..]) => {
+            let limit = limit.parse().map_err(|_| Errno::INVAL.into()).map(Duration::from_millis);
+            limit.and_then(|limit| {
+                let (mountpoints, held) = parted(rest)?;
+                freeze(mountpoints, limit.min(MOST), held)
             })
         }
-        Some(["thaw", mountpoint, held @ ..]) => thaw(Path::new(mountpoint), held),
+        Some(["thaw", rest @ ..]) => {
+            parted(rest).and_then(|(mountpoints, held)| thaw(mountpoints, held))
+        }
         _ => Err(Errno::INVAL.into()),
     };
     match result {
@@ -46,23 +50,40 @@ pub fn helper_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn freeze(mountpoint: &Path, limit: Duration, held: &[&str]) -> io::Result<()> {
-    let root = openat(CWD, mountpoint, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::fs::syncfs(&root)?;
+/// The mountpoints, after their number, and the devices.
+fn parted<'a>(args: &'a [&'a str]) -> io::Result<(&'a [&'a str], &'a [&'a str])> {
+    let parted = args.split_first().and_then(|(n, rest)| rest.split_at_checked(n.parse().ok()?));
+    parted.ok_or(Errno::INVAL.into())
+}
+
+fn open(mountpoint: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(CWD, mountpoint, flags, Mode::empty())?)
+}
+
+fn freeze(mountpoints: &[&str], limit: Duration, held: &[&str]) -> io::Result<()> {
+    let roots = mountpoints.iter().map(|at| open(at)).collect::<io::Result<Vec<_>>>()?;
+    // What is dirty is written before anybody has to wait for it.
+    roots.iter().try_for_each(rustix::fs::syncfs)?;
     let dm = (!held.is_empty()).then(Dm::open).transpose()?;
     let began = Instant::now();
-    sys::freeze(&root)?;
-    // Nobody writes through the filesystem now, so that none of the requests under way needs room.
+    let mut frozen = Vec::with_capacity(roots.len());
+    let all_frozen = roots.iter().try_for_each(|root| {
+        sys::freeze(root)?;
+        frozen.push(root);
+        Ok(())
+    });
+    // Nobody writes through the filesystems now, so that none of the requests under way needs room.
     let suspend = |dm: &Dm| held.iter().try_for_each(|name| dm.suspend(name));
-    let suspended = dm.as_ref().map_or(Ok(()), suspend);
+    let suspended = all_frozen.and_then(|()| dm.as_ref().map_or(Ok(()), suspend));
     let ended = suspended.is_ok() && {
         say("frozen");
         wait_for_end(began + limit)
     };
-    // Thawed before anything else is said or done.
+    // Thawed before anything else is said or done, each whatever becomes of another.
     let resumed = resume(dm.as_ref(), held);
-    sys::thaw(&root)?;
-    suspended.and(resumed)?;
+    let thawed = frozen.into_iter().map(|root| Ok(sys::thaw(root)?)).fold(Ok(()), Result::and);
+    suspended.and(resumed).and(thawed)?;
     let word = if ended { "thawed" } else { "expired" };
     say(&format!("{word} {}", began.elapsed().as_micros()));
     Ok(())
@@ -93,16 +114,19 @@ fn wait_for_end(deadline: Instant) -> bool {
     }
 }
 
-fn thaw(mountpoint: &Path, held: &[&str]) -> io::Result<()> {
+fn thaw(mountpoints: &[&str], held: &[&str]) -> io::Result<()> {
     // First: what is on a held device cannot even be looked at.
     let dm = (!held.is_empty()).then(Dm::open).transpose()?;
     let resumed = resume(dm.as_ref(), held);
-    let root = openat(CWD, mountpoint, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    match sys::thaw(&root) {
-        Ok(()) => say("thawed"),
-        Err(Errno::INVAL) => say("was not frozen"),
-        Err(e) => return Err(e.into()),
-    }
+    let thaw = |at: &&str| match sys::thaw(open(at)?) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) => Ok(false),
+        Err(e) => Err(io::Error::from(e)),
+    };
+    let each: Vec<io::Result<bool>> = mountpoints.iter().map(thaw).collect();
+    let any = each.iter().any(|thawed| matches!(thawed, Ok(true)));
+    each.into_iter().map(|thawed| thawed.map(drop)).fold(Ok(()), Result::and)?;
+    say(if any { "thawed" } else { "was not frozen" });
     resumed
 }
 

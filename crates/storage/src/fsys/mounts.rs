@@ -1,5 +1,6 @@
 //! Mounting and unmounting, in this process's mount namespace.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
@@ -50,10 +51,24 @@ pub fn unmount(target: &Path, limit: Duration) -> Result<Outcome> {
 
 /// Whether something is mounted exactly at `target`.
 pub fn is_mounted(target: &Path) -> Result<bool> {
-    let Ok(target) = fs::canonicalize(target) else { return Ok(false) };
+    Ok(!mounted(&[target])?.is_empty())
+}
+
+/// Those of `targets` at which something is mounted exactly.
+pub fn mounted<P: AsRef<Path>>(targets: &[P]) -> Result<Vec<&P>> {
+    let there = targets.iter().filter_map(|target| Some((fs::canonicalize(target).ok()?, target)));
+    let there: Vec<_> = there.collect();
+    if there.is_empty() {
+        return Ok(Vec::new());
+    }
     let path = "/proc/self/mountinfo";
     let text = fs::read(path).map_err(Error::io("reading", path))?;
-    Ok(text.split(|b| *b == b'\n').filter_map(mountpoint).any(|m| m == target))
+    let points: BTreeSet<_> = text.split(|b| *b == b'\n').filter_map(mountpoint).collect();
+    Ok(there
+        .into_iter()
+        .filter(|(real, _)| points.contains(real))
+        .map(|(_, given)| given)
+        .collect())
 }
 
 /// The fifth field of a line of mountinfo (`proc(5)`), which escapes blanks as `\040`.

@@ -13,7 +13,7 @@ use super::counts::Counts;
 use super::device::{ThinDevice, View};
 use super::note::Note;
 use super::thin::ThinPool;
-use crate::directory::blocks::{Blocks, RESERVE, ReadAt, WriteAt};
+use crate::directory::blocks::{Blocks, Part, RESERVE, ReadAt, WriteAt};
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
 use crate::{Error, Result, durable};
 
@@ -55,11 +55,22 @@ impl ThinItems {
         view.sync()
     }
 
-    /// Makes the clone, at a moment when no request is under way. A pool that LVM is at work on may
+    /// Makes the clones, at a moment when no request is under way. A pool that LVM is at work on may
     /// be suspended, which a frozen filesystem does not wait for.
-    fn take(&self, note: Note, device: Option<&ThinDevice>) -> Result<u32> {
-        let _group = device.map(|_| self.pool.lock_group()).transpose()?;
-        self.pool.snapshot(note.id)
+    fn take(&self, notes: &[Note], active: bool) -> Result<Vec<u32>> {
+        let _group = active.then(|| self.pool.lock_group()).transpose()?;
+        let mut ids = Vec::with_capacity(notes.len());
+        for note in notes {
+            match self.pool.snapshot(note.id) {
+                Ok(id) => ids.push(id),
+                Err(error) => return self.give_back(&ids).and(Err(error)),
+            }
+        }
+        Ok(ids)
+    }
+
+    fn give_back(&self, ids: &[u32]) -> Result<()> {
+        ids.iter().try_for_each(|id| self.pool.delete(*id))
     }
 }
 
@@ -79,26 +90,24 @@ impl Blocks for ThinItems {
         Note { id: self.pool.snapshot(from.id)?, size }.store(item)
     }
 
-    fn snapshot(
-        &self,
-        live: &Path,
-        device: Option<&ThinDevice>,
-        item: &Path,
-        quiesce: &mut dyn Quiesce,
-    ) -> Result<()> {
-        self.remove(item)?;
-        let note = self.note(live)?;
+    fn snapshot(&self, parts: &[Part<'_, ThinDevice>], quiesce: &mut dyn Quiesce) -> Result<()> {
+        parts.iter().try_for_each(|part| self.remove(part.item))?;
+        let notes = parts.iter().map(|part| self.note(part.live)).collect::<Result<Vec<_>>>()?;
         // A full pool holds requests back, and with them whoever waits for them to end.
         self.pool.require_writable()?;
-        let hold: Vec<&str> = device.iter().map(|device| device.mapped.name.as_str()).collect();
-        let taken = quiesce.freeze(&hold).and_then(|()| self.take(note, device));
+        let devices = parts.iter().filter_map(|part| part.device);
+        let hold: Vec<&str> = devices.map(|device| device.mapped.name.as_str()).collect();
+        let taken = quiesce.freeze(&hold).and_then(|()| self.take(&notes, !hold.is_empty()));
         let thawed = quiesce.thaw();
-        let id = taken?;
-        match thawed {
-            Ok(()) => Note { id, ..note }.store(item),
-            // A window that closed early was no window: the snapshot is not used.
-            Err(error) => self.pool.delete(id).and(Err(error)),
+        let ids = taken?;
+        // A window that closed early was no window: the snapshots are not used.
+        if let Err(error) = thawed {
+            return self.give_back(&ids).and(Err(error));
         }
+        for ((part, note), id) in parts.iter().zip(&notes).zip(ids) {
+            Note { id, ..*note }.store(part.item)?;
+        }
+        Ok(())
     }
 
     fn grow(&self, item: &Path, device: Option<&ThinDevice>, size: u64) -> Result<()> {

@@ -1,9 +1,12 @@
 //! The receiving side's parser: from bytes, cut anywhere, to verified records.
 
+use holdfast_types::ByteSize;
+
 use super::StreamError;
 use super::wire::{
     CHECK, CHUNK, CHUNK_HEAD, Chain, HOLE, Header, MAGIC, MAX_HEADER, Record, TRAILER,
 };
+use crate::members::Shape;
 
 /// Parses and verifies one stream. Buffers at most one record; never panics, whatever comes.
 pub struct Decoder {
@@ -17,7 +20,7 @@ pub struct Decoder {
     stage: Stage,
     /// Offsets below this one have been passed.
     passed: u64,
-    size: u64,
+    shape: Shape,
     chunks: u64,
     bytes: u64,
 }
@@ -40,7 +43,7 @@ impl Default for Decoder {
             plain: vec![0; CHUNK],
             stage: Stage::Magic,
             passed: 0,
-            size: 0,
+            shape: ByteSize(0).into(),
             chunks: 0,
             bytes: 0,
         }
@@ -115,14 +118,14 @@ impl Decoder {
         let header = serde_json::from_slice::<Header>(&record[5..]);
         let ok = self.chain.clone().add(record, &[])[..CHECK] == *check;
         let header = header.ok().filter(|_| ok).ok_or(StreamError::Header)?;
-        let size = header.offer.size.bytes();
-        if header.chunk as usize > CHUNK || header.from > size {
+        let shape = header.offer.shape();
+        if header.chunk as usize > CHUNK || header.from > shape.end() {
             return Err(StreamError::Header);
         }
         let record = record.to_vec();
         self.chain.add(&record, &[]);
         self.consume(record.len() + CHECK);
-        (self.size, self.passed, self.stage) = (size, header.from, Stage::Chunks);
+        (self.shape, self.passed, self.stage) = (shape, header.from, Stage::Chunks);
         Ok(Some(header))
     }
 
@@ -141,7 +144,8 @@ impl Decoder {
             b'0' => len as u64 <= HOLE && stored == 0,
             _ => false,
         };
-        let end = offset.checked_add(len as u64).filter(|end| *end <= self.size);
+        let inside = self.shape.contains(offset, len as u64);
+        let end = offset.checked_add(len as u64).filter(|_| inside);
         let Some(end) = end.filter(|_| plausible && len > 0 && offset >= self.passed) else {
             return Err(StreamError::Malformed(at));
         };

@@ -42,20 +42,21 @@ pub fn send(pool: &dyn Pool, offer: &Offer, from: u64) -> Result<Encoder> {
     }
     let extents = pool.diff(offer.base, uuid)?;
     let reader = pool.open_snapshot(uuid)?;
-    Encoder::new(*offer, from, extents, reader, holds)
+    Encoder::new(offer, from, extents, reader, holds)
 }
 
 impl Encoder {
     /// An encoder of `extents`, read through `reader`; what lies below `from` is left out.
     pub fn new(
-        offer: Offer,
+        offer: &Offer,
         from: u64,
         extents: Vec<Extent>,
         reader: Box<dyn SnapshotReader>,
         holds: Vec<Hold>,
     ) -> Result<Self> {
         let mut chain = Chain::new();
-        let start = header_record(&Header { offer, from, chunk: CHUNK as u32 }, &mut chain)?;
+        let start =
+            header_record(&Header { offer: offer.clone(), from, chunk: CHUNK as u32 }, &mut chain)?;
         let extents: VecDeque<_> = extents.into_iter().filter_map(|e| above(e, from)).collect();
         Ok(Self {
             left: extents.iter().map(|e| e.len).sum(),

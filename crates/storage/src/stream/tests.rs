@@ -27,12 +27,13 @@ fn offer() -> Offer {
         uuid: SnapshotUuid::generate(),
         parent: None,
     };
-    Offer { snapshot, base: None, size: ByteSize(SIZE), taken: TimestampMs(1), history: false }
+    let (size, taken) = (ByteSize(SIZE), TimestampMs(1));
+    Offer { snapshot, base: None, size, data: Vec::new(), taken, history: false }
 }
 
 fn encode(content: &[u8], extents: Vec<Extent>, from: u64) -> Vec<Vec<u8>> {
     let reader = Box::new(Memory(content.to_vec()));
-    let encoder = Encoder::new(offer(), from, extents, reader, Vec::new()).unwrap();
+    let encoder = Encoder::new(&offer(), from, extents, reader, Vec::new()).unwrap();
     encoder.map(|frame| frame.unwrap().to_vec()).collect()
 }
 

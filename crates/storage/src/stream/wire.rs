@@ -22,7 +22,7 @@ pub(super) const CHUNK_HEAD: usize = 1 + 8 + 4 + 4;
 pub(super) const TRAILER: usize = 1 + 8 + 8 + 32;
 
 /// What a stream says of itself first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// What was agreed on.
     pub offer: Offer,

@@ -9,7 +9,7 @@ use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 use super::diff;
 use super::image::Mounted;
 use super::space::Space;
-use crate::directory::blocks::{Blocks, Device, ReadAt, WriteAt};
+use crate::directory::blocks::{Blocks, Device, Part, ReadAt, WriteAt};
 use crate::loopdev::{Backing, LoopDevice};
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
 use crate::{Error, Result, durable};
@@ -40,22 +40,24 @@ impl Blocks for Reflinks {
         fill(item, |file| reflink(&source, file, item), size)
     }
 
-    fn snapshot(
-        &self,
-        live: &Path,
-        _: Option<&LoopDevice>,
-        item: &Path,
-        quiesce: &mut dyn Quiesce,
-    ) -> Result<()> {
-        let source = open(live)?;
-        let file = create(item)?;
-        let cloned = quiesce.freeze(&[]).and_then(|()| reflink(&source, &file, item));
-        // A window that closed early was no window: the clone is not used.
-        let result = cloned
-            .and(quiesce.thaw())
-            .and_then(|()| file.sync_all().map_err(Error::io("syncing", item)));
+    fn snapshot(&self, parts: &[Part<'_, LoopDevice>], quiesce: &mut dyn Quiesce) -> Result<()> {
+        let pair = |part: &Part<'_, LoopDevice>| Ok((open(part.live)?, create(part.item)?));
+        let files = parts.iter().map(pair).collect::<Result<Vec<_>>>()?;
+        let reflinks = || {
+            let mut each = parts.iter().zip(&files);
+            each.try_for_each(|(part, (source, file))| reflink(source, file, part.item))
+        };
+        let cloned = quiesce.freeze(&[]).and_then(|()| reflinks());
+        let sync = || {
+            let mut each = parts.iter().zip(&files);
+            each.try_for_each(|(part, (_, file))| {
+                file.sync_all().map_err(Error::io("syncing", part.item))
+            })
+        };
+        // A window that closed early was no window: the clones are not used.
+        let result = cloned.and(quiesce.thaw()).and_then(|()| sync());
         if result.is_err() {
-            durable::remove_file(item)?;
+            parts.iter().try_for_each(|part| durable::remove_file(part.item))?;
         }
         result
     }

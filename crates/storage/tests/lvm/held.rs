@@ -50,7 +50,7 @@ fn daemon() {
         let state = pool.volume(UID).unwrap().state;
         let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
         println!("taking");
-        let window = helper().window(Path::new(mountpoint), Duration::from_secs(8));
+        let window = helper().window(&[mountpoint], Duration::from_secs(8));
         match n {
             0 => pool.snapshot(&id, TimestampMs(1), &mut { window }).unwrap(),
             _ => pool.snapshot(&id, TimestampMs(1), &mut Lingering(window)).unwrap(),

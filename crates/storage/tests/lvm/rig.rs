@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use holdfast_storage::Pool;
-use holdfast_storage::conformance::Rig;
+use holdfast_storage::conformance::{self, Rig};
 use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_types::{ClusterId, VolumeUid};
@@ -117,7 +117,8 @@ impl Rig for LvmRig {
     }
 
     fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
-        let file = self.file(volume);
+        let (device, offset) = conformance::device(self, volume, offset);
+        let file = OpenOptions::new().read(true).write(true).open(device).unwrap();
         file.write_all_at(data, offset).unwrap();
         file.sync_all().unwrap();
     }
@@ -125,14 +126,15 @@ impl Rig for LvmRig {
     /// A thin pool takes whole chunks back; what is left of the range is zeroed.
     fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
         const CHUNK: u64 = 64 << 10;
-        let device = self.pool().volume(volume).unwrap().device.unwrap();
+        let (device, within) = conformance::device(self, volume, offset);
         let end = offset + len;
         let first = offset.next_multiple_of(CHUNK).min(end);
         let last = (end - end % CHUNK).max(first);
         self.write(volume, offset, &vec![0; (first - offset) as usize]);
         self.write(volume, last, &vec![0; (end - last) as usize]);
         if first < last {
-            let (at, len) = (first.to_string(), (last - first).to_string());
+            let first_at = within + (first - offset);
+            let (at, len) = (first_at.to_string(), (last - first).to_string());
             let discarded =
                 Command::new("blkdiscard").args(["-o", &at, "-l", &len]).arg(device).status();
             assert!(discarded.unwrap().success());

@@ -39,9 +39,10 @@ impl XfsRig {
         Self { pool: Some(XfsPool::open(&options).unwrap()), options, _dir: dir }
     }
 
-    fn file(&self, volume: VolumeUid) -> fs::File {
-        let device = self.pool().volume(volume).unwrap().device.unwrap();
-        OpenOptions::new().read(true).write(true).open(device).unwrap()
+    /// The device that an address is on, and the offset there.
+    fn file(&self, volume: VolumeUid, address: u64) -> (fs::File, u64) {
+        let (device, offset) = conformance::device(self, volume, address);
+        (OpenOptions::new().read(true).write(true).open(device).unwrap(), offset)
     }
 
     fn root(&self) -> &Path {
@@ -62,14 +63,14 @@ impl Rig for XfsRig {
     }
 
     fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
-        let file = self.file(volume);
+        let (file, offset) = self.file(volume, offset);
         file.write_all_at(data, offset).unwrap();
         file.sync_all().unwrap();
     }
 
     fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        let file = self.file(volume);
+        let (file, offset) = self.file(volume, offset);
         fallocate(&file, mode, offset, len).unwrap();
         file.sync_all().unwrap();
     }
@@ -226,8 +227,8 @@ fn a_filling_pool_admits_nothing_new() {
         uuid: holdfast_types::SnapshotUuid::generate(),
         ..id
     };
-    let offer =
-        crate::Offer { snapshot, base: None, size: ByteSize::mib(64), taken, history: false };
+    let (size, data) = (ByteSize::mib(64), Vec::new());
+    let offer = crate::Offer { snapshot, base: None, size, data, taken, history: false };
     assert!(matches!(rig.pool().begin_receive(&offer), Err(Error::Full { .. })));
     assert_eq!(rig.pool().volumes().len(), 1);
 }

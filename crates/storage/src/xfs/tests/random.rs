@@ -113,8 +113,14 @@ fn replicas_equal_their_source_whatever_happens() {
                     let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
                     let taken = TimestampMs(1);
                     source.pool().snapshot(&id, taken, &mut AlreadyQuiet).unwrap();
-                    let offer =
-                        Offer { snapshot: id, base, size: state.size, taken, history: false };
+                    let offer = Offer {
+                        snapshot: id,
+                        base,
+                        size: state.size,
+                        data: vec![],
+                        taken,
+                        history: false,
+                    };
                     ship(source.pool(), replica, &offer, cut);
                     ship(replica.pool(), &mut fake, &offer, cut);
                     let size = state.size.bytes();
