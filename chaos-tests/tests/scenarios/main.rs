@@ -9,4 +9,5 @@ mod power;
 mod race;
 mod resize;
 mod rot;
+mod sets;
 mod stopped;
