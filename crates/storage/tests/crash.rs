@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
 use holdfast_storage::{
-    AlreadyQuiet, Pool, SnapshotKind, Tail,
+    AlreadyQuiet, Member, Pool, Shape, SnapshotKind, Tail,
     fsys::{self, FreezeHelper},
+    members,
 };
 use holdfast_types::{ByteSize, ClusterId, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
 use uuid::Uuid;
@@ -31,11 +32,21 @@ fn open(dir: &Path) -> XfsPool {
     XfsPool::open(&options).unwrap()
 }
 
+/// The volume is a set of two: whatever one of them holds, the other does.
+fn shape() -> Shape {
+    let data = Member::new("data".parse().unwrap(), ByteSize::mib(4));
+    Shape { root: ByteSize::mib(8), data: vec![data] }
+}
+
 /// One round of a volume's life: written, snapshotted, rolled back with its tail kept, promoted
 /// under the next epoch. Says which epoch and snapshot are durable as soon as they are.
 fn one_life(pool: &XfsPool) {
     if pool.volume(UID).is_err() {
-        pool.create(UID, ByteSize::mib(8), Epoch(1)).unwrap();
+        pool.create_set(UID, &shape(), Epoch(1)).unwrap();
+    }
+    // Killed before it was said, it is said again.
+    if pool.volume(UID).unwrap().state.live.is_some() {
+        pool.filled(UID).unwrap();
     }
     let state = pool.volume(UID).unwrap().state;
     let Some(live) = &state.live else {
@@ -45,12 +56,13 @@ fn one_life(pool: &XfsPool) {
         println!("epoch {epoch}");
         return;
     };
-    let device = pool.activate(UID, live.epoch).unwrap();
-    let file = OpenOptions::new().write(true).open(device).unwrap();
+    let root = pool.activate(UID, live.epoch).unwrap();
     let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
-    file.write_all_at(id.uuid.0.as_bytes(), 4096).unwrap();
-    file.sync_all().unwrap();
-    drop(file);
+    for device in pool.volume(UID).unwrap().data_devices.into_iter().chain([root]) {
+        let file = OpenOptions::new().write(true).open(device).unwrap();
+        file.write_all_at(id.uuid.0.as_bytes(), 4096).unwrap();
+        file.sync_all().unwrap();
+    }
     pool.snapshot(&id, NOW, &mut AlreadyQuiet).unwrap();
     println!("snapshot {}", id.uuid);
     for old in state.snapshots.iter().rev().skip(2) {
@@ -198,17 +210,19 @@ fn what_was_acknowledged_survives_sigkill() {
             assert!(volume.state.find(uuid).is_some(), "{uuid} is gone");
         }
         for info in &volume.state.snapshots {
-            let mut content = [0; 16];
             let mut reader = pool.open_snapshot(info.id.uuid).unwrap();
-            reader.read_at(4096, &mut content).unwrap();
-            let written = Uuid::from_bytes(content);
+            let written = [0, 1].map(|member| {
+                let mut content = [0; 16];
+                reader.read_at(members::start(member) + 4096, &mut content).unwrap();
+                Uuid::from_bytes(content)
+            });
             if info.kind == SnapshotKind::Chain {
-                assert_eq!(written, info.id.uuid.0, "torn or mixed");
+                assert_eq!(written, [info.id.uuid.0; 2], "torn or mixed");
             }
         }
         let files = std::fs::read_dir(dir.path().join("mnt/volumes").join(UID.to_string()));
         let live = usize::from(volume.state.live.is_some());
-        assert_eq!(files.unwrap().count(), volume.state.snapshots.len() + live + 1);
+        assert_eq!(files.unwrap().count(), 2 * (volume.state.snapshots.len() + live) + 1);
     }
     assert!(lives > 20, "only {lives} lives: nothing was tested");
 }
