@@ -61,7 +61,7 @@ impl Crowded {
         let (uid, mountpoint) = &self.mounts[1];
         let state = self.rig.pool().volume(*uid).unwrap().state;
         let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
-        let mut window = FreezeHelper::new("holdfast-freeze", &[]).window(mountpoint, SOON);
+        let mut window = FreezeHelper::new("holdfast-freeze", &[]).window(&[mountpoint], SOON);
         let taken = self.rig.pool().snapshot(&id, TimestampMs(1), &mut window);
         taken.err().map(|error| error.code())
     }
