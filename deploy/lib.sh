@@ -10,6 +10,8 @@ export DEBIAN_FRONTEND=noninteractive
 build_packages=(gcc libc6-dev make pkg-config)
 # To run a lab: what holdfastd and holdfast-lab call, and the rehearsed container's only program.
 lab_packages=(lxc iproute2 nftables xfsprogs e2fsprogs util-linux mount procps busybox-static)
+# LXC confines by AppArmor where the kernel does.
+! grep -qs Y /sys/module/apparmor/parameters/enabled || lab_packages+=(apparmor)
 # To build and run the guest: QEMU, virtiofsd (in qemu-system-common), and what makes its image.
 guest_packages=(qemu-system-x86 qemu-system-common mmdebstrap e2fsprogs kmod util-linux)
 

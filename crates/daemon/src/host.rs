@@ -42,6 +42,7 @@ const LVM_TOOLS: [(&str, &str); 4] = [
     ("thin_check", "thin-provisioning-tools"),
     ("udevadm", "udev"),
 ];
+const APPARMOR_TOOLS: [(&str, &str); 1] = [("apparmor_parser", "apparmor")];
 const PLACES: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// This machine.
@@ -93,7 +94,8 @@ impl Machine for Host {
             PoolDriver::Xfs => &XFS_TOOLS[..],
             PoolDriver::Lvm => &LVM_TOOLS[..],
         };
-        for (tool, package) in TOOLS.iter().chain(of_pool) {
+        let of_kernel = if lxc::apparmor_enabled() { &APPARMOR_TOOLS[..] } else { &[] };
+        for (tool, package) in TOOLS.iter().chain(of_pool).chain(of_kernel) {
             if !PLACES.iter().any(|dir| Path::new(dir).join(tool).exists()) {
                 return Err(missing(format!("{tool} is not installed: apt-get install {package}")));
             }

@@ -72,7 +72,11 @@ fn own_sysfs(aside: &Path) -> Result<(), LabError> {
         .map_err(LabError::sys("cannot mount sysfs"))?;
     mount(Some(aside), CGROUPS, NONE, bind, NONE)
         .map_err(LabError::sys("cannot bind the cgroups back"))?;
-    umount2(aside, MntFlags::MNT_DETACH).map_err(LabError::sys("cannot clean up the cgroups"))
+    umount2(aside, MntFlags::MNT_DETACH).map_err(LabError::sys("cannot clean up the cgroups"))?;
+    // Where AppArmor is, LXC looks for it there; the kernel may have neither.
+    let security = "/sys/kernel/security";
+    let _ = mount(Some("securityfs"), security, Some("securityfs"), MsFlags::empty(), NONE);
+    Ok(())
 }
 
 /// Mounts a procfs of the calling process's pid namespace.

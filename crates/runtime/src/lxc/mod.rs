@@ -19,5 +19,6 @@ mod watcher;
 pub use config::LxcConfig;
 pub use driver::LxcRuntime;
 pub use enter::{Enter, Unguarded};
+pub use start::apparmor_enabled;
 
 use crate::error::io_error;

@@ -110,7 +110,9 @@ impl LxcRuntime {
     }
 }
 
-fn apparmor_enabled() -> bool {
+/// Whether the kernel confines by AppArmor: then LXC needs `apparmor_parser`, and no container starts
+/// without it.
+pub fn apparmor_enabled() -> bool {
     let text = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
     text.is_ok_and(|text| text.trim() == "Y")
 }
