@@ -183,7 +183,8 @@ pub struct NetworkConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LxcConfig {
-    /// LXC's own directory for our containers.
+    /// LXC's own directory for our containers. Their root, which is nobody outside, must be let
+    /// through to it: not below the data directory, which is for its owner only.
     pub path: PathBuf,
 }
 
@@ -269,7 +270,7 @@ impl Default for ConsensusConfig {
 
 impl Default for LxcConfig {
     fn default() -> Self {
-        Self { path: "/var/lib/holdfast/lxc".into() }
+        Self { path: "/run/holdfast/lxc".into() }
     }
 }
 

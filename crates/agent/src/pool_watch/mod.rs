@@ -97,7 +97,9 @@ impl Watch {
         self.data.now(context, Half::Data, capacity.data_percent(), threshold).await;
         let metadata = capacity.metadata_percent().unwrap_or(0);
         self.metadata.now(context, Half::Metadata, metadata, threshold).await;
-        context.set_capacity(message(&parts.driver, &capacity, self.level()));
+        let name = parts.name.clone();
+        let said = message(&parts.driver, &capacity, self.level());
+        context.set_capacity(internal::Capacity { name, ..said });
         context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
         self.give_up_kept(context, parts).await?;
         self.health.look(context, parts).await

@@ -29,8 +29,7 @@ pub(super) const INNER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/u
 /// System call filter that Debian's LXC ships for its containers.
 const SECCOMP_PROFILE: &str = "/usr/share/lxc/config/common.seccomp";
 
-/// Settings of every container. Cgroups are relative to where LXC is, which is made the root by a
-/// cgroup namespace: see `lxc_command`. `mixed` keeps the dangerous parts of `/proc` and `/sys` read-only
+/// Settings of every container. `mixed` keeps the dangerous parts of `/proc` and `/sys` read-only
 /// and still lets systemd boot.
 const COMMON: &str = "\
 lxc.autodev = 1
@@ -38,7 +37,6 @@ lxc.tty.max = 0
 lxc.pty.max = 1024
 lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed
 lxc.cap.drop = mac_admin mac_override sys_module sys_rawio sys_time
-lxc.cgroup.relative = 1
 ";
 
 /// A reboot ends a container, and whoever wants it running starts it again, by the same checks as
@@ -81,6 +79,8 @@ pub(super) fn render(
     if Path::new(SECCOMP_PROFILE).exists() {
         conf.set("lxc.seccomp.profile", SECCOMP_PROFILE)?;
     }
+    // To LXC itself, or to process 1: whichever `lxc_command` lets it see at the root.
+    conf.set("lxc.cgroup.relative", if node.hierarchies.delegates() { "0" } else { "1" })?;
     conf.set("lxc.cgroup.dir.container", groups.payload())?;
     conf.set("lxc.cgroup.dir.container.inner", "inner")?;
     conf.set("lxc.cgroup.dir.monitor", &groups.monitor())?;

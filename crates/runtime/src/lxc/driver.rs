@@ -29,6 +29,11 @@ pub struct LxcRuntime {
     freed: Condvar,
 }
 
+/// Says of process 1 what the file `$0` holds, and becomes what follows the directory `$1`. There the
+/// whole `/proc` stays in sight: nobody may mount one in a user namespace who sees none that is whole
+/// (mount_namespaces(7)).
+const SAY_ROOT: &str = r#"/bin/mount --bind /proc "$1" && /bin/mount --bind "$0" /proc/1/cgroup && shift && exec "$@""#;
+
 /// Both sides that a container can be on.
 pub(super) const SIDES: [Protection; 2] = [Protection::Protected, Protection::Pinned];
 
@@ -55,7 +60,12 @@ impl LxcRuntime {
             fs::create_dir_all(&side_dir).map_err(io_error("create", side_dir))?;
         }
         let busy = Mutex::default();
-        Ok(Self { config, hierarchies, enter, busy, freed: Condvar::new() })
+        let runtime = Self { config, hierarchies, enter, busy, freed: Condvar::new() };
+        let proc = runtime.whole_proc();
+        fs::create_dir_all(&proc).map_err(io_error("create", proc))?;
+        let said = runtime.root_said();
+        fs::write(&said, runtime.hierarchies.at_root()).map_err(io_error("write", said))?;
+        Ok(runtime)
     }
 
     /// The groups of a container on one side.
@@ -83,6 +93,8 @@ impl LxcRuntime {
     /// LXC puts a container's cgroups below those that it, or process 1, is in, in each hierarchy:
     /// below the guardian, in a service, in a lab's node that is somewhere else each time. A cgroup
     /// namespace of its own makes both read as `/`, so that the configured paths are the real ones.
+    /// Where such a namespace is a boundary (`nsdelegate`: cgroups(7)) LXC could not leave it then; so
+    /// there it gets a mount namespace, in which process 1 is said to be at the root.
     ///
     /// Its `PATH` has no `newuidmap`: with that in reach LXC
     /// insists on entries in `/etc/subuid`; as root it can write the maps by itself.
@@ -97,13 +109,31 @@ impl LxcRuntime {
         if protection == Protection::Protected {
             line.extend(self.enter.prefix(uid, &format!("{uid}.helper"))?);
         }
-        line.extend(["/usr/bin/unshare", "--cgroup"].map(OsString::from));
+        if self.hierarchies.delegates() {
+            line.extend(
+                ["/usr/bin/unshare", "--mount", "--propagation", "slave"].map(OsString::from),
+            );
+            line.extend(["/bin/sh", "-c", SAY_ROOT].map(OsString::from));
+            line.extend([self.root_said(), self.whole_proc()].map(OsString::from));
+        } else {
+            line.extend(["/usr/bin/unshare", "--cgroup"].map(OsString::from));
+        }
         line.push(program(tool).into());
         let mut command = Command::new(&line[0]);
         command.args(&line[1..]).arg("-P").arg(&self.config.lxc_path);
         command.arg("-n").arg(uid.to_string());
         command.env_clear().env("PATH", "/usr/sbin:/sbin");
         Ok(command)
+    }
+
+    /// The file that says that a process is at the root of every hierarchy.
+    fn root_said(&self) -> PathBuf {
+        self.config.lxc_path.join("at-root")
+    }
+
+    /// Where `/proc` is seen whole by who sees a part of it covered.
+    fn whole_proc(&self) -> PathBuf {
+        self.config.lxc_path.join("whole-proc")
     }
 
     /// Waits for other changes of the same container to end, and holds new ones off. A kill does

@@ -16,6 +16,9 @@ pub(super) struct Hierarchies {
     unified: PathBuf,
     /// Controllers that the v2 hierarchy carries.
     unified_controllers: Vec<String>,
+    /// Whether a cgroup namespace bounds what its members may do in the v2 hierarchy (`nsdelegate`,
+    /// with which systemd mounts it).
+    delegates: bool,
     /// The v1 hierarchies: controllers and mount point.
     legacy: Vec<(Vec<String>, PathBuf)>,
 }
@@ -44,7 +47,7 @@ impl Hierarchies {
 
     /// Reads a mountinfo. Of several mounts of one kind the last one counts: it is on top.
     fn parse(mountinfo: &str) -> Option<Self> {
-        let mut unified = None;
+        let (mut unified, mut delegates) = (None, false);
         let mut legacy: Vec<(Vec<String>, PathBuf)> = Vec::new();
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -56,7 +59,10 @@ impl Hierarchies {
                 continue;
             }
             match kind {
-                Some("cgroup2") => unified = Some(PathBuf::from(point)),
+                Some("cgroup2") => {
+                    unified = Some(PathBuf::from(point));
+                    delegates = options.split(',').any(|option| option == "nsdelegate");
+                }
                 Some("cgroup") => {
                     let controllers = options.split(',').map(str::to_owned).collect();
                     legacy.retain(|(_, other)| other != Path::new(point));
@@ -65,12 +71,29 @@ impl Hierarchies {
                 _ => (),
             }
         }
-        Some(Self { unified: unified?, unified_controllers: Vec::new(), legacy })
+        Some(Self { unified: unified?, unified_controllers: Vec::new(), delegates, legacy })
     }
 
     /// The v2 hierarchy's mount point.
     pub(super) fn unified(&self) -> &Path {
         &self.unified
+    }
+
+    /// Whether a cgroup namespace is a boundary, across which no process may be moved from inside.
+    pub(super) fn delegates(&self) -> bool {
+        self.delegates
+    }
+
+    /// What `/proc/PID/cgroup` says of a process in the root of every hierarchy (cgroups(7)).
+    pub(super) fn at_root(&self) -> String {
+        const FLAGS: [&str; 5] = ["rw", "ro", "xattr", "clone_children", "noprefix"];
+        let named = |options: &[String]| {
+            let names = options.iter().filter(|option| !FLAGS.contains(&option.as_str()));
+            names.cloned().collect::<Vec<_>>().join(",")
+        };
+        let legacy = (1..).zip(&self.legacy);
+        let lines = legacy.map(|(id, (options, _))| format!("{id}:{}:/\n", named(options)));
+        lines.chain(["0::/\n".to_owned()]).collect()
     }
 
     /// Mount points of every hierarchy.
@@ -108,6 +131,8 @@ mod tests {
         assert_eq!(found.carrier("memory"), Some(memory));
         assert_eq!(found.carrier("pids"), None);
         assert_eq!(found.all().count(), 3);
+        assert!(!found.delegates());
+        assert_eq!(found.at_root(), "1:cpu:/\n2:memory:/\n0::/\n");
     }
 
     #[test]
@@ -118,6 +143,8 @@ mod tests {
         let unified = Path::new("/sys/fs/cgroup");
         assert_eq!(found.carrier("memory"), Some(Carrier::V2(unified)));
         assert_eq!(found.all().collect::<Vec<_>>(), [unified]);
+        assert!(found.delegates());
+        assert_eq!(found.at_root(), "0::/\n");
     }
 
     #[test]
