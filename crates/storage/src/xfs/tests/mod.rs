@@ -250,3 +250,40 @@ fn what_cannot_carry_a_pool_is_refused() {
     options.dir = dir.path().join("nowhere");
     assert!(matches!(XfsPool::open(&options), Err(Error::Unusable { .. })));
 }
+
+/// L4, I17: of a set's snapshot no item stays, and half a receive of one is no receive.
+#[test]
+fn half_a_set_is_none() {
+    let (source, mut target) = (XfsRig::new(), XfsRig::new());
+    let uid = VolumeUid::generate();
+    let data = crate::Member::new("data".parse().unwrap(), ByteSize::mib(4));
+    let shape = crate::Shape { root: ByteSize::mib(8), data: vec![data] };
+    source.pool().create_set(uid, &shape, Epoch(1)).unwrap();
+    source.pool().filled(uid).unwrap();
+    source.pool().activate(uid, Epoch(1)).unwrap();
+    source.write(uid, 0, &[7; 2 << 20]);
+    let id = conformance::snap(&source, uid);
+    let offer = conformance::offer(&source, &id, None);
+    let crate::Begin::Receive(mut receiver) = target.pool().begin_receive(&offer).unwrap() else {
+        panic!("it is not there")
+    };
+    for frame in crate::stream::send(source.pool(), &offer, 0).unwrap().take(1) {
+        receiver.feed(&frame.unwrap()).unwrap();
+    }
+    drop(receiver);
+    assert!(target.pool().volume(uid).unwrap().partial.is_some());
+    let names = |rig: &XfsRig, prefix: &str| {
+        let dir = fs::read_dir(rig.root().join("volumes").join(uid.to_string())).unwrap();
+        let all = dir.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        all.filter(|name| name.starts_with(prefix)).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&target, "part-").len(), 2);
+    let volume = target.root().join("volumes").join(uid.to_string());
+    fs::remove_file(volume.join(format!("part-{}+1", id.uuid))).unwrap();
+    target.reopen();
+    assert_eq!(target.pool().volume(uid).unwrap().partial, None);
+    assert!(names(&target, "part-").is_empty());
+    source.pool().remove_snapshot(id.uuid).unwrap();
+    assert!(names(&source, "snap-").is_empty() && names(&source, "live-").len() == 2);
+    source.pool().deactivate(uid).unwrap();
+}
