@@ -19,6 +19,9 @@ const NAME: &str = "failing";
 
 impl Failing {
     fn new(disk: &Path) -> Self {
+        // What another test left on the disk would be seen twice, below this name and above.
+        let wiped = Command::new("wipefs").args(["--all", "--quiet"]).arg(disk).status().unwrap();
+        assert!(wiped.success());
         let sectors = Command::new("blockdev").arg("--getsz").arg(disk).output().unwrap().stdout;
         let sectors = String::from_utf8(sectors).unwrap().trim().to_owned();
         let table = format!("0 {sectors} linear {} 0", disk.display());

@@ -1,6 +1,6 @@
 //! The life of a pool, for the operator: made, grown, moved from device to device, checked.
 //!
-//! Each operation is [`plan`]ned, shown, and then [`run`]:
+//! Each operation is [`plan`]ned, shown, and then [`run()`]:
 //! ```text
 //! Request ─┐
 //!          ├─ plan (pure) ─► Plan { steps } ─► run, step by step
@@ -8,7 +8,7 @@
 //!   ▲                                               ▼
 //!   └───────────────── look ◄────────── the same request once more
 //! ```
-//! What is so is read from LVM's own reports and from the devices ([`look`]), never remembered. So
+//! What is so is read from LVM's own reports and from the devices ([`look()`]), never remembered. So
 //! an interrupted operation is finished by the same request: what is done is found done, and is not
 //! in the new plan. A step is one command whose effect LVM commits as a whole, or one that carries
 //! [`MAKING`] until it is complete.
