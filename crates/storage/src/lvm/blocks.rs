@@ -184,6 +184,12 @@ impl Blocks for ThinItems {
 
     fn capacity(&self) -> Result<Capacity> {
         let status = self.pool.status()?;
+        // Of a pool that has failed nothing is known: it is neither full nor empty.
+        if status.mode.is_none()
+            && let Some(refusal) = status.refusal(&self.pool.limits)
+        {
+            return Err(refusal);
+        }
         let (used, size) = status.data_bytes(self.pool.limits.chunk);
         Ok(Capacity {
             size,

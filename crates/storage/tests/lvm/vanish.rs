@@ -10,7 +10,7 @@ use holdfast_types::{ByteSize, Code, Epoch, SnapshotUuid, TimestampMs, VolumeUid
 
 use crate::rig::{LvmRig, disks};
 
-/// All of a disk under another name, which can be made to fail.
+/// Nearly all of a disk under another name, which can be made to fail.
 struct Failing {
     table: String,
 }
@@ -19,12 +19,14 @@ const NAME: &str = "failing";
 
 impl Failing {
     fn new(disk: &Path) -> Self {
-        // What another test left on the disk would be seen twice, below this name and above.
+        // LVM must see what is written to it under this name alone: not what another test left at the
+        // disk's own beginning, nor what begins there.
+        const AFTER: u64 = 2048;
         let wiped = Command::new("wipefs").args(["--all", "--quiet"]).arg(disk).status().unwrap();
         assert!(wiped.success());
         let sectors = Command::new("blockdev").arg("--getsz").arg(disk).output().unwrap().stdout;
-        let sectors = String::from_utf8(sectors).unwrap().trim().to_owned();
-        let table = format!("0 {sectors} linear {} 0", disk.display());
+        let sectors: u64 = String::from_utf8(sectors).unwrap().trim().parse().unwrap();
+        let table = format!("0 {} linear {} {AFTER}", sectors - AFTER, disk.display());
         dmsetup(&["create", NAME, "--table", &table]);
         Self { table }
     }
