@@ -152,17 +152,21 @@ impl Guest {
     /// The image file of each disk, made if it is a throw-away one.
     fn disks(&self, scratch: &Path) -> Result<Vec<Disk>> {
         let mut disks = Vec::new();
-        let disk = |path: PathBuf| match self.volatile {
-            true => Volatile::serve(&path).map(Disk::Volatile),
+        let disk = |path: PathBuf, at: usize| match self.volatile {
+            true => {
+                let socket = scratch.join(format!("disk-{at}.sock"));
+                Volatile::serve(&path, socket).map(Disk::Volatile)
+            }
             false => Ok(Disk::File(path)),
         };
         for (at, mib) in self.disks_mib.iter().enumerate() {
             let path = scratch.join(format!("disk-{at}.raw"));
             File::create(&path)?.set_len(mib << 20).context("making a disk")?;
-            disks.push(disk(path)?);
+            disks.push(disk(path, at)?);
         }
         for path in &self.disk_files {
-            disks.push(disk(path.canonicalize().with_context(|| path.display().to_string())?)?);
+            let path = path.canonicalize().with_context(|| path.display().to_string())?;
+            disks.push(disk(path, disks.len())?);
         }
         Ok(disks)
     }

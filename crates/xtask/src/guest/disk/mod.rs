@@ -58,13 +58,12 @@ impl Disk {
 }
 
 impl Volatile {
-    /// Serves the image at `path` on a socket beside it.
-    pub(crate) fn serve(path: &Path) -> Result<Self> {
+    /// Serves the image at `path` on a socket that is made at `socket`.
+    pub(crate) fn serve(path: &Path, socket: PathBuf) -> Result<Self> {
         let file = File::options().read(true).write(true).open(path);
         let file = file.with_context(|| path.display().to_string())?;
         let size = file.metadata()?.len();
         anyhow::ensure!(size % BLOCK == 0, "{} is not of whole blocks", path.display());
-        let socket = path.with_extension("sock");
         let listener = UnixListener::bind(&socket).context("an NBD socket")?;
         let disk = Arc::new(Mutex::new(Cached::new(file, size)));
         let served = disk.clone();
