@@ -1,6 +1,6 @@
 //! Waiting for a condition with a deadline, and running programs under one.
 
-use std::io::{ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,36 @@ pub(crate) fn run_keeping(
     let stderr = err.join().unwrap_or_default();
     match status.code().is_some_and(|code| good.contains(&code)) {
         true => Ok(out),
+        false => Err(Error::Tool { tool, stderr: format!("{status}: {}", stderr.trim()) }),
+    }
+}
+
+/// Runs a program that tells how far it is, a line at a time; killed at the deadline, if it still
+/// tells then.
+pub(crate) fn run_telling(
+    command: &mut Command,
+    limit: Duration,
+    tell: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let tool = command.get_program().to_string_lossy().into_owned();
+    let deadline = Instant::now() + limit;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|source| match source.kind() {
+        ErrorKind::NotFound => Error::MissingTool(tool.clone()),
+        _ => Error::Io { what: "starting", path: tool.clone().into(), source },
+    })?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let err = std::thread::spawn(move || tail(err, KEEP));
+    for line in out.into_iter().flat_map(|out| BufReader::new(out).lines().map_while(|l| l.ok())) {
+        tell(&line);
+        if Instant::now() > deadline {
+            let _ = child.kill();
+        }
+    }
+    let status = child.wait().map_err(Error::io("waiting for", &tool))?;
+    let stderr = err.join().unwrap_or_default();
+    match status.success() {
+        true => Ok(()),
         false => Err(Error::Tool { tool, stderr: format!("{status}: {}", stderr.trim()) }),
     }
 }

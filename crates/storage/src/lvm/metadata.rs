@@ -58,6 +58,12 @@ impl ThinPool {
         Ok(ids.ok_or_else(unreadable)?.into_iter().filter(|id| *id >= FIRST_ID).collect())
     }
 
+    /// Runs a tool on a snapshot of the metadata for its exit status.
+    pub(super) fn try_metadata(&self, tool: Command) -> Result<()> {
+        let all = |answer: &mut dyn BufRead| io::copy(answer, &mut io::sink()).ok();
+        self.read_metadata(tool, all).map(drop)
+    }
+
     /// Runs a tool on a snapshot of the metadata, which is held no longer than it reads.
     fn read_metadata<T>(
         &self,

@@ -135,11 +135,7 @@ fn check_unused(found: &Found, left: &Logical) -> Result<(), Refusal> {
 
 /// Refuses what only looks like a thin pool that we can live in: nothing falls back to a thick one.
 fn check(group: &Name, name: &Name, pool: &Logical) -> Result<(), Refusal> {
-    if pool.needs_check || pool.health == "failed" || pool.health == "metadata_read_only" {
-        let state = match pool.needs_check {
-            true => "its metadata needs a check".into(),
-            false => pool.health.clone(),
-        };
+    if let Some(state) = pool.damage() {
         return Err(Refusal::Damaged { group: group.clone(), name: name.clone(), state });
     }
     let reason = match pool {
@@ -163,12 +159,7 @@ fn check(group: &Name, name: &Name, pool: &Logical) -> Result<(), Refusal> {
 
 impl Room {
     fn of(found: &Found, group: &Group) -> Self {
-        let extents: u64 = found.physicals_of(&group.name).map(|p| p.extents).sum();
-        Self {
-            size: extents * group.extent,
-            free: group.free_bytes().bytes(),
-            extent: group.extent,
-        }
+        Self { size: found.size(group), free: found.free(group), extent: group.extent }
     }
 
     fn take(&mut self, group: &Name, size: u64) -> Result<(), Refusal> {
@@ -272,7 +263,7 @@ mod tests {
         copied.physicals[1].duplicate = true;
         assert!(matches!(plan(&request, &copied), Err(Refusal::Duplicate { .. })));
         let mut full = group;
-        full.groups[0].free = 10;
+        full.physicals[0].used = full.physicals[0].extents - 10;
         assert!(matches!(plan(&request, &full), Err(Refusal::NoRoom { .. })));
     }
 

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use holdfast_types::ByteSize;
-
 use super::{Name, Refusal};
 
 /// All that a plan goes by.
@@ -185,6 +183,55 @@ impl Found {
         self.physicals.iter().filter(move |physical| physical.group == group)
     }
 
+    /// Bytes of a group that may be taken: on devices that are there and not being emptied.
+    pub(super) fn free(&self, group: &Group) -> u64 {
+        let takes = |physical: &&Physical| physical.allocatable && !physical.missing;
+        let members = self.physicals_of(&group.name).filter(takes);
+        members.map(|p| p.extents.saturating_sub(p.used)).sum::<u64>() * group.extent
+    }
+
+    /// Bytes of a group's devices.
+    pub(super) fn size(&self, group: &Group) -> u64 {
+        self.physicals_of(&group.name).map(|p| p.extents).sum::<u64>() * group.extent
+    }
+
+    /// The device that a group's content moves off, if it does.
+    pub(super) fn moving<'a>(&'a self, group: &'a Name) -> Option<&'a str> {
+        let mut logicals = self.logicals.iter().filter(|l| l.group == group.as_str());
+        logicals.find(|l| !l.moves_off.is_empty()).map(|l| l.moves_off.as_str())
+    }
+
+    /// Refuses to change anything else while a device is emptied.
+    pub(super) fn check_still(&self, group: &Name) -> Result<(), Refusal> {
+        match self.moving(group) {
+            None => Ok(()),
+            Some(device) => Err(Refusal::Moving { device: device.to_owned() }),
+        }
+    }
+
+    /// The names of the logical volumes that have extents on a physical one.
+    pub(super) fn names_on(&self, physical: &Physical) -> Vec<&str> {
+        let pieces = self.pieces.iter().filter(|piece| piece.physical == physical.uuid);
+        let mut names: Vec<&str> = pieces.map(|piece| piece.logical.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The thin pool, fit to be changed.
+    pub(super) fn thin_pool(&self, group: &Name, name: &Name) -> Result<&Logical, Refusal> {
+        let missing = || Refusal::NoPool { group: group.clone(), name: name.clone() };
+        let pool = self.logical(group, name.as_str()).ok_or_else(missing)?;
+        match pool.kind.as_str() {
+            "thin-pool" => Ok(pool),
+            kind => Err(Refusal::PoolUnfit {
+                group: group.clone(),
+                name: name.clone(),
+                reason: format!("it is a {kind} volume, no thin pool"),
+            }),
+        }
+    }
+
     /// The group of that name, if there is one. Two of a name are never guessed about.
     pub(super) fn group(&self, name: &Name) -> Result<Option<&Group>, Refusal> {
         let mut named = self.groups.iter().filter(|group| group.name == name.as_str());
@@ -199,6 +246,7 @@ impl Found {
 
     /// The group of that name, whole and in this machine's use.
     pub(super) fn usable_group(&self, name: &Name) -> Result<&Group, Refusal> {
+        self.check_duplicates(name)?;
         let group = self.group(name)?.ok_or_else(|| Refusal::NoGroup { group: name.clone() })?;
         let unfit = |reason: String| Err(Refusal::GroupUnfit { group: name.to_string(), reason });
         if group.exported {
@@ -227,26 +275,27 @@ impl Found {
         logicals.find(|logical| logical.name == name)
     }
 
-    /// Refuses to go on while two devices claim to be the same physical volume: which of them LVM
-    /// would write to is chance.
-    pub(super) fn check_duplicates(&self) -> Result<(), Refusal> {
-        let Some(duplicate) = self.physicals.iter().find(|physical| physical.duplicate) else {
-            return Ok(());
-        };
+    /// Refuses to go on while two devices claim to be the same physical volume of a group: which of
+    /// them LVM would write to is chance.
+    pub(super) fn check_duplicates(&self, group: &Name) -> Result<(), Refusal> {
+        let mut members = self.physicals_of(group.as_str());
+        let Some(duplicate) = members.find(|physical| physical.duplicate) else { return Ok(()) };
         let same = self.physicals.iter().filter(|physical| physical.uuid == duplicate.uuid);
         let devices = same.map(|physical| physical.name.clone()).collect();
         Err(Refusal::Duplicate { uuid: duplicate.uuid.clone(), devices })
     }
 }
 
-impl Group {
-    /// Bytes that belong to no logical volume.
-    pub(super) fn free_bytes(&self) -> ByteSize {
-        ByteSize(self.free.saturating_mul(self.extent))
-    }
-}
-
 impl Logical {
+    /// What is wrong with a thin pool's metadata, if something is.
+    pub(super) fn damage(&self) -> Option<String> {
+        match self.health.as_str() {
+            _ if self.needs_check => Some("its metadata needs a check".into()),
+            health @ ("failed" | "metadata_read_only") => Some(health.into()),
+            _ => None,
+        }
+    }
+
     /// Whether it has a tag.
     pub(super) fn has_tag(&self, tag: &str) -> bool {
         self.tags.iter().any(|t| t == tag)

@@ -16,20 +16,26 @@
 //! Programs are called with argument vectors, and names are [`Name`]s and paths below `/dev`: no
 //! shell ever reads them.
 
+mod check;
 mod create;
 mod devices;
 mod found;
+mod groups;
+mod grow;
 mod look;
+mod members;
 #[cfg(test)]
 mod model;
 mod name;
 mod refusal;
+mod repair;
 mod report;
 mod request;
 mod run;
 mod size;
 mod step;
 
+pub use check::{Finding, Severity, check};
 pub use found::{Device, Found, Group, Logical, Physical, Piece, Tools};
 pub use look::{Identity, identify, look};
 pub use name::Name;
@@ -56,8 +62,14 @@ const MAKING: &str = "holdfast.making";
 /// without steps.
 pub fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     found.tools.check()?;
-    found.check_duplicates()?;
     match &request.change {
         Change::Create { place, wipe } => create::plan(request, place, wipe, found),
+        Change::AddDevices { devices, wipe } => members::add(request, devices, wipe, found),
+        Change::Evacuate { device } => members::evacuate(request, device, found),
+        Change::RemoveDevice { device } => members::remove(request, device, found),
+        Change::Grow { data, metadata } => grow::plan(request, *data, *metadata, found),
+        Change::Split { devices, into } => groups::split(request, devices, into, found),
+        Change::Merge { from } => groups::merge(request, from, found),
+        Change::Repair => repair::plan(request, found),
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::found::{Device, Found, Group, Logical, Physical, Piece, Tools};
-use super::{ANCHOR, CATALOG, Name, OURS, Plan, Refusal, Request, Step, plan};
+use super::{ANCHOR, CATALOG, Change, Name, OURS, Plan, Refusal, Request, Step, plan};
 
 const EXTENT: u64 = 4 << 20;
 
@@ -26,6 +26,20 @@ pub(super) fn found(paths: &[&str]) -> Found {
         tools: Tools { lvm: Some([2, 3, 16]), thin: Some([0, 9, 0]) },
         ..Found::default()
     }
+}
+
+/// A pool called `tank` on the devices `members`, on a machine with these devices.
+pub(super) fn pool_on(members: &[&str], devices: &[&str]) -> Found {
+    let members = members.iter().map(PathBuf::from).collect();
+    let request = Request::on_devices("tank".parse().unwrap(), members, Vec::new());
+    let before = found(devices);
+    after(&before, &plan(&request, &before).unwrap().steps)
+}
+
+/// A change of that pool.
+pub(super) fn asked(change: Change) -> Request {
+    let thin_pool = super::THIN_POOL.parse().unwrap();
+    Request { group: "tank".parse().unwrap(), thin_pool, change }
 }
 
 /// The plan for `request`, and what is found after it; tried also with an interruption after each
@@ -82,6 +96,77 @@ impl Found {
                 self.make(group, ANCHOR, "thin", 0, 0);
                 self.logical_mut(group, ANCHOR).pool = name.to_string();
             }
+            Step::StopAllocation { device, .. } => self.physical_mut(device).allocatable = false,
+            Step::AllowAllocation { device, .. } => self.physical_mut(device).allocatable = true,
+            Step::Move { group, device, .. } => self.move_off(group, device),
+            Step::RemoveDevice { group, device } => {
+                let extents = self.physical_mut(device).extents;
+                assert_eq!(self.physical_mut(device).used, 0);
+                let number = self.device_mut(device).number.clone();
+                self.physicals.retain(|physical| physical.number != number);
+                self.device_mut(device).signatures.clear();
+                self.group_mut(group).free -= extents;
+            }
+            Step::GrowMetadata { group, name, size } => {
+                let (pool, size) = (name.as_str(), size.bytes());
+                let now = self.logical_mut(group, pool).metadata;
+                let spare = self.logical_mut(group, "lvol0_pmspare").size;
+                self.take(group, pool, size - now);
+                self.take(group, "lvol0_pmspare", size.saturating_sub(spare));
+                self.logical_mut(group, pool).metadata = size;
+                self.logical_mut(group, "lvol0_pmspare").size = size.max(spare);
+            }
+            Step::GrowData { group, name, size } => {
+                let now = self.logical_mut(group, name.as_str()).size;
+                self.take(group, name.as_str(), size.bytes() - now);
+                self.logical_mut(group, name.as_str()).size = size.bytes();
+            }
+            Step::Split { group, devices, into } => {
+                let of = self.group_mut(group).clone();
+                let name = into.to_string();
+                self.groups.push(Group { name, free: 0, tags: Vec::new(), ..of });
+                for device in devices {
+                    let physical = self.physical_mut(device);
+                    physical.group = into.to_string();
+                    let (uuid, free) = (physical.uuid.clone(), physical.extents - physical.used);
+                    self.group_mut(group).free -= free;
+                    self.group_mut(into).free += free;
+                    for piece in self.pieces.iter().filter(|piece| piece.physical == uuid) {
+                        let mut logicals = self.logicals.iter_mut();
+                        logicals.find(|l| l.name == piece.logical).unwrap().group =
+                            into.to_string();
+                    }
+                }
+            }
+            Step::MarkMerge { group, from } => {
+                self.group_mut(group).tags.push(super::groups::merged(from));
+            }
+            Step::Merge { group, from } => {
+                let free = self.group_mut(from).free;
+                self.group_mut(group).free += free;
+                self.groups.retain(|other| other.name != from.as_str());
+                let physicals = self.physicals.iter_mut().map(|physical| &mut physical.group);
+                let logicals = self.logicals.iter_mut().map(|logical| &mut logical.group);
+                for of in physicals.chain(logicals).filter(|of| *of == from.as_str()) {
+                    *of = group.to_string();
+                }
+            }
+            Step::RestoreDevice { device, .. } => {
+                let mut physicals = self.physicals.iter_mut();
+                physicals.find(|p| p.name == *device).unwrap().missing = false;
+            }
+            Step::ForgetMissing { .. } => self.physicals.retain(|p| p.name != "[unknown]"),
+            Step::Deactivate { group, name, volumes } => {
+                for volume in volumes.iter().map(String::as_str).chain([name.as_str()]) {
+                    self.logical_mut(group, volume).active = false;
+                }
+                // LVM says nothing of one that is not active.
+                self.logical_mut(group, name.as_str()).needs_check = false;
+            }
+            Step::Mend { group, name } => {
+                let pool = self.logical_mut(group, name.as_str());
+                (pool.active, pool.needs_check, pool.health) = (true, false, String::new());
+            }
         }
     }
 
@@ -120,26 +205,40 @@ impl Found {
         }
     }
 
-    /// Takes extents of the first physical volumes that have some.
+    fn physical_mut(&mut self, device: &Path) -> &mut Physical {
+        let number = self.device_mut(device).number.clone();
+        self.physicals.iter_mut().find(|physical| physical.number == number).unwrap()
+    }
+
+    fn move_off(&mut self, group: &Name, device: &Path) {
+        let uuid = self.physical_mut(device).uuid.clone();
+        let moved = self.pieces.extract_if(.., |piece| piece.physical == uuid).collect::<Vec<_>>();
+        self.group_mut(group).free += self.physical_mut(device).used;
+        self.physical_mut(device).used = 0;
+        for piece in moved {
+            self.take(group, &piece.logical, piece.extents * EXTENT);
+        }
+        self.logicals.iter_mut().for_each(|logical| logical.moves_off.clear());
+    }
+
+    /// A volume that is all on one device.
+    pub(super) fn make_on(&mut self, device: &str, group: &Name, name: &str, size: u64) {
+        let others: Vec<Physical> =
+            self.physicals.extract_if(.., |physical| physical.name != device).collect();
+        self.make(group, name, "linear", size, 0);
+        self.physicals.extend(others);
+        self.physicals.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
     pub(super) fn make(&mut self, group: &Name, name: &str, kind: &str, size: u64, metadata: u64) {
-        let mut wanted = (size + 2 * metadata) / EXTENT;
-        let free = &mut self.group_mut(group).free;
-        assert!(*free >= wanted, "{free} extents are free, {wanted} are wanted for {name}");
-        *free -= wanted;
-        for physical in self.physicals.iter_mut().filter(|p| p.group == group.as_str()) {
-            let extents = wanted.min(physical.extents - physical.used);
-            physical.used += extents;
-            wanted -= extents;
-            if extents > 0 {
-                self.pieces.push(Piece {
-                    physical: physical.uuid.clone(),
-                    logical: name.into(),
-                    extents,
-                });
-            }
+        self.take(group, name, size + metadata);
+        if metadata > 0 {
+            self.make(group, "lvol0_pmspare", "linear", metadata, 0);
+            self.logical_mut(group, "lvol0_pmspare").spare = true;
         }
         self.logicals.push(Logical {
             name: name.into(),
+            uuid: format!("uuid of {name}"),
             group: group.to_string(),
             kind: kind.into(),
             size,
@@ -149,6 +248,32 @@ impl Found {
             active: true,
             ..Logical::default()
         });
+    }
+
+    /// Takes extents of the first physical volumes that have some.
+    fn take(&mut self, group: &Name, name: &str, size: u64) {
+        let mut wanted = size.div_ceil(EXTENT);
+        let free = &mut self.group_mut(group).free;
+        assert!(*free >= wanted, "{free} extents are free, {wanted} are wanted for {name}");
+        *free -= wanted;
+        let takes = |p: &&mut Physical| p.group == group.as_str() && p.allocatable;
+        for physical in self.physicals.iter_mut().filter(takes) {
+            let extents = wanted.min(physical.extents - physical.used);
+            physical.used += extents;
+            wanted -= extents;
+            let same =
+                |piece: &&mut Piece| piece.physical == physical.uuid && piece.logical == name;
+            if let Some(piece) = self.pieces.iter_mut().find(same) {
+                piece.extents += extents;
+            } else if extents > 0 {
+                self.pieces.push(Piece {
+                    physical: physical.uuid.clone(),
+                    logical: name.into(),
+                    extents,
+                });
+            }
+        }
+        assert_eq!(wanted, 0, "{name} has no room on devices that may be taken of");
     }
 
     fn remove(&mut self, group: &Name, name: &str) {

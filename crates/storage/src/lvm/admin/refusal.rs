@@ -144,6 +144,59 @@ pub enum Refusal {
         /// What the change takes.
         needed: ByteSize,
     },
+    /// A device is not one of the group's.
+    #[error("{device} is no device of the volume group {group}: holdfast pool show lists them")]
+    NotAMember {
+        /// Which device.
+        device: PathBuf,
+        /// The group.
+        group: Name,
+    },
+    /// A device still holds something.
+    #[error("{device} holds {size} of {what}: holdfast pool evacuate-device {device} moves it off")]
+    Holds {
+        /// Which device.
+        device: PathBuf,
+        /// How much.
+        size: ByteSize,
+        /// Of which volumes.
+        what: String,
+    },
+    /// A device is being evacuated, and nothing else changes meanwhile.
+    #[error("{device} is being evacuated: holdfast pool evacuate-device {device} goes on with it")]
+    Moving {
+        /// Which device.
+        device: String,
+    },
+    /// A group would have no device left.
+    #[error("the volume group {group} has no other devices")]
+    LastDevice {
+        /// Its name.
+        group: Name,
+    },
+    /// What was asked for is less than there is.
+    #[error("the pool's {what} has {now}, and cannot be made smaller: a thin pool only grows")]
+    Shrinks {
+        /// Data or metadata.
+        what: &'static str,
+        /// Its size now.
+        now: ByteSize,
+    },
+    /// More metadata than device-mapper takes.
+    #[error("a thin pool's metadata has at most {most}")]
+    TooMuchMetadata {
+        /// The limit.
+        most: ByteSize,
+    },
+    /// Missing devices held a part of the pool.
+    #[error(
+        "the missing devices hold {what}: bring them back, and ask again; if they are gone for good, \
+         so is the pool, and the node's volumes come back from other nodes into a new one"
+    )]
+    Lost {
+        /// Which volumes.
+        what: String,
+    },
     /// A needed package is not installed.
     #[error("the package {tool} is not installed: apt install {tool}")]
     NoTool {
@@ -176,13 +229,16 @@ impl Refusal {
             | Self::NoDevices
             | Self::WipesAnother { .. } => Code::InvalidArgument,
             Self::NotEmpty { .. } => Code::DeviceNotEmpty,
-            Self::Busy { .. } => Code::InUse,
+            Self::Busy { .. } | Self::Moving { .. } => Code::InUse,
+            Self::NotAMember { .. } => Code::NotFound,
+            Self::Holds { .. } | Self::LastDevice { .. } => Code::WrongState,
+            Self::Shrinks { .. } | Self::TooMuchMetadata { .. } => Code::InvalidSize,
             Self::DeviceUnfit { .. } | Self::GroupUnfit { .. } | Self::PoolUnfit { .. } => {
                 Code::PoolUnusable
             }
             Self::NoGroup { .. } | Self::NoPool { .. } => Code::NotFound,
             Self::GroupTaken { .. } => Code::AlreadyExists,
-            Self::Missing { .. } => Code::DeviceMissing,
+            Self::Missing { .. } | Self::Lost { .. } => Code::DeviceMissing,
             Self::Duplicate { .. } => Code::DuplicateDevice,
             Self::Damaged { .. } => Code::PoolDamaged,
             Self::NoRoom { .. } => Code::GroupFull,

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use holdfast_types::ByteSize;
+
 use super::{Name, THIN_POOL};
 
 /// A change of one pool.
@@ -25,6 +27,44 @@ pub enum Change {
         /// Devices whose content may be destroyed.
         wipe: Vec<PathBuf>,
     },
+    /// Take devices into its group.
+    AddDevices {
+        /// Which.
+        devices: Vec<PathBuf>,
+        /// Those whose content may be destroyed.
+        wipe: Vec<PathBuf>,
+    },
+    /// Move what is on a device to the group's other devices, while it is used.
+    Evacuate {
+        /// Which.
+        device: PathBuf,
+    },
+    /// Give a device up, on which nothing is.
+    RemoveDevice {
+        /// Which.
+        device: PathBuf,
+    },
+    /// Make it larger: to these sizes, or to all that its group has but a reserve.
+    Grow {
+        /// Its data.
+        data: Option<ByteSize>,
+        /// Its metadata.
+        metadata: Option<ByteSize>,
+    },
+    /// Make a group of its own of devices that hold nothing of the pool.
+    Split {
+        /// Which.
+        devices: Vec<PathBuf>,
+        /// The new group.
+        into: Name,
+    },
+    /// Take another group, with all that is in it, into the pool's.
+    Merge {
+        /// Which.
+        from: Name,
+    },
+    /// Mend what `check` finds and what can be mended.
+    Repair,
 }
 
 /// Where a pool is made.
@@ -61,7 +101,12 @@ impl Request {
             Change::Create { place: Place::Devices(devices), wipe } => {
                 devices.iter().chain(wipe).collect()
             }
-            Change::Create { .. } => Vec::new(),
+            Change::AddDevices { devices, wipe } => devices.iter().chain(wipe).collect(),
+            Change::Evacuate { device } | Change::RemoveDevice { device } => vec![device],
+            Change::Split { devices, .. } => devices.iter().collect(),
+            Change::Create { .. } | Change::Grow { .. } | Change::Merge { .. } | Change::Repair => {
+                Vec::new()
+            }
         }
     }
 }

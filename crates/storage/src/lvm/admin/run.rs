@@ -11,6 +11,8 @@ use crate::{Error, Result, fsys, wait};
 /// A changing command takes tens of milliseconds on a quiet machine, and activation checks all of a
 /// pool's metadata. To kill one is the last resort: LVM's and the pool's account could part.
 const TIME: Duration = Duration::from_secs(3600);
+/// A disk of many TiB takes days; a move that stands still is seen by its progress.
+const MOVE_TIME: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How long udev may take to make a volume's node.
 const NODE_TIME: Duration = Duration::from_secs(10);
 
@@ -39,7 +41,7 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<()> {
 }
 
 impl Step {
-    fn run(&self, _part: &mut dyn FnMut(u8)) -> Result<()> {
+    fn run(&self, part: &mut dyn FnMut(u8)) -> Result<()> {
         match self {
             Self::Wipe { device, .. } => {
                 wait::run(Command::new("wipefs").args(["-q", "-a"]).arg(device), TIME).map(drop)
@@ -77,8 +79,94 @@ impl Step {
                 let what = ["-V", "4m", "--thinpool", name.as_str(), "-n", ANCHOR, group.as_str()];
                 change(lvm(["lvcreate", "-qq", "-y"]).args(what))
             }
+            Self::StopAllocation { device, .. } => {
+                change(lvm(["pvchange", "-qq", "-xn"]).arg(device))
+            }
+            Self::AllowAllocation { device, .. } => {
+                change(lvm(["pvchange", "-qq", "-xy"]).arg(device))
+            }
+            Self::Move { device, .. } => evacuate(device, part),
+            Self::RemoveDevice { group, device } => {
+                change(lvm(["vgreduce", "-qq", group.as_str()]).arg(device))?;
+                change(lvm(["pvremove", "-qq"]).arg(device))
+            }
+            Self::GrowMetadata { group, name, size } => {
+                let size = format!("{}b", size.bytes());
+                let pool = path(group, name.as_str());
+                change(&mut lvm(["lvextend", "-qq", "--poolmetadatasize", &size, &pool]))
+            }
+            Self::GrowData { group, name, size } => {
+                let size = format!("{}b", size.bytes());
+                let pool = path(group, name.as_str());
+                change(&mut lvm(["lvextend", "-qq", "-L", &size, &pool]))
+            }
+            Self::Split { group, devices, into } => {
+                change(lvm(["vgsplit", "-qq", group.as_str(), into.as_str()]).args(devices))
+            }
+            Self::MarkMerge { group, from } => {
+                let tag = super::groups::merged(from);
+                change(&mut lvm(["vgchange", "-qq", "--addtag", &tag, group.as_str()]))
+            }
+            Self::Merge { group, from } => {
+                change(&mut lvm(["vgmerge", "-qq", group.as_str(), from.as_str()]))
+            }
+            Self::RestoreDevice { group, device } => {
+                let what = ["vgextend", "-qq", "--restoremissing", group.as_str(), device];
+                change(&mut lvm(what))
+            }
+            Self::ForgetMissing { group, .. } => {
+                change(&mut lvm(["vgreduce", "-qq", "--removemissing", group.as_str()]))
+            }
+            Self::Deactivate { group, name, volumes } => {
+                for volume in volumes {
+                    change(&mut lvm(["lvchange", "-qq", "-an", &path(group, volume)]))?;
+                }
+                change(&mut lvm(["lvchange", "-qq", "-an", &path(group, name.as_str())]))
+            }
+            Self::Mend { group, name } => mend(&path(group, name.as_str())),
         }
     }
+}
+
+/// Activation checks the metadata, and fails where it is damaged; the kernel may find more when it
+/// reads it. Only then is it repaired.
+fn mend(pool: &str) -> Result<()> {
+    let activate = || change(&mut lvm(["lvchange", "-qq", "-ay", pool]));
+    let is_sound = || {
+        let fields = ["--noheadings", "-o", "lv_check_needed,lv_health_status", pool];
+        let said = wait::run(lvm(["lvs"]).args(fields), TIME)?;
+        Ok::<_, Error>(said.trim().is_empty())
+    };
+    if activate().is_ok() {
+        if is_sound()? {
+            return Ok(());
+        }
+        change(&mut lvm(["lvchange", "-qq", "-an", pool]))?;
+    }
+    change(&mut lvm(["lvconvert", "-qq", "-y", "--repair", pool]))?;
+    activate()
+}
+
+/// Moves everything off a device. LVM goes on with a move that was begun, but with nothing else: so
+/// it is asked until nothing is left.
+fn evacuate(device: &Path, part: &mut dyn FnMut(u8)) -> Result<()> {
+    const ROUNDS: usize = 10;
+    for _ in 0..ROUNDS {
+        let said = |line: &str| {
+            // "  /dev/sdb: Moved: 12.90%"
+            let percent = line.rsplit(' ').next()?.strip_suffix('%')?;
+            percent.split('.').next()?.parse::<u8>().ok()
+        };
+        let mut pvmove = lvm(["pvmove", "-i", "1"]);
+        wait::run_telling(pvmove.arg(device), MOVE_TIME, &mut |line| {
+            said(line).into_iter().for_each(&mut *part);
+        })?;
+        let mut left = lvm(["pvs", "--noheadings", "-o", "pv_pe_alloc_count"]);
+        if wait::run(left.arg(device), TIME)?.trim() == "0" {
+            return Ok(());
+        }
+    }
+    Err(Error::InUse(format!("{}, which is filled as it is emptied,", device.display())))
 }
 
 /// Makes a volume that is unfinished until [`finish`].

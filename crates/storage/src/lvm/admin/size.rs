@@ -5,7 +5,7 @@ pub(super) const CATALOG_SIZE: u64 = 256 << 20;
 /// The least that a pool's metadata has: LVM's own default is too small for many snapshots.
 const LEAST_METADATA: u64 = 128 << 20;
 /// dm-thin takes no more (`THIN_METADATA_MAX_SECTORS`: 15.81 GiB).
-const MOST_METADATA: u64 = 15 << 30;
+pub(super) const MOST_METADATA: u64 = 15 << 30;
 /// Metadata that maps all of the data once takes 64 bytes a chunk of 64 KiB, by LVM's rule.
 const METADATA_SHARE: u64 = 1024;
 /// The least data that is worth a pool.

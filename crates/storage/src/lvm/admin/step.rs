@@ -75,6 +75,109 @@ pub enum Step {
         /// The thin pool.
         name: Name,
     },
+    /// Keeps new extents off a device that is to be emptied.
+    StopAllocation {
+        /// The group.
+        group: Name,
+        /// The device.
+        device: PathBuf,
+    },
+    /// Lets new extents be taken of a device again.
+    AllowAllocation {
+        /// The group.
+        group: Name,
+        /// The device.
+        device: PathBuf,
+    },
+    /// Moves everything off a device, while it is used.
+    Move {
+        /// The group.
+        group: Name,
+        /// The device.
+        device: PathBuf,
+        /// How much is on it.
+        size: ByteSize,
+        /// Whether it was begun before.
+        begun: bool,
+    },
+    /// Gives a device up.
+    RemoveDevice {
+        /// The group.
+        group: Name,
+        /// The device.
+        device: PathBuf,
+    },
+    /// Makes a thin pool's metadata larger, and its spare.
+    GrowMetadata {
+        /// The group.
+        group: Name,
+        /// The thin pool.
+        name: Name,
+        /// To how much.
+        size: ByteSize,
+    },
+    /// Makes a thin pool's data larger.
+    GrowData {
+        /// The group.
+        group: Name,
+        /// The thin pool.
+        name: Name,
+        /// To how much.
+        size: ByteSize,
+    },
+    /// Makes a group of its own of some devices.
+    Split {
+        /// The group.
+        group: Name,
+        /// The devices.
+        devices: Vec<PathBuf>,
+        /// The new group.
+        into: Name,
+    },
+    /// Writes down in a group that another is merged into it.
+    MarkMerge {
+        /// The group that stays.
+        group: Name,
+        /// The one that will be no more.
+        from: Name,
+    },
+    /// Takes a group into another.
+    Merge {
+        /// The group that stays.
+        group: Name,
+        /// The one that is no more.
+        from: Name,
+    },
+    /// Has a device back that its group went without for a while.
+    RestoreDevice {
+        /// The group.
+        group: Name,
+        /// The device.
+        device: String,
+    },
+    /// Goes on without missing devices, on which nothing was.
+    ForgetMissing {
+        /// The group.
+        group: Name,
+        /// How many.
+        count: usize,
+    },
+    /// Takes a thin pool out of use, and the volumes of LVM in it.
+    Deactivate {
+        /// The group.
+        group: Name,
+        /// The thin pool.
+        name: Name,
+        /// The volumes.
+        volumes: Vec<String>,
+    },
+    /// Checks an inactive pool's metadata, and repairs it if that is needed.
+    Mend {
+        /// The group.
+        group: Name,
+        /// The thin pool.
+        name: Name,
+    },
 }
 
 impl fmt::Display for Step {
@@ -104,6 +207,52 @@ impl fmt::Display for Step {
             Self::MakeAnchor { group, name } => {
                 let anchor = super::ANCHOR;
                 write!(f, "make {group}/{anchor} in {name}, a thin volume that keeps it in use")
+            }
+            Self::StopAllocation { device, .. } => {
+                write!(f, "take nothing new of {}", device.display())
+            }
+            Self::AllowAllocation { device, .. } => {
+                write!(f, "take of {} again", device.display())
+            }
+            Self::Move { device, size, begun, group } => {
+                let (verb, device) =
+                    (if *begun { "go on moving" } else { "move" }, device.display());
+                write!(
+                    f,
+                    "{verb} {size} off {device}, to other devices of {group}, in use as it is"
+                )
+            }
+            Self::RemoveDevice { group, device } => {
+                write!(f, "give {} up, out of the volume group {group}", device.display())
+            }
+            Self::GrowMetadata { group, name, size } => {
+                write!(f, "grow the metadata of {group}/{name} to {size}, and its spare")
+            }
+            Self::GrowData { group, name, size } => write!(f, "grow {group}/{name} to {size}"),
+            Self::Split { group, devices, into } => {
+                write!(f, "split {} off {group}, into a volume group {into}", list(devices))
+            }
+            Self::MarkMerge { group, from } => {
+                write!(f, "tag the volume group {group}, so that merging {from} can be resumed")
+            }
+            Self::Merge { group, from } => {
+                write!(f, "merge the volume group {from} into {group}, and be rid of its name")
+            }
+            Self::RestoreDevice { group, device } => {
+                write!(f, "have {device} back in the volume group {group}")
+            }
+            Self::ForgetMissing { group, count } => {
+                write!(f, "take {count} missing devices, which held nothing, out of {group}")
+            }
+            Self::Deactivate { group, name, volumes } => {
+                write!(f, "take {group}/{name} out of use, with {}", volumes.join(", "))
+            }
+            Self::Mend { group, name } => {
+                write!(
+                    f,
+                    "check the metadata of {group}/{name}, and repair it if it is damaged; "
+                )?;
+                write!(f, "what is damaged is kept, as {group}/{name}_meta0 or another number")
             }
         }
     }
