@@ -7,7 +7,7 @@ use holdfast_proto::Address;
 
 use crate::commands::{
     cluster, completion, container, create, events, exec, image, lab, logs, node, operation, pool,
-    replica, resize,
+    replica, resize, snapshot,
 };
 use crate::error::EXIT_STATUSES;
 use crate::output::Format;
@@ -90,6 +90,11 @@ pub(crate) enum Command {
     Resize(resize::Resize),
     /// Run a command in a container
     Exec(exec::Exec),
+    /// Points of a container's disk that are kept by name
+    #[command(subcommand)]
+    Snapshot(snapshot::Command),
+    /// Create a container that begins as a snapshot of another
+    Clone(snapshot::Clone),
     /// Print the end of a container's console log
     Logs(logs::Logs),
     /// Print what happened, oldest first

@@ -97,7 +97,7 @@ fn exit_status(code: Code) -> u8 {
         Code::NotFound => 3,
         Code::NoQuorum | Code::NotLeader | Code::Unavailable | Code::NotInitialized => 4,
         Code::AlreadyExists | Code::WrongState | Code::InUse | Code::Held | Code::WrongCluster => 5,
-        Code::NoPlacement | Code::PoolFull | Code::NoAddress => 6,
+        Code::NoPlacement | Code::PoolFull | Code::NoAddress | Code::TooManySnapshots => 6,
         Code::Timeout => 7,
         _ => 1,
     }

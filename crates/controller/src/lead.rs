@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::leadership::Leadership;
 use crate::ports::Ports;
-use crate::{lost, takeover, upkeep};
+use crate::{lost, schedule, takeover, upkeep};
 
 /// Leads until dropped. The caller drops the future when the leadership ends.
 pub async fn lead<P: Ports>(ports: Arc<P>, leadership: Arc<Leadership>) {
@@ -12,5 +12,6 @@ pub async fn lead<P: Ports>(ports: Arc<P>, leadership: Arc<Leadership>) {
         lost::watch(&*ports, &leadership),
         takeover::run(&*ports, &leadership),
         upkeep::run(&*ports, &leadership),
+        schedule::run(&*ports, &leadership),
     );
 }

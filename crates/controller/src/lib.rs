@@ -15,6 +15,7 @@ mod leadership;
 mod lease;
 mod lost;
 mod ports;
+mod schedule;
 mod sightings;
 mod takeover;
 #[cfg(test)]

@@ -17,6 +17,7 @@ use holdfast_proto::v1::event_service_server::EventServiceServer;
 use holdfast_proto::v1::image_service_server::ImageServiceServer;
 use holdfast_proto::v1::operation_service_server::OperationServiceServer;
 use holdfast_proto::v1::pool_service_server::PoolServiceServer;
+use holdfast_proto::v1::snapshot_service_server::SnapshotServiceServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,7 +25,9 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Router, TcpIncoming};
 
-use crate::api::{ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin, PoolApi};
+use crate::api::{
+    ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin, PoolApi, SnapshotApi,
+};
 use crate::config::Config;
 use crate::error::DaemonError;
 use crate::gate::RaftGate;
@@ -186,6 +189,7 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
         .add_service(sized!(ImageServiceServer, ImageApi { gate: gate() }))
         .add_service(sized!(OperationServiceServer, OperationApi { gate: gate() }))
         .add_service(sized!(PoolServiceServer, pool))
+        .add_service(sized!(SnapshotServiceServer, SnapshotApi { gate: gate() }))
         .add_service(sized!(EventServiceServer, EventApi { gate: gate() }))
         .add_service(sized!(LeaderServiceServer, LeaderApi { gate: gate() }))
         .add_service(sized!(PeerServiceServer, PeerGate(gate())))

@@ -8,6 +8,7 @@
 //! | `room` | whether a node has room for a copy, or to run a container (I23) |
 //! | `takeover` | which lost containers wait for a takeover, and what to do with each (I15, I22) |
 //! | `brake` | when takeovers stop for a person: landslides, cold starts |
+//! | `schedule` | which snapshots by the clock are due, and which are kept no longer |
 //! | `replicas` | which replicas to add and which to drop |
 
 mod brake;
@@ -16,6 +17,7 @@ mod observe;
 mod place;
 mod replicas;
 mod room;
+mod schedule;
 mod takeover;
 #[cfg(test)]
 mod testing;
@@ -26,4 +28,5 @@ pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
 pub use place::{Placement, PlacementError, place};
 pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
 pub use room::WhyNot;
+pub use schedule::{SnapshotsDue, plan_snapshots};
 pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide, live_holders};

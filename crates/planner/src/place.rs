@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use holdfast_core::{Node, State};
-use holdfast_types::{Code, ContainerSpec, ImageUid, NodeId, NodeName};
+use holdfast_types::{Code, ContainerSpec, NodeId, NodeName};
 
 use crate::observe::{Observations, PoolObservation};
 use crate::room::{self, WhyNot};
@@ -57,13 +57,13 @@ impl fmt::Display for PlacementError {
 
 impl std::error::Error for PlacementError {}
 
-/// Chooses the emptiest nodes that pass every filter, the primary on one that holds the image;
-/// `only` restricts the primary to one node.
+/// Chooses the emptiest nodes that pass every filter, the primary on one that holds what it is made
+/// of; `only` restricts the primary to one node.
 pub fn place(
     state: &State,
     seen: &Observations,
     spec: &ContainerSpec,
-    image: ImageUid,
+    held_by: &BTreeSet<NodeId>,
     only: Option<NodeId>,
 ) -> Result<Placement, PlacementError> {
     let mut fit: Vec<(Score, &Node)> = Vec::new();
@@ -75,13 +75,11 @@ pub fn place(
         }
     }
     fit.sort_by_key(|(score, node)| (*score, node.id));
-    let held_by = state.images.get(&image).map(|i| &i.held_by);
-    let has_image = |id: &NodeId| held_by.is_some_and(|nodes| nodes.contains(id));
     let mut chosen = None;
     for (_, node) in &fit {
         match room::to_run(state, seen, node, &spec.limits) {
             Err(why) => refused.push((node, why)),
-            Ok(()) if !has_image(&node.id) => refused.push((node, WhyNot::NoImage)),
+            Ok(()) if !held_by.contains(&node.id) => refused.push((node, WhyNot::NoOrigin)),
             Ok(()) if only.is_none_or(|wanted| node.id == wanted) => {
                 chosen.get_or_insert(node.id);
             }
@@ -134,8 +132,12 @@ fn score(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{IMAGE, add_container, observed, spec, three_nodes};
+    use crate::testing::{add_container, observed, spec, three_nodes};
     use holdfast_types::{ByteSize, Limits};
+
+    fn everywhere() -> BTreeSet<NodeId> {
+        [1, 2, 3].map(NodeId).into()
+    }
 
     #[test]
     fn the_emptiest_node_wins_and_replicas_are_elsewhere() {
@@ -143,7 +145,7 @@ mod tests {
         seen.nodes.get_mut(&NodeId(2)).unwrap().pool.as_mut().unwrap().used = ByteSize::mib(1);
         seen.nodes.get_mut(&NodeId(1)).unwrap().pool.as_mut().unwrap().used = ByteSize::gib(1);
         seen.nodes.get_mut(&NodeId(3)).unwrap().pool.as_mut().unwrap().used = ByteSize::mib(9);
-        let placed = place(&three_nodes(), &seen, &spec(), IMAGE, None).unwrap();
+        let placed = place(&three_nodes(), &seen, &spec(), &everywhere(), None).unwrap();
         assert_eq!(placed, Placement { node: NodeId(2), replicas: [NodeId(3)].into() });
     }
 
@@ -153,14 +155,14 @@ mod tests {
         let mut seen = observed(&[1, 2]);
         seen.nodes.get_mut(&NodeId(1)).unwrap().pool.as_mut().unwrap().admits = false;
         seen.nodes.get_mut(&NodeId(2)).unwrap().leased = false;
-        let error = place(&three_nodes(), &seen, &spec(), IMAGE, None).unwrap_err();
+        let error = place(&three_nodes(), &seen, &spec(), &everywhere(), None).unwrap_err();
         assert_eq!(error.code(), Code::PoolFull);
         assert_eq!(
             error.to_string(),
             "no node can take it: n1 has a pool past its admission threshold; n2 is down; n3 is down"
         );
         let huge = ContainerSpec { disk: ByteSize::gib(100), ..spec() };
-        let error = place(&three_nodes(), &observed(&[1]), &huge, IMAGE, None).unwrap_err();
+        let error = place(&three_nodes(), &observed(&[1]), &huge, &everywhere(), None).unwrap_err();
         assert_eq!(error.code(), Code::InvalidSize);
     }
 
@@ -169,15 +171,29 @@ mod tests {
     fn data_volumes_count() {
         let volumes = vec!["data=8GiB:/srv".parse().unwrap()];
         let large = ContainerSpec { volumes, disk: ByteSize::gib(4), ..spec() };
-        let error = place(&three_nodes(), &observed(&[1, 2]), &large, IMAGE, None).unwrap_err();
+        let error =
+            place(&three_nodes(), &observed(&[1, 2]), &large, &everywhere(), None).unwrap_err();
         assert_eq!(error.code(), Code::InvalidSize);
+    }
+
+    /// A clone begins where its origin's snapshot is; its replicas may be anywhere.
+    #[test]
+    fn a_primary_goes_where_what_it_is_made_of_is() {
+        let seen = observed(&[1, 2, 3]);
+        let held_by = [NodeId(3)].into();
+        let placed = place(&three_nodes(), &seen, &spec(), &held_by, None).unwrap();
+        assert_eq!(placed, Placement { node: NodeId(3), replicas: [NodeId(1)].into() });
+        let error = place(&three_nodes(), &seen, &spec(), &held_by, Some(NodeId(1))).unwrap_err();
+        assert_eq!(error.nodes, [("n1".parse().unwrap(), WhyNot::NoOrigin)]);
     }
 
     #[test]
     fn a_wanted_node_is_the_only_one_considered() {
-        let placed = place(&three_nodes(), &observed(&[1, 2, 3]), &spec(), IMAGE, Some(NodeId(3)));
+        let placed =
+            place(&three_nodes(), &observed(&[1, 2, 3]), &spec(), &everywhere(), Some(NodeId(3)));
         assert_eq!(placed.unwrap().node, NodeId(3));
-        let error = place(&three_nodes(), &observed(&[1, 2]), &spec(), IMAGE, Some(NodeId(3)));
+        let error =
+            place(&three_nodes(), &observed(&[1, 2]), &spec(), &everywhere(), Some(NodeId(3)));
         assert_eq!(error.unwrap_err().nodes.len(), 1);
     }
 
@@ -193,14 +209,14 @@ mod tests {
         add_container(&mut state, 1, 1, &[], most);
         let memory = Some(ByteSize::mib(600));
         let big = ContainerSpec { limits: Limits { memory, ..Limits::default() }, ..spec() };
-        let placed = place(&state, &seen, &big, IMAGE, None).unwrap();
+        let placed = place(&state, &seen, &big, &everywhere(), None).unwrap();
         assert_eq!(placed, Placement { node: NodeId(2), replicas: [NodeId(3)].into() });
-        let error = place(&state, &seen, &big, IMAGE, Some(NodeId(1))).unwrap_err();
+        let error = place(&state, &seen, &big, &everywhere(), Some(NodeId(1))).unwrap_err();
         assert_eq!(error.code(), Code::NoPlacement);
         assert!(error.to_string().contains("n1 has "), "{error}");
         assert!(error.to_string().contains("600MiB are needed"), "{error}");
         add_container(&mut state, 2, 3, &[], most);
-        let placed = place(&state, &seen, &big, IMAGE, None).unwrap();
+        let placed = place(&state, &seen, &big, &everywhere(), None).unwrap();
         assert_eq!(placed, Placement { node: NodeId(2), replicas: [NodeId(1)].into() });
     }
 }

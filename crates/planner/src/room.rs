@@ -46,8 +46,8 @@ pub enum WhyNot {
         /// The container's limit.
         needed: ByteSize,
     },
-    /// It does not hold the image yet.
-    NoImage,
+    /// It has no copy of the image or snapshot that the container begins as.
+    NoOrigin,
 }
 
 impl fmt::Display for WhyNot {
@@ -62,7 +62,7 @@ impl fmt::Display for WhyNot {
             Self::Memory { left, needed } => {
                 write!(f, "has {left} of memory left and {needed} are needed")
             }
-            Self::NoImage => f.write_str("does not hold the image yet"),
+            Self::NoOrigin => f.write_str("does not hold what it is made of yet"),
         }
     }
 }

@@ -10,9 +10,11 @@ use holdfast_proto::v1::event_service_client::EventServiceClient;
 use holdfast_proto::v1::image_service_client::ImageServiceClient;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::pool_service_client::PoolServiceClient;
+use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
 use holdfast_types::{
-    ByteSize, Code, ContainerName, ContainerSpec, ImageName, NodeName, RequestId, VolumeName,
+    ByteSize, Code, ContainerName, ContainerSpec, ImageName, KeepRules, NodeName, RequestId,
+    SnapshotName, VolumeName,
 };
 use tonic::Streaming;
 
@@ -212,6 +214,95 @@ impl Session {
         };
         let answer = call!(self, ContainerServiceClient, decide_takeover, request).await?;
         there(answer.container, "container")
+    }
+
+    /// Has a named snapshot taken.
+    pub async fn create_snapshot(
+        &self,
+        container: &ContainerName,
+        name: &SnapshotName,
+    ) -> Result<Option<v1::Operation>, RemoteError> {
+        let request = v1::CreateSnapshotRequest {
+            container: container.to_string(),
+            name: name.to_string(),
+            request_id: fresh_id().into(),
+        };
+        Ok(call!(self, SnapshotServiceClient, create, request).await?.operation)
+    }
+
+    /// The named snapshots and schedules of one container, or of all.
+    pub async fn snapshots(
+        &self,
+        container: Option<&ContainerName>,
+    ) -> Result<v1::ListSnapshotsResponse, RemoteError> {
+        let container = container.map(ToString::to_string).unwrap_or_default();
+        let request = v1::ListSnapshotsRequest { container };
+        call!(self, SnapshotServiceClient, list, request).await
+    }
+
+    /// Lets a stopped container begin anew as a snapshot; also says under which name what it was is
+    /// kept.
+    pub async fn restore(
+        &self,
+        container: &ContainerName,
+        name: &SnapshotName,
+    ) -> Result<(Option<v1::Operation>, String), RemoteError> {
+        let request = v1::RestoreSnapshotRequest {
+            container: container.to_string(),
+            name: name.to_string(),
+            request_id: fresh_id().into(),
+        };
+        let answer = call!(self, SnapshotServiceClient, restore, request).await?;
+        Ok((answer.operation, answer.before))
+    }
+
+    /// Removes a named snapshot.
+    pub async fn remove_snapshot(
+        &self,
+        container: &ContainerName,
+        name: &SnapshotName,
+    ) -> Result<(), RemoteError> {
+        let request = v1::RemoveSnapshotRequest {
+            container: container.to_string(),
+            name: name.to_string(),
+            request_id: fresh_id().into(),
+        };
+        call!(self, SnapshotServiceClient, remove, request).await.map(drop)
+    }
+
+    /// Makes a container `name` that begins as a snapshot of another; `node` only if it must be
+    /// placed there.
+    pub async fn clone_container(
+        &self,
+        (container, snapshot): (&ContainerName, &SnapshotName),
+        name: &ContainerName,
+        stopped: bool,
+        node: Option<&NodeName>,
+    ) -> Result<(v1::Container, Option<v1::Operation>), RemoteError> {
+        let request = v1::CloneRequest {
+            container: container.to_string(),
+            snapshot: snapshot.to_string(),
+            name: name.to_string(),
+            stopped,
+            node: node.map(ToString::to_string).unwrap_or_default(),
+            request_id: fresh_id().into(),
+        };
+        let answer = call!(self, SnapshotServiceClient, clone_container, request).await?;
+        Ok((there(answer.container, "container")?, answer.operation))
+    }
+
+    /// Has snapshots of a container taken by the clock, or no more.
+    pub async fn set_schedule(
+        &self,
+        container: &ContainerName,
+        keep: Option<&KeepRules>,
+    ) -> Result<Option<v1::Schedule>, RemoteError> {
+        let request = v1::SetScheduleRequest {
+            container: container.to_string(),
+            keep: keep.map(ToString::to_string).unwrap_or_default(),
+            request_id: fresh_id().into(),
+        };
+        Ok(call!(self, SnapshotServiceClient, set_schedule, request).await?.schedule)
     }
 
     /// Imports an image from the parts of an archive. Sent once: the parts cannot be had again.

@@ -15,6 +15,7 @@ mod pack;
 pub(crate) mod pool;
 pub(crate) mod replica;
 pub(crate) mod resize;
+pub(crate) mod snapshot;
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Stop(args) => args.stop(&context()?).await,
         Command::Rm(args) => args.run(&context()?).await,
         Command::Resize(args) => args.run(&context()?).await,
+        Command::Snapshot(args) => args.run(&context()?).await,
+        Command::Clone(args) => args.run(&context()?).await,
         Command::Logs(args) => args.run(&context()?).await,
         Command::Events(args) => args.run(&context()?).await,
         Command::Sync(args) => args.run(&context()?).await,

@@ -7,6 +7,7 @@ mod event;
 mod image;
 mod operation;
 mod pool;
+mod snapshot;
 
 pub(crate) use cluster::{NodeView, StatusView, role_word};
 pub(crate) use container::{ContainerView, DivergedView, ReplicaView};
@@ -14,6 +15,7 @@ pub(crate) use event::EventView;
 pub(crate) use image::ImageView;
 pub(crate) use operation::OperationView;
 pub(crate) use pool::PoolView;
+pub(crate) use snapshot::{ScheduleView, SnapshotView};
 
 /// The word of a protobuf enum value: `NODE_ROLE_VOTER` without its prefix, `voter`.
 fn word(name: &str, prefix: &str) -> String {

@@ -31,11 +31,20 @@ pub(super) async fn create(
             lead.propose(id, Command::CreateContainer(command)).await?
         }
     };
+    let (container, operation) = created(&lead, &outcome)?;
+    Ok(v1::CreateResponse { container: Some(container), operation: Some(operation) })
+}
+
+/// What was made, and what the client follows.
+pub(super) fn created(
+    lead: &Lead,
+    outcome: &Outcome,
+) -> Result<(v1::Container, v1::Operation), Fault> {
     let state = lead.raft.state();
-    let operation = operation_of(&state, &outcome)?;
+    let operation = operation_of(&state, outcome)?;
     // A retry may come when the container is gone again.
-    let uid = match outcome {
-        Outcome::Operation { container, .. } => state.container(container)?,
+    let container = match outcome {
+        Outcome::Operation { container, .. } => state.container(*container)?,
         _ => {
             return Err(Fault::new(
                 Code::InvalidArgument,
@@ -43,8 +52,8 @@ pub(super) async fn create(
             ));
         }
     };
-    let container = lead.picture(&state, |picture, _| picture.container(uid));
-    Ok(v1::CreateResponse { container: Some(container), operation: Some(operation) })
+    let container = lead.picture(&state, |picture, _| picture.container(container));
+    Ok((container, operation))
 }
 
 fn plan(
@@ -68,7 +77,7 @@ fn plan(
         "" => None,
         node => Some(state.node_named(&node.parse::<NodeName>()?)?.id),
     };
-    let placement = place(state, &lead.observe(state), &spec, image.uid, only)?;
+    let placement = place(state, &lead.observe(state), &spec, &image.held_by, only)?;
     let desired = if request.stopped { DesiredState::Stopped } else { DesiredState::Running };
     Ok(CreateContainer {
         uid: ContainerUid::generate(),

@@ -1,5 +1,6 @@
 //! The public API, `holdfast.v1`. Any node answers; see [`crate::forward`] for how.
 
+mod clone;
 mod cluster;
 mod container;
 mod create;
@@ -12,6 +13,7 @@ mod operation;
 mod pool;
 mod resize;
 mod route;
+mod snapshot;
 mod sync;
 
 pub(crate) use cluster::{ClusterApi, Origin};
@@ -20,6 +22,7 @@ pub(crate) use event::EventApi;
 pub(crate) use image::ImageApi;
 pub(crate) use operation::OperationApi;
 pub(crate) use pool::PoolApi;
+pub(crate) use snapshot::SnapshotApi;
 
 use bytes::Bytes;
 use holdfast_core::{Outcome, Response, State};

@@ -1,0 +1,250 @@
+//! `SnapshotService`: named snapshots, and what is made of them.
+
+use holdfast_core::{
+    Command, CreateSnapshot, KeptState, RemoveSnapshot, RestoreSnapshot, SetSchedule, State,
+};
+use holdfast_proto::v1;
+use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
+use holdfast_proto::v1::snapshot_service_server::SnapshotService;
+use holdfast_types::{Code, KeepRules, KeptBy, SnapshotName, SnapshotUuid};
+use tonic::{Request, Response, Status};
+
+use super::container::{not_held, operation_of};
+use super::{answered, clone, identified};
+use crate::clock;
+use crate::fault::Fault;
+use crate::forward::at_leader;
+use crate::gate::Gate;
+use crate::leader::request_id;
+use crate::member::Lead;
+
+/// The service.
+#[derive(Clone)]
+pub(crate) struct SnapshotApi {
+    pub(crate) gate: Gate,
+}
+
+#[tonic::async_trait]
+impl SnapshotService for SnapshotApi {
+    async fn create(
+        &self,
+        request: Request<v1::CreateSnapshotRequest>,
+    ) -> Result<Response<v1::CreateSnapshotResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, SnapshotServiceClient.create, create)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListSnapshotsRequest>,
+    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+        at_leader!(self.gate, request, SnapshotServiceClient.list, list)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<v1::RestoreSnapshotRequest>,
+    ) -> Result<Response<v1::RestoreSnapshotResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, SnapshotServiceClient.restore, restore)
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveSnapshotRequest>,
+    ) -> Result<Response<v1::RemoveSnapshotResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, SnapshotServiceClient.remove, remove)
+    }
+
+    async fn clone_container(
+        &self,
+        request: Request<v1::CloneRequest>,
+    ) -> Result<Response<v1::CloneResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, SnapshotServiceClient.clone_container, clone::clone)
+    }
+
+    async fn set_schedule(
+        &self,
+        request: Request<v1::SetScheduleRequest>,
+    ) -> Result<Response<v1::SetScheduleResponse>, Status> {
+        let request = identified(request, |r| &mut r.request_id);
+        at_leader!(self.gate, request, SnapshotServiceClient.set_schedule, set_schedule)
+    }
+}
+
+async fn create(
+    lead: Lead,
+    request: v1::CreateSnapshotRequest,
+) -> Result<v1::CreateSnapshotResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let name: SnapshotName = request.name.parse()?;
+    let state = lead.read().await?;
+    let outcome = match answered(&state, id)? {
+        Some(outcome) => outcome,
+        None => {
+            let container = state.container_named(&request.container.parse()?)?;
+            not_held(container)?;
+            let seen = lead.observe(&state);
+            let node = seen.nodes.get(&container.node);
+            if node.and_then(|n| n.pool.as_ref()).is_some_and(|pool| !pool.admits) {
+                let message = format!("the pool of {}'s node is full", container.name);
+                return Err(Fault::new(Code::PoolFull, message));
+            }
+            let command = CreateSnapshot {
+                uid: container.uid,
+                name,
+                uuid: SnapshotUuid::generate(),
+                by: KeptBy::Person,
+                operation: Some(id.into()),
+            };
+            drop(state);
+            lead.propose(id, Command::CreateSnapshot(command)).await?
+        }
+    };
+    let operation = operation_of(&lead.raft.state(), &outcome)?;
+    Ok(v1::CreateSnapshotResponse { operation: Some(operation) })
+}
+
+async fn list(
+    lead: Lead,
+    request: v1::ListSnapshotsRequest,
+) -> Result<v1::ListSnapshotsResponse, Fault> {
+    let state = lead.read().await?;
+    let only = match request.container.as_str() {
+        "" => None,
+        name => Some(state.container_named(&name.parse()?)?.uid),
+    };
+    let wanted = |c: &&holdfast_core::Container| match only {
+        Some(uid) => c.uid == uid,
+        None => !c.is_deleting(),
+    };
+    let mut containers: Vec<_> = state.containers.values().filter(wanted).collect();
+    containers.sort_by(|a, b| a.name.cmp(&b.name));
+    let snapshots = lead.picture(&state, |picture, _| {
+        let all = containers.iter().flat_map(|c| {
+            let mut kept: Vec<_> = c.kept.iter().collect();
+            kept.sort_by_key(|(name, kept)| (kept.created, *name));
+            kept.into_iter().map(|(name, kept)| picture.snapshot(c, name, kept))
+        });
+        all.collect()
+    });
+    let schedules = containers.iter().filter_map(|c| schedule(c.name.as_str(), &c.schedule));
+    Ok(v1::ListSnapshotsResponse { snapshots, schedules: schedules.collect() })
+}
+
+async fn restore(
+    lead: Lead,
+    request: v1::RestoreSnapshotRequest,
+) -> Result<v1::RestoreSnapshotResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let from: SnapshotName = request.name.parse()?;
+    let name = request.container.parse()?;
+    let state = lead.read().await?;
+    let outcome = match answered(&state, id)? {
+        Some(outcome) => outcome,
+        None => {
+            let container = state.container_named(&name)?;
+            not_held(container)?;
+            let before = format!("before-restore-{}", clock::wall().in_a_name());
+            let command = RestoreSnapshot {
+                uid: container.uid,
+                from,
+                before: before.parse()?,
+                before_uuid: SnapshotUuid::generate(),
+                operation: id.into(),
+            };
+            drop(state);
+            lead.propose(id, Command::RestoreSnapshot(command)).await?
+        }
+    };
+    let state = lead.raft.state();
+    let operation = operation_of(&state, &outcome)?;
+    // A retry may come when it is over: then the list says under which name it was kept.
+    let restore = state.container_named(&name)?.restore.as_ref();
+    let before = restore.map(|r| r.before.to_string()).unwrap_or_default();
+    Ok(v1::RestoreSnapshotResponse { operation: Some(operation), before })
+}
+
+async fn remove(
+    lead: Lead,
+    request: v1::RemoveSnapshotRequest,
+) -> Result<v1::RemoveSnapshotResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let name: SnapshotName = request.name.parse()?;
+    let state = lead.read().await?;
+    if answered(&state, id)?.is_none() {
+        let uid = state.container_named(&request.container.parse()?)?.uid;
+        drop(state);
+        let command = RemoveSnapshot { uid, name, only: None };
+        lead.propose(id, Command::RemoveSnapshot(command)).await?;
+    }
+    Ok(v1::RemoveSnapshotResponse {})
+}
+
+async fn set_schedule(
+    lead: Lead,
+    request: v1::SetScheduleRequest,
+) -> Result<v1::SetScheduleResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let keep = match request.keep.as_str() {
+        "" => None,
+        text => {
+            let rules = text.parse::<KeepRules>();
+            Some(rules.map_err(|error| Fault::new(error.code(), error.to_string()))?)
+        }
+    };
+    let state = lead.read().await?;
+    let uid = state.container_named(&request.container.parse()?)?.uid;
+    if answered(&state, id)?.is_none() {
+        drop(state);
+        lead.propose(id, Command::SetSchedule(SetSchedule { uid, keep })).await?;
+    }
+    let state: &State = &lead.raft.state();
+    let container = state.container(uid)?;
+    let schedule = schedule(container.name.as_str(), &container.schedule);
+    Ok(v1::SetScheduleResponse { schedule })
+}
+
+fn schedule(container: &str, keep: &Option<KeepRules>) -> Option<v1::Schedule> {
+    let keep = keep.as_ref()?.to_string();
+    Some(v1::Schedule { container: container.to_owned(), keep })
+}
+
+impl crate::convert::Picture<'_> {
+    /// A named snapshot, with the nodes that are known to hold it.
+    fn snapshot(
+        &self,
+        container: &holdfast_core::Container,
+        name: &SnapshotName,
+        kept: &holdfast_core::Kept,
+    ) -> v1::Snapshot {
+        let (state, taken) = match &kept.state {
+            KeptState::Wanted => (v1::SnapshotState::Wanted, None),
+            KeptState::Taken(taken) => (v1::SnapshotState::Taken, Some(taken)),
+            KeptState::LeftBehind(taken) => (v1::SnapshotState::LeftBehind, Some(taken)),
+        };
+        let origin = match kept.by {
+            KeptBy::Person => v1::SnapshotOrigin::Person,
+            KeptBy::Schedule => v1::SnapshotOrigin::Schedule,
+            KeptBy::Restore => v1::SnapshotOrigin::Restore,
+        };
+        let holders = || taken.iter().flat_map(|taken| &taken.holders);
+        let lost = |id: &&holdfast_types::NodeId| {
+            self.state.nodes.get(id).is_none_or(|node| !node.is_up())
+        };
+        v1::Snapshot {
+            container: container.name.to_string(),
+            name: name.to_string(),
+            uuid: kept.uuid.to_string(),
+            state: state.into(),
+            origin: origin.into(),
+            created_ms: kept.created.0,
+            taken_ms: taken.map(|taken| taken.taken.0),
+            size_bytes: taken.map(|taken| taken.size.bytes()),
+            nodes: holders().map(|id| self.name(*id)).collect(),
+            lost_nodes: holders().filter(lost).map(|id| self.name(*id)).collect(),
+        }
+    }
+}

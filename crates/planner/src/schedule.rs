@@ -1,0 +1,225 @@
+//! Snapshots by the clock: when one is due, and which are kept no longer.
+//!
+//! A rule keeps the newest snapshot of each of its latest periods (`hourly=24`: of the latest 24 hours
+//! in which there is one). A snapshot stays while any rule keeps it. What people and restores keep is
+//! not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_core::{Container, KeptState, State};
+use holdfast_types::{ContainerUid, KeepRules, KeptBy, MAX_KEPT, SnapshotName, TimestampMs};
+
+use crate::observe::Observations;
+
+/// What is due of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotsDue {
+    /// Which container.
+    pub uid: ContainerUid,
+    /// A snapshot to take.
+    pub take: Option<SnapshotName>,
+    /// Snapshots that no rule keeps any more.
+    pub remove: Vec<SnapshotName>,
+}
+
+/// A snapshot that a schedule asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Scheduled {
+    name: SnapshotName,
+    at: TimestampMs,
+    state: Progress,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Wanted,
+    Taken,
+    /// There is no copy of it that could be used.
+    Gone,
+}
+
+/// What is due now, of every container with a schedule.
+pub fn plan_snapshots(state: &State, seen: &Observations, now: TimestampMs) -> Vec<SnapshotsDue> {
+    let scheduled = state.containers.values().filter(|c| !c.is_deleting());
+    let due = scheduled.filter_map(|container| {
+        let rules = container.schedule.as_ref()?;
+        let there = of_schedule(container);
+        let take = may_take(container, seen) && is_due(rules, now, &there);
+        let name = format!("auto-{}", now.in_a_name()).parse().ok();
+        let name = name.filter(|name| take && !container.kept.contains_key(name));
+        let remove = superfluous(rules, &there);
+        Some(SnapshotsDue { uid: container.uid, take: name, remove })
+    });
+    due.filter(|due| due.take.is_some() || !due.remove.is_empty()).collect()
+}
+
+/// Whether its node would take a snapshot now. What a full pool would refuse is not asked for again
+/// and again: that the pool is full is said elsewhere.
+fn may_take(container: &Container, seen: &Observations) -> bool {
+    let node = seen.nodes.get(&container.node);
+    let admits = node.is_some_and(|n| n.leased && n.pool.as_ref().is_some_and(|p| p.admits));
+    let busy = container.hold.is_some() || container.restore.is_some() || container.is_unmade();
+    admits && !busy && container.kept.len() < MAX_KEPT
+}
+
+fn of_schedule(container: &Container) -> Vec<Scheduled> {
+    let its = container.kept.iter().filter(|(_, kept)| kept.by == KeptBy::Schedule);
+    let one = |(name, kept): (&SnapshotName, &holdfast_core::Kept)| Scheduled {
+        name: name.clone(),
+        at: kept.created,
+        state: match kept.state {
+            KeptState::Wanted => Progress::Wanted,
+            KeptState::Taken(_) => Progress::Taken,
+            KeptState::LeftBehind(_) => Progress::Gone,
+        },
+    };
+    its.map(one).collect()
+}
+
+/// Whether some rule's present period has no snapshot. One at a time: what is wanted comes first. A
+/// clock that was set back waits until it is where it was.
+fn is_due(rules: &KeepRules, now: TimestampMs, there: &[Scheduled]) -> bool {
+    let waiting = there.iter().any(|s| s.state == Progress::Wanted);
+    let newest = there.iter().filter(|s| s.state == Progress::Taken).map(|s| s.at).max();
+    let lacks = |period: holdfast_types::Period| {
+        newest.is_none_or(|newest| period.number(newest) < period.number(now))
+    };
+    !waiting && rules.iter().any(|(period, _)| lacks(period))
+}
+
+/// What no rule keeps. What is still to be taken is not counted: it may come to nothing.
+fn superfluous(rules: &KeepRules, there: &[Scheduled]) -> Vec<SnapshotName> {
+    let taken = || there.iter().filter(|s| s.state == Progress::Taken);
+    let mut kept: BTreeSet<&SnapshotName> = BTreeSet::new();
+    for (period, count) in rules.iter() {
+        let mut newest: BTreeMap<u64, &Scheduled> = BTreeMap::new();
+        for snapshot in taken() {
+            let of_period = newest.entry(period.number(snapshot.at)).or_insert(snapshot);
+            if (snapshot.at, &snapshot.name) > (of_period.at, &of_period.name) {
+                *of_period = snapshot;
+            }
+        }
+        kept.extend(newest.values().rev().take(count).map(|s| &s.name));
+    }
+    let ended = there.iter().filter(|s| s.state != Progress::Wanted);
+    ended.filter(|s| !kept.contains(&s.name)).map(|s| s.name.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{add_container, observed, three_nodes};
+    use holdfast_core::{Kept, Taken};
+    use holdfast_types::{ByteSize, Period, SnapshotUuid};
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    const HOUR: u64 = 3_600_000;
+
+    fn rules(text: &str) -> KeepRules {
+        text.parse().unwrap()
+    }
+
+    fn at(times: &[u64]) -> Vec<Scheduled> {
+        let one = |ms: &u64| Scheduled {
+            name: format!("auto-{ms}").parse().unwrap(),
+            at: TimestampMs(*ms),
+            state: Progress::Taken,
+        };
+        times.iter().map(one).collect()
+    }
+
+    #[test]
+    fn one_is_due_when_a_period_has_none() {
+        let hourly = rules("hourly=2,daily=1");
+        assert!(is_due(&hourly, TimestampMs(HOUR), &[]));
+        let mut there = at(&[HOUR + 5]);
+        assert!(!is_due(&hourly, TimestampMs(2 * HOUR - 1), &there));
+        assert!(is_due(&hourly, TimestampMs(2 * HOUR), &there));
+        assert!(!is_due(&hourly, TimestampMs(HOUR - 1), &there), "a clock that was set back");
+        there[0].state = Progress::Wanted;
+        assert!(!is_due(&hourly, TimestampMs(9 * HOUR), &there), "one at a time");
+        there[0].state = Progress::Gone;
+        assert!(is_due(&hourly, TimestampMs(HOUR + 6), &there), "it was left behind");
+    }
+
+    proptest! {
+        /// Of each rule's latest periods exactly the newest one is kept, and nothing else.
+        #[test]
+        fn the_newest_of_each_period_is_kept(
+            times in prop::collection::btree_set(0u64..40 * 24 * HOUR, 0..80),
+            hourly in 1u16..30,
+            daily in 1u16..10,
+        ) {
+            let times: Vec<_> = times.into_iter().collect();
+            let there = at(&times);
+            let rules = rules(&format!("hourly={hourly},daily={daily}"));
+            let removed: BTreeSet<_> = superfluous(&rules, &there).into_iter().collect();
+            for snapshot in &there {
+                let newest_of_latest = |period: Period, count: u16| {
+                    let mine = period.number(snapshot.at);
+                    let newer = there.iter().filter(|s| s.at > snapshot.at);
+                    let numbers: BTreeSet<_> = newer.map(|s| period.number(s.at)).collect();
+                    !numbers.contains(&mine) && numbers.len() < usize::from(count)
+                };
+                let keep = newest_of_latest(Period::Hourly, hourly)
+                    || newest_of_latest(Period::Daily, daily);
+                prop_assert_eq!(!removed.contains(&snapshot.name), keep, "{:?}", snapshot);
+            }
+        }
+
+        /// Run for days, a schedule keeps no more than its rules say, and never lacks the present.
+        #[test]
+        fn a_schedule_that_runs_stays_within_its_rules(gaps in prop::collection::vec(1u64..3 * HOUR, 1..200)) {
+            let rules = rules("hourly=5,daily=3");
+            let (mut there, mut now) = (Vec::new(), 0);
+            for gap in gaps {
+                now += gap;
+                if is_due(&rules, TimestampMs(now), &there) {
+                    there.extend(at(&[now]));
+                }
+                let gone = superfluous(&rules, &there);
+                there.retain(|s| !gone.contains(&s.name));
+                prop_assert!(there.len() <= 8);
+                let present = Period::Hourly.number(TimestampMs(now));
+                prop_assert!(there.iter().any(|s| Period::Hourly.number(s.at) == present));
+            }
+        }
+    }
+
+    /// A person's snapshot is never removed, nor one that is not taken yet; and a node that takes
+    /// none is not asked.
+    #[test]
+    fn only_what_the_schedule_took_is_removed() {
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2], |c| {
+            c.schedule = "minutely=1".parse().ok();
+            let id = c.image_snapshot;
+            let (taken, size) = (TimestampMs(0), ByteSize::gib(1));
+            let done = KeptState::Taken(Taken { id, taken, size, holders: [c.node].into() });
+            for (n, by, state) in [
+                (1, KeptBy::Person, done.clone()),
+                (2, KeptBy::Restore, done.clone()),
+                (3, KeptBy::Schedule, done.clone()),
+                (4, KeptBy::Schedule, done),
+                (5, KeptBy::Person, KeptState::Wanted),
+            ] {
+                let uuid = SnapshotUuid(Uuid::from_u128(n));
+                let created = TimestampMs(n as u64 * 60_000);
+                let kept = Kept { uuid, by, created, operation: None, state, missed: false };
+                c.kept.insert(format!("s{n}").parse().unwrap(), kept);
+            }
+        });
+        let now = TimestampMs(10 * 60_000);
+        let due = plan_snapshots(&state, &observed(&[1, 2, 3]), now);
+        let name = |text: &str| text.parse::<SnapshotName>().unwrap();
+        let take = Some(name("auto-19700101t001000z"));
+        assert_eq!(due, [SnapshotsDue { uid, take, remove: vec![name("s3")] }]);
+        let mut full = observed(&[1, 2, 3]);
+        full.nodes.get_mut(&holdfast_types::NodeId(1)).unwrap().pool.as_mut().unwrap().admits =
+            false;
+        assert_eq!(plan_snapshots(&state, &full, now)[0].take, None);
+        state.containers.get_mut(&uid).unwrap().schedule = None;
+        assert_eq!(plan_snapshots(&state, &observed(&[1, 2, 3]), now), []);
+    }
+}
