@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::LabError;
 use crate::wait::wait_until;
+use crate::{LabError, sys};
 
 /// The mounted cgroup hierarchies.
 #[derive(Debug, Clone)]
@@ -100,7 +100,25 @@ impl Hierarchies {
             Err(e) => return Err(LabError::io("cannot kill cgroup", &kill)(e)),
         }
         let what = format!("the end of every process in {relative}");
-        wait_until(&what, limit, || Ok(!self.populated(relative)))
+        wait_until(&what, limit, || {
+            self.thaw_filesystems(relative);
+            Ok(!self.populated(relative))
+        })
+    }
+
+    /// Who froze a filesystem may have died with all others, and then a task that writes to it never
+    /// does: the kernel goes on, where a machine's would be gone.
+    fn thaw_filesystems(&self, relative: &str) {
+        for dir in tree(&self.path(relative)) {
+            let tasks = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            for pid in tasks.lines() {
+                let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"));
+                for at in mounts.unwrap_or_default().lines().filter_map(ext4_mountpoint) {
+                    // What is not frozen says so, and who has died meanwhile has no mounts.
+                    let _ = fs::File::open(format!("/proc/{pid}/root{at}")).map(|f| sys::thaw(&f));
+                }
+            }
+        }
     }
 
     /// A task frozen by the v1 freezer does not die before it is thawed.
@@ -129,6 +147,14 @@ impl Hierarchies {
         }
         Ok(())
     }
+}
+
+/// The mount point in a line of mountinfo (proc(5)), if a volume of a pool is there: an ext4 on a
+/// loop or mapped device. The machine's own filesystems are left alone.
+fn ext4_mountpoint(line: &str) -> Option<&str> {
+    let (head, tail) = line.split_once(" - ")?;
+    let ours = ["ext4 /dev/loop", "ext4 /dev/dm-", "ext4 /dev/mapper/holdfast"];
+    ours.iter().any(|kind| tail.starts_with(kind)).then(|| head.split(' ').nth(4)).flatten()
 }
 
 /// A fresh v1 cpuset takes no process until it has cpus and memory, and LXC's own below it get
@@ -184,5 +210,53 @@ mod tests {
         let pure = Hierarchies::parse(pure).unwrap();
         assert_eq!((pure.unified.as_path(), pure.v1.len()), (Path::new("/sys/fs/cgroup"), 0));
         assert!(Hierarchies::parse("").is_none());
+    }
+
+    fn run(program: &str, arguments: &[&str]) -> bool {
+        std::process::Command::new(program).args(arguments).status().is_ok_and(|s| s.success())
+    }
+
+    /// A mounted filesystem and a cgroup, gone with what is in them.
+    struct Frozen {
+        dir: tempfile::TempDir,
+        hierarchies: Hierarchies,
+        cgroup: String,
+    }
+
+    impl Drop for Frozen {
+        fn drop(&mut self) {
+            let at = self.dir.path().join("at");
+            let _ = run("fsfreeze", &["--unfreeze", at.to_str().unwrap_or_default()]);
+            let _ = self.hierarchies.kill(&self.cgroup, Duration::from_secs(10));
+            let _ = self.hierarchies.remove(&self.cgroup);
+            let _ = run("umount", &[at.to_str().unwrap_or_default()]);
+        }
+    }
+
+    /// A lab whose power was cut in the midst of a freeze never went away. Needs root.
+    #[test]
+    fn a_task_that_writes_to_a_frozen_filesystem_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let (image, at) = (dir.path().join("image"), dir.path().join("at"));
+        fs::create_dir(&at).unwrap();
+        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+        let (image, mount) = (image.to_str().unwrap(), at.to_str().unwrap());
+        assert!(run("mkfs.ext4", &["-q", image]));
+        assert!(run("mount", &["-o", "loop", image, mount]));
+        let cgroup = format!("holdfast-t-frozen-{}", std::process::id());
+        let frozen = Frozen { hierarchies: Hierarchies::discover().unwrap(), dir, cgroup };
+        let Frozen { hierarchies, cgroup, .. } = &frozen;
+        hierarchies.make(cgroup).unwrap();
+        assert!(run("fsfreeze", &["--freeze", mount]));
+        let procs = hierarchies.path(cgroup).join("cgroup.procs");
+        let script = format!("echo $$ > {}; echo x > {mount}/file", procs.display());
+        let mut writer = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        let stuck = || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", writer.id())).unwrap();
+            Ok(hierarchies.populated(cgroup) && stat.contains(") D "))
+        };
+        wait_until("a writer that waits", Duration::from_secs(10), stuck).unwrap();
+        hierarchies.kill(cgroup, Duration::from_secs(10)).unwrap();
+        writer.wait().unwrap();
     }
 }
