@@ -56,6 +56,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("a release is for ever", epochs::a_release_is_for_ever),
     ("diverged data is kept", epochs::diverged_data_is_kept),
     ("replicas equal their source", transfers::replicas_equal_their_source),
+    ("what was scrubbed opens again", transfers::what_was_scrubbed_opens_again),
     ("a delta needs its base", transfers::a_delta_needs_its_base),
     ("an interrupted receive goes on", transfers::an_interrupted_receive_goes_on),
     ("another offer drops the partial", transfers::another_offer_drops_the_partial),

@@ -35,6 +35,27 @@ pub(super) fn replicas_equal_their_source(source: &mut dyn Rig, target: &mut dyn
     remove(source, uid);
 }
 
+/// Whatever a scrub leaves beside a replica, the pool opens again, and goes on with both.
+pub(super) fn what_was_scrubbed_opens_again(source: &mut dyn Rig, target: &mut dyn Rig) {
+    let uid = new_volume(source);
+    source.write(uid, 0, &noise(1, 5 << 20));
+    let one = snap(source, uid);
+    ship(source, target, &offer(source, &one, None)).unwrap();
+    let scrub = |target: &dyn Rig| while !target.pool().scrub(uid, 1).unwrap().whole {};
+    scrub(target);
+    target.reopen();
+    assert_eq!(hash(target, one.uuid, SIZE), hash(source, one.uuid, SIZE));
+    scrub(target);
+    source.write(uid, 0, b"two");
+    let two = snap(source, uid);
+    ship(source, target, &offer(source, &two, Some(one.uuid))).unwrap();
+    scrub(target);
+    assert!(target.pool().volume(uid).unwrap().state.scrub.rotten.is_empty());
+    target.reopen();
+    remove(target, uid);
+    remove(source, uid);
+}
+
 pub(super) fn a_delta_needs_its_base(source: &mut dyn Rig, target: &mut dyn Rig) {
     let uid = new_volume(source);
     let one = snap(source, uid);

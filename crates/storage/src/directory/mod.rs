@@ -40,7 +40,7 @@ mod restore;
 mod scratch;
 mod scrub;
 mod verbs;
-mod volume;
+pub(crate) mod volume;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;

@@ -269,7 +269,7 @@ fn live_name(generation: u64) -> String {
 }
 
 /// Whether a file of a volume's directory is the name of an item.
-fn is_item(path: &Path) -> bool {
+pub(crate) fn is_item(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let begins = ["live-", "snap-", "part-"].iter().any(|prefix| name.starts_with(prefix));
     // A driver may write names as `durable` does, beside them first.

@@ -14,6 +14,7 @@ use super::device::{ThinDevice, View};
 use super::note::Note;
 use super::thin::ThinPool;
 use crate::directory::blocks::{Blocks, Part, RESERVE, ReadAt, WriteAt};
+use crate::directory::volume::is_item;
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
 use crate::{Error, Result, durable};
 
@@ -259,7 +260,8 @@ fn notes(volumes: &Path) -> Result<BTreeMap<u32, PathBuf>> {
         let volume = volume.map_err(Error::io("listing", volumes))?.path();
         for item in fs::read_dir(&volume).map_err(Error::io("listing", &volume))? {
             let item = item.map_err(Error::io("listing", &volume))?.path();
-            if item.extension().is_some() {
+            // What else is there, such as the hashes of a scrub, is no business of the pool's.
+            if !is_item(&item) {
                 continue;
             }
             let id = Note::load(&item)?.id;
@@ -280,4 +282,39 @@ fn same_file(a: &Path, b: &Path) -> Result<bool> {
         Ok::<_, Error>((meta.dev(), meta.ino()))
     };
     Ok(inode(a)? == inode(b)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lvm::note::FIRST_ID;
+
+    /// A node whose replicas had been scrubbed once could never open its pool again: the list of
+    /// hashes was taken for an item.
+    #[test]
+    fn only_items_are_read_as_items() {
+        let volumes = tempfile::tempdir().unwrap();
+        let volume = volumes.path().join("0190-volume");
+        fs::create_dir(&volume).unwrap();
+        let note = Note { id: FIRST_ID, size: 8 << 20 };
+        note.store(&volume.join("live-1+1")).unwrap();
+        for other in ["hashes", "volume.json", "part.json", "live-2.tmp"] {
+            fs::write(volume.join(other), "something else").unwrap();
+        }
+        let named = notes(volumes.path()).unwrap();
+        assert_eq!(named.into_iter().collect::<Vec<_>>(), [(note.id, volume.join("live-1+1"))]);
+    }
+
+    #[test]
+    fn one_device_under_two_names_is_damage_unless_they_are_one_file() {
+        let volumes = tempfile::tempdir().unwrap();
+        let volume = volumes.path().join("0190-volume");
+        fs::create_dir(&volume).unwrap();
+        let note = Note { id: FIRST_ID, size: 8 << 20 };
+        note.store(&volume.join("live-1")).unwrap();
+        fs::hard_link(volume.join("live-1"), volume.join("snap-1")).unwrap();
+        assert_eq!(notes(volumes.path()).unwrap().len(), 1);
+        note.store(&volume.join("snap-2")).unwrap();
+        assert!(matches!(notes(volumes.path()), Err(Error::Corrupt { .. })));
+    }
 }
