@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_storage::{Pool, Rot};
+use holdfast_storage::{Error, Pool, Rot, Scrubbed};
 use holdfast_types::{ByteSize, ContainerUid, Report, VolumeUid};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -23,6 +23,9 @@ const BLOCKS: u32 = 4;
 
 /// A node that has just started has better things to do.
 const FIRST_LOOK: Duration = Duration::from_secs(60);
+
+/// How long another look at the same copy is waited for.
+const BUSY: Duration = Duration::from_secs(30);
 
 /// How long to wait before looking for something to look at.
 const IDLE: Duration = Duration::from_secs(10);
@@ -122,12 +125,12 @@ struct Looked {
     rot: Option<Rot>,
 }
 
-/// From wherever it is to the end, and on to where it was.
+/// From wherever it is to the end, and on to where it was: all members of a set.
 fn whole(pool: &dyn Pool, uid: VolumeUid) -> Result<Looked, AgentError> {
-    let state = pool.volume(uid)?.state;
+    let size = ByteSize(pool.volume(uid)?.state.shape().bytes());
     let mut looked = Looked { read: ByteSize(0), compared: ByteSize(0), rot: None };
-    while looked.read < state.size && looked.rot.is_none() {
-        let look = pool.scrub(uid, BLOCKS)?;
+    while looked.read < size && looked.rot.is_none() {
+        let look = look(pool, uid)?;
         looked.read.0 += look.read;
         looked.compared.0 += look.compared;
         looked.rot = look.rot;
@@ -136,6 +139,19 @@ fn whole(pool: &dyn Pool, uid: VolumeUid) -> Result<Looked, AgentError> {
         }
     }
     Ok(looked)
+}
+
+/// The look that goes on in the background may be at the same copy.
+fn look(pool: &dyn Pool, uid: VolumeUid) -> Result<Scrubbed, AgentError> {
+    let deadline = std::time::Instant::now() + BUSY;
+    loop {
+        match pool.scrub(uid, BLOCKS) {
+            Err(Error::InUse(_)) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            looked => return Ok(looked?),
+        }
+    }
 }
 
 /// What there is to look at: not what is being written here.
@@ -180,7 +196,24 @@ async fn tell(context: &Context, uid: VolumeUid, rot: Rot) -> Result<(), AgentEr
 
 #[cfg(test)]
 mod tests {
+    use holdfast_storage::fake::FakePool;
+    use holdfast_storage::{Member, PoolIdentity, Shape};
+    use holdfast_types::{ClusterId, Epoch};
+    use uuid::Uuid;
+
     use super::*;
+
+    /// The root's size alone was taken for that of the set.
+    #[test]
+    fn data_volumes_are_looked_at_too() {
+        let identity = PoolIdentity { cluster: ClusterId(Uuid::nil()), pool: Uuid::nil() };
+        let pool = FakePool::new(identity, ByteSize::gib(1));
+        let uid = VolumeUid::generate();
+        let data = Member::new("data".parse().unwrap(), ByteSize::mib(64));
+        let shape = Shape { root: ByteSize::mib(8), data: vec![data] };
+        pool.create_set(uid, &shape, Epoch(1)).unwrap();
+        assert_eq!(whole(&pool, uid).unwrap().read, ByteSize::mib(72));
+    }
 
     #[test]
     fn the_rate_is_kept() {

@@ -3,12 +3,12 @@
 //! A driver keeps one [`VolumeState`] per volume durably, changes a copy of it by the verbs in
 //! the submodules, prepares the data, and commits by replacing the stored state in one step.
 
-mod known;
 mod primary;
 mod promises;
 mod replica;
 mod restore;
 mod scrub;
+mod touched;
 
 use std::collections::BTreeMap;
 
@@ -19,9 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::members::{Member, Shape};
 use crate::pool::Outcome;
-pub use known::KnownBlocks;
-pub(crate) use scrub::Touched;
 pub use scrub::{HASH_BLOCK, ScrubState};
+pub(crate) use touched::Touched;
 
 /// What a snapshot is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 impl VolumeState {
     /// Gives the volume a live part that began as `branch`.
     pub(crate) fn begin_live(&mut self, branch: Option<SnapshotUuid>, epoch: Epoch) {
-        self.scrub.forget();
+        self.scrub.begin_anew(None);
         self.live = Some(Live {
             epoch,
             branch,

@@ -20,7 +20,8 @@ impl VolumeState {
         if live.restored == Some(request) {
             return Ok(Outcome::AlreadyThere);
         }
-        self.find(from).ok_or(Error::NoSnapshot(from))?;
+        let found = self.find(from).ok_or(Error::NoSnapshot(from))?;
+        self.shape().require_at_least(&found.shape(), "it is smaller than what is restored")?;
         if self.is_rotten(from) {
             return Err(Error::Rotten(from));
         }

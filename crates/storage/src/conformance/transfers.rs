@@ -1,10 +1,15 @@
 //! Deltas between two pools (I16, I17, I19).
 
+use std::time::Duration;
+
 use holdfast_types::{ByteSize, Epoch, SnapshotUuid, VolumeUid};
 
 use super::{KIB, Rig, SIZE, begin, hash, is_stale, new_volume, noise, offer, remove, ship, snap};
 use crate::stream::send;
-use crate::{Begin, Error, Offer};
+use crate::{Begin, Error, Offer, wait};
+
+/// Room comes back a moment after it was given up.
+const SOON: Duration = Duration::from_secs(20);
 
 pub(super) fn replicas_equal_their_source(source: &mut dyn Rig, target: &mut dyn Rig) {
     let uid = new_volume(source);
@@ -45,7 +50,8 @@ pub(super) fn what_was_scrubbed_opens_again(source: &mut dyn Rig, target: &mut d
     scrub(target);
     target.reopen();
     assert_eq!(hash(target, one.uuid, SIZE), hash(source, one.uuid, SIZE));
-    scrub(target);
+    let look = target.pool().scrub(uid, 100).unwrap();
+    assert_eq!((look.compared, look.rot), (SIZE.bytes(), None));
     source.write(uid, 0, b"two");
     let two = snap(source, uid);
     ship(source, target, &offer(source, &two, Some(one.uuid))).unwrap();
@@ -132,7 +138,7 @@ pub(super) fn another_offer_drops_the_partial(source: &mut dyn Rig, target: &mut
 
 pub(super) fn a_damaged_stream_leaves_nothing(source: &mut dyn Rig, target: &mut dyn Rig) {
     let uid = new_volume(source);
-    source.write(uid, 0, &noise(8, 2 << 20));
+    source.write(uid, 0, &noise(8, 6 << 20));
     let id = snap(source, uid);
     let offer = offer(source, &id, None);
     let mut stream = Vec::new();
@@ -141,11 +147,15 @@ pub(super) fn a_damaged_stream_leaves_nothing(source: &mut dyn Rig, target: &mut
     }
     let at = stream.len() / 2;
     stream[at] ^= 0x40;
+    let used = target.pool().capacity().unwrap().used.bytes();
     let mut receiver = begin(target, &offer).unwrap();
     assert!(matches!(receiver.feed(&stream), Err(Error::Stream(_))));
     drop(receiver);
     let info = target.pool().volume(uid).unwrap();
     assert_eq!((info.state.snapshots.len(), info.partial), (0, None));
+    // I20: its room was kept until the pool was opened again.
+    let gone = || target.pool().capacity().unwrap().used.bytes() < used + (1 << 20);
+    assert!(wait::until(SOON, gone), "its content stays");
 
     // Cut short: not an error until someone says that it is finished.
     stream[at] ^= 0x40;

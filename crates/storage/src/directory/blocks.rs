@@ -81,6 +81,21 @@ pub trait Blocks: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Refuses while the disks below do not answer at all: that something cannot be read then says
+    /// nothing of it.
+    fn answers(&self) -> Result<()>;
+
+    /// Refuses one more snapshot, or receive, where the pool has had too many. What begins a live part
+    /// is not asked.
+    fn admit_snapshot(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether there is plenty of room for what can be done without.
+    fn has_room_for_notes(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Percent of the pool's life that is over, where it has an end.
     fn worn_percent(&self) -> u8 {
         0

@@ -21,8 +21,17 @@ pub(super) struct Inner<B: Blocks> {
     pub(super) active: BTreeMap<usize, B::Device>,
     pub(super) partial: Option<StoredPartial>,
     pub(super) removed: bool,
-    /// What was written since the scrub under way began, if one is and still counts.
-    pub(super) scrubbing: Option<Touched>,
+    /// The look that is under way.
+    pub(super) looking: Option<Looking>,
+}
+
+/// What has come since a look at the newest snapshot began.
+#[derive(Debug)]
+pub(super) struct Looking {
+    /// The snapshot that is read, and those that were received on it or on one another since.
+    pub(super) lineage: Vec<SnapshotUuid>,
+    /// What those wrote.
+    pub(super) touched: Touched,
 }
 
 /// How far a receive is, as part.json has it.
@@ -72,7 +81,7 @@ impl<B: Blocks> Drop for Guard<'_, B> {
 
 impl<B: Blocks> Inner<B> {
     pub(super) fn new(state: VolumeState, partial: Option<StoredPartial>) -> Self {
-        Self { state, active: BTreeMap::new(), partial, removed: false, scrubbing: None }
+        Self { state, active: BTreeMap::new(), partial, removed: false, looking: None }
     }
 
     pub(super) fn info(&self) -> VolumeInfo {
@@ -82,22 +91,19 @@ impl<B: Blocks> Inner<B> {
             synced: p.synced,
         });
         let path = |device: &B::Device| device.path().to_owned();
-        let device = self.active.values().next().map(path);
+        let device = self.active.get(&0).map(path);
         let data: Option<Vec<PathBuf>> =
             (1..=self.state.data.len()).map(|m| self.active.get(&m).map(path)).collect();
         let data_devices = data.unwrap_or_default();
         VolumeInfo { state: self.state.clone(), device, data_devices, partial }
     }
 
-    /// A delta was committed, when the hashes were of `before`: a scrub under way must not take for
-    /// known what it has written since. On another base nothing of that scrub counts.
-    pub(super) fn written(&mut self, before: Option<SnapshotUuid>, partial: &StoredPartial) {
-        if self.state.scrub.of == before {
-            return;
-        }
-        match &mut self.scrubbing {
-            Some(meanwhile) if partial.offer.base == before => meanwhile.join(&partial.touched),
-            scrubbing => *scrubbing = None,
+    /// A delta was committed: a look under way must not take for known what it has written.
+    pub(super) fn written(&mut self, partial: &StoredPartial) {
+        let Some(look) = &mut self.looking else { return };
+        if partial.offer.base.is_some_and(|base| look.lineage.contains(&base)) {
+            look.lineage.push(partial.offer.snapshot.uuid);
+            look.touched.join(&partial.touched);
         }
     }
 

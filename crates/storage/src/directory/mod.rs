@@ -223,13 +223,18 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
             }
             index.retain(|_, owner| *owner != uid);
         }
-        if let Err(error) = volume.remove(&mut inner) {
-            let snapshots = inner.state.snapshots.iter().filter(|_| !inner.is_removed());
-            self.index().extend(snapshots.map(|s| (s.id.uuid, uid)));
-            return Err(error);
+        let removed = volume.remove(&mut inner);
+        match inner.is_removed() {
+            // What could not be taken away then has no name any more: the next open does it.
+            true => {
+                self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+            }
+            false => {
+                let snapshots = inner.state.snapshots.iter();
+                self.index().extend(snapshots.map(|s| (s.id.uuid, uid)));
+            }
         }
-        self.volumes.write().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-        Ok(Outcome::Changed)
+        removed.map(|()| Outcome::Changed)
     }
 
     fn snapshot(
@@ -356,7 +361,7 @@ impl<B: Blocks> Pool for DirectoryPool<B> {
     }
 
     fn scrub(&self, uid: VolumeUid, blocks: u32) -> Result<Scrubbed> {
-        scrub::look(self, uid, blocks)
+        scrub::look(self, uid, blocks, || ())
     }
 
     fn begin_receive(&self, offer: &Offer) -> Result<Begin> {

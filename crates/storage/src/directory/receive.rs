@@ -7,9 +7,9 @@ use std::sync::{Arc, PoisonError};
 use holdfast_types::ByteSize;
 
 use super::blocks::{Blocks, WriteAt};
-use super::inner::StoredPartial;
+use super::inner::{Inner, StoredPartial};
 use super::volume::{self, Volume};
-use super::{DirectoryPool, Index};
+use super::{DirectoryPool, Index, scrub};
 use crate::catalog::{SnapshotInfo, Touched, VolumeState};
 use crate::members::locate;
 use crate::pool::{Begin, Offer, Pool};
@@ -43,7 +43,17 @@ pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result
     if let Some(base) = &base {
         offer.shape().require_at_least(&base.shape, "it is smaller than the base")?;
     }
+    if let Ok(volume) = pool.get(uid) {
+        // What was left of another transfer is room in a pool that may have no other.
+        let mut inner = volume.lock()?;
+        inner.state.admit_receive(offer)?;
+        inner.refuse_receiving(&pool.holds)?;
+        if inner.partial.as_ref().is_some_and(|partial| partial.offer != *offer) {
+            volume.drop_partial(&mut inner)?;
+        }
+    }
     pool.capacity()?.admit(ByteSize(0))?;
+    pool.blocks.admit_snapshot()?;
     let volume = find_or_make(pool, offer)?;
     let mut inner = volume.lock()?;
     inner.state.admit_receive(offer)?;
@@ -54,7 +64,10 @@ pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result
         None => {
             volume.drop_partial(&mut inner)?;
             let from = base.as_ref().map_or(&[][..], |base| &base.items);
-            volume::begin(&*pool.blocks, from, &items, &offer.shape())?;
+            if let Err(error) = volume::begin(&*pool.blocks, from, &items, &offer.shape()) {
+                items.iter().try_for_each(|item| pool.blocks.remove(item))?;
+                return Err(error);
+            }
             StoredPartial { offer: offer.clone(), synced: 0, touched: Touched::default() }
         }
     };
@@ -128,26 +141,17 @@ impl<B: Blocks> Sink for ItemSink<B> {
         let info = match next.add_received(&self.partial.offer) {
             Ok(info) => info,
             Err(error) => {
+                self.filling.clear();
                 self.volume.drop_partial(&mut inner)?;
                 return Err(error);
             }
         };
         next.received(&self.partial.offer, &self.partial.touched);
-        let before = inner.state.scrub.of;
-        let blocks = &self.volume.blocks;
-        let paths = self.volume.snapshot_items(info.id.uuid, info.data.len());
-        // A rotten snapshot of that name keeps its items until the new one is committed.
-        let old = match replaces {
-            true => self.volume.old_items(info.id.uuid, info.data.len()),
-            false => Vec::new(),
-        };
-        old.iter().zip(&paths).try_for_each(|(old, path)| blocks.link(path, old))?;
-        for (item, path) in self.items.iter().zip(&paths) {
-            fs::rename(item, path).map_err(Error::io("naming", path))?;
+        if let Err(error) = self.volume.take_in(&mut inner, next, replaces, &self) {
+            // Nobody knows which of its items have their name by now.
+            inner.partial = None;
+            return Err(error);
         }
-        self.volume.commit(&mut inner, next)?;
-        inner.written(before, &self.partial);
-        old.iter().try_for_each(|old| blocks.remove(old))?;
         self.volume.end_partial(&mut inner);
         drop(inner);
         let mut index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -155,10 +159,44 @@ impl<B: Blocks> Sink for ItemSink<B> {
         Ok(info)
     }
 
-    fn discard(self: Box<Self>) {
+    /// A driver cannot take away what is open.
+    fn discard(mut self: Box<Self>) {
+        self.filling.clear();
         let dropped = self.volume.lock().and_then(|mut inner| self.volume.drop_partial(&mut inner));
         if let Err(error) = dropped {
             tracing::debug!(%error, "a refused receive stays until the next one");
         }
+    }
+}
+
+impl<B: Blocks> Volume<B> {
+    /// Names what was received as the snapshot that it is, and makes `next` the state.
+    fn take_in(
+        &self,
+        inner: &mut Inner<B>,
+        next: VolumeState,
+        replaces: bool,
+        received: &ItemSink<B>,
+    ) -> Result<()> {
+        let Offer { snapshot, data, .. } = &received.partial.offer;
+        let paths = self.snapshot_items(snapshot.uuid, data.len());
+        // A rotten snapshot of that name keeps its items until the new one is committed.
+        let old = match replaces {
+            true => self.old_items(snapshot.uuid, data.len()),
+            false => Vec::new(),
+        };
+        match replaces {
+            true => old.iter().zip(&paths).try_for_each(|(old, path)| self.blocks.link(path, old))?,
+            false => paths.iter().try_for_each(|left| self.blocks.remove(left))?,
+        }
+        for (item, path) in received.items.iter().zip(&paths) {
+            fs::rename(item, path).map_err(Error::io("naming", path))?;
+        }
+        if next.scrub.of != inner.state.scrub.of && next.scrub.life == inner.state.scrub.life {
+            scrub::strike(&self.hashes_path(), &received.partial.touched)?;
+        }
+        self.commit(inner, next)?;
+        inner.written(&received.partial);
+        old.iter().try_for_each(|old| self.blocks.remove(old))
     }
 }

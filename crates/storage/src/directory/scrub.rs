@@ -1,10 +1,11 @@
 //! Looking whether a replica is still what it was when it came.
 //!
 //! `hashes` holds an entry for each block of 4 MiB: BLAKE3 of its content, cut to 24 bytes, and 8
-//! bytes that vouch for the entry and its place. Which entries count says the volume's state
-//! ([`ScrubState`](crate::catalog::ScrubState)): never one of a block that was written since. So a
-//! look writes its entries first and commits them then; a crash between leaves entries that nobody
-//! asks for, or that are the same as before.
+//! bytes that vouch for the entry, its place and its *life*. The life that counts is in the volume's
+//! state ([`ScrubState`](crate::catalog::ScrubState)), with the snapshot that the entries are of. A
+//! look writes its entries first and commits then: they are true of what was read, so a crash between
+//! does no harm. A delta that goes on from that snapshot strikes the entries of what it wrote to
+//! before it is committed; anything else begins a new life, in which no entry counts.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -14,8 +15,9 @@ use holdfast_types::{SnapshotUuid, VolumeUid};
 
 use super::DirectoryPool;
 use super::blocks::{Blocks, ReadAt};
+use super::inner::Looking;
 use super::volume::Volume;
-use crate::catalog::{HASH_BLOCK, KnownBlocks, Touched};
+use crate::catalog::{HASH_BLOCK, Touched};
 use crate::members::{Shape, locate, start};
 use crate::pool::{Rot, Scrubbed};
 use crate::{Error, Result};
@@ -31,21 +33,36 @@ struct Look {
     /// It reaches the end of the volume.
     whole: bool,
     shape: Shape,
-    known: KnownBlocks,
+    /// The life of the hashes to compare with, if there are any of this snapshot.
+    life: Option<u64>,
 }
 
 pub(super) fn look<B: Blocks>(
     pool: &DirectoryPool<B>,
     uid: VolumeUid,
     blocks: u32,
+    meanwhile: impl FnOnce(),
 ) -> Result<Scrubbed> {
     let volume = pool.get(uid)?;
     let Some(look) = begin(&volume, blocks)? else { return Ok(Scrubbed::default()) };
-    let looked = look.carry_out(pool, &volume);
+    let looked = look.carry_out(pool, &volume, meanwhile);
     if looked.is_err() {
-        volume.lock()?.scrubbing = None;
+        volume.lock()?.looking = None;
     }
     looked
+}
+
+#[cfg(test)]
+impl<B: Blocks> DirectoryPool<B> {
+    /// A look between whose reading and whose end something happens.
+    pub(crate) fn look_while(
+        &self,
+        uid: VolumeUid,
+        blocks: u32,
+        meanwhile: impl FnOnce(),
+    ) -> Result<Scrubbed> {
+        look(self, uid, blocks, meanwhile)
+    }
 }
 
 impl Look {
@@ -53,6 +70,7 @@ impl Look {
         &self,
         pool: &DirectoryPool<B>,
         volume: &Volume<B>,
+        meanwhile: impl FnOnce(),
     ) -> Result<Scrubbed> {
         let held = pool.open_held(self.snapshot)?;
         let (member, _) = locate(self.first * HASH_BLOCK);
@@ -63,6 +81,10 @@ impl Look {
         options.create(true).truncate(false).read(true).write(true);
         let file = options.open(&path).map_err(Error::io("opening", &path))?;
         let (scrubbed, hashes) = read(self, &mut *reader, &file, &path)?;
+        if scrubbed.rot.is_some_and(|rot| rot.unreadable) {
+            pool.blocks.answers()?;
+        }
+        meanwhile();
         end(volume, self, &scrubbed, &hashes, (&file, &path))?;
         Ok(scrubbed)
     }
@@ -75,7 +97,7 @@ fn begin<B: Blocks>(volume: &Volume<B>, blocks: u32) -> Result<Option<Look>> {
         return Ok(None);
     }
     let Some(newest) = inner.state.newest() else { return Ok(None) };
-    if inner.scrubbing.is_some() {
+    if inner.looking.is_some() {
         return Err(Error::InUse(format!("the scrub of volume {}", volume.uid())));
     }
     let (snapshot, shape) = (newest.id.uuid, newest.shape());
@@ -83,9 +105,9 @@ fn begin<B: Blocks>(volume: &Volume<B>, blocks: u32) -> Result<Option<Look>> {
     let ours = scrub.of == Some(snapshot);
     let first = if ours { scrub.next } else { 0 };
     let (first, end, whole) = next_of(&shape, first, u64::from(blocks.max(1)));
-    let known = if ours { scrub.known.clone() } else { KnownBlocks::default() };
-    inner.scrubbing = Some(Touched::default());
-    Ok(Some(Look { snapshot, first, end, whole, shape, known }))
+    let life = ours.then_some(scrub.life);
+    inner.looking = Some(Looking { lineage: vec![snapshot], touched: Touched::default() });
+    Ok(Some(Look { snapshot, first, end, whole, shape, life }))
 }
 
 /// The blocks to look at next, from `first` on, all of one member; and whether they are the last.
@@ -119,9 +141,9 @@ fn read(
         let size = look.shape.sizes().nth(member).unwrap_or(0);
         let len = HASH_BLOCK.min(size.saturating_sub(offset));
         let content = &mut buffer[..usize::try_from(len).unwrap_or(0)];
-        let known = match look.known.contains(block) {
-            true => stored(file, path, block)?,
-            false => None,
+        let known = match look.life {
+            Some(life) => stored(file, path, block, life)?,
+            None => None,
         };
         let hash = hash_of(reader, offset, content)?;
         scrubbed.read += len;
@@ -168,53 +190,61 @@ fn end<B: Blocks>(
     (file, path): (&File, &Path),
 ) -> Result<()> {
     let mut inner = volume.lock()?;
-    let meanwhile = inner.scrubbing.take();
+    let Some(Looking { lineage, touched }) = inner.looking.take() else { return Ok(()) };
     let mut next = inner.state.clone();
     if scrubbed.rot.is_some() {
         // A live part that has begun meanwhile does not make what it began as any better.
-        next.rot();
+        next.rot(&lineage);
         return volume.commit(&mut inner, next);
     }
-    let Some(meanwhile) = meanwhile else { return Ok(()) };
-    let Some(newest) = next.newest().map(|s| s.id.uuid) else { return Ok(()) };
-    if next.live.is_some() {
+    let newest = next.newest().map(|s| s.id.uuid).filter(|uuid| lineage.contains(uuid));
+    if newest.is_none() || next.live.is_some() || !volume.blocks.has_room_for_notes()? {
         return Ok(());
     }
-    if next.scrub.of.is_none_or(|of| of != newest) {
-        next.scrub = crate::catalog::ScrubState { of: Some(newest), ..next.scrub };
-        next.scrub.known = KnownBlocks::default();
+    if next.scrub.of != newest {
+        next.scrub.begin_anew(newest);
     }
-    let mut entries = Vec::with_capacity(hashes.len() * ENTRY);
-    for (block, hash) in (look.first..).zip(hashes) {
-        entries.extend_from_slice(&entry(block, hash));
+    for (block, hash) in (look.first..).zip(hashes).filter(|(block, _)| !touched.contains(*block)) {
+        let entry = entry(block, hash, next.scrub.life);
+        file.write_all_at(&entry, block * ENTRY as u64).map_err(Error::io("writing", path))?;
     }
-    file.write_all_at(&entries, look.first * ENTRY as u64).map_err(Error::io("writing", path))?;
     file.sync_data().map_err(Error::io("syncing", path))?;
-    let mut found = KnownBlocks::default();
-    found.insert(look.first, look.end);
-    meanwhile.take_from(&mut found);
-    found.ranges().for_each(|(first, end)| next.scrub.known.insert(first, end));
     next.scrub.next = if look.whole { 0 } else { look.end };
     volume.commit(&mut inner, next)
 }
 
-fn entry(block: u64, hash: &[u8; HASH]) -> [u8; ENTRY] {
+/// Durably takes away the hashes of blocks that are about to be others.
+pub(super) fn strike(path: &Path, touched: &Touched) -> Result<()> {
+    let file = match OpenOptions::new().write(true).open(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened.map_err(Error::io("opening", path))?,
+    };
+    let end = file.metadata().map_err(Error::io("reading", path))?.len();
+    for block in touched.blocks().take_while(|block| block * (ENTRY as u64) < end) {
+        let at = block * ENTRY as u64;
+        file.write_all_at(&[0; ENTRY], at).map_err(Error::io("writing", path))?;
+    }
+    file.sync_data().map_err(Error::io("syncing", path))
+}
+
+fn entry(block: u64, hash: &[u8; HASH], life: u64) -> [u8; ENTRY] {
     let mut entry = [0; ENTRY];
     entry[..HASH].copy_from_slice(hash);
-    entry[HASH..].copy_from_slice(&vouch(block, hash));
+    entry[HASH..].copy_from_slice(&vouch(block, hash, life));
     entry
 }
 
-fn vouch(block: u64, hash: &[u8]) -> [u8; ENTRY - HASH] {
+fn vouch(block: u64, hash: &[u8], life: u64) -> [u8; ENTRY - HASH] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&block.to_le_bytes()).update(hash);
+    hasher.update(&block.to_le_bytes()).update(&life.to_le_bytes()).update(hash);
     let mut vouch = [0; ENTRY - HASH];
     vouch.copy_from_slice(&hasher.finalize().as_bytes()[..ENTRY - HASH]);
     vouch
 }
 
-/// The hash of a block, if its entry is whole: a damaged list of hashes is no damaged copy.
-fn stored(file: &File, path: &Path, block: u64) -> Result<Option<[u8; HASH]>> {
+/// The hash of a block, if its entry is whole and of that life: a damaged list of hashes is no
+/// damaged copy.
+fn stored(file: &File, path: &Path, block: u64, life: u64) -> Result<Option<[u8; HASH]>> {
     let mut entry = [0; ENTRY];
     match file.read_exact_at(&mut entry, block * ENTRY as u64) {
         Ok(()) => {}
@@ -224,5 +254,5 @@ fn stored(file: &File, path: &Path, block: u64) -> Result<Option<[u8; HASH]>> {
     let (hash, vouched) = entry.split_at(HASH);
     let mut whole = [0; HASH];
     whole.copy_from_slice(hash);
-    Ok((vouch(block, hash) == vouched).then_some(whole))
+    Ok((vouch(block, hash, life) == vouched).then_some(whole))
 }

@@ -37,7 +37,7 @@ impl<B: Blocks> Volume<B> {
         let volumes = root.join("volumes");
         let uid = state.uid;
         let (temp, dir) = (volumes.join(format!(".new-{uid}")), volumes.join(uid.to_string()));
-        remove_dir(&temp)?;
+        remove_with_items(&**blocks, &temp)?;
         fs::create_dir(&temp).map_err(Error::io("making", &temp))?;
         if let Some(live) = &state.live {
             let items = set(&temp.join(live_name(live.generation)), state.data.len());
@@ -184,17 +184,11 @@ impl<B: Blocks> Volume<B> {
     pub(super) fn remove(&self, inner: &mut Inner<B>) -> Result<()> {
         let parent = self.dir.parent().unwrap_or(Path::new("/"));
         let gone = parent.join(format!(".gone-{}", self.uid));
-        remove_dir(&gone)?;
+        remove_with_items(&*self.blocks, &gone)?;
         fs::rename(&self.dir, &gone).map_err(Error::io("removing", &self.dir))?;
         inner.removed = true;
         durable::sync_dir(parent)?;
-        for entry in fs::read_dir(&gone).map_err(Error::io("listing", &gone))? {
-            let path = entry.map_err(Error::io("listing", &gone))?.path();
-            if is_item(&path) {
-                self.blocks.remove(&path)?;
-            }
-        }
-        remove_dir(&gone)
+        remove_with_items(&*self.blocks, &gone)
     }
 
     fn check_items(&self) -> Result<()> {
@@ -274,6 +268,21 @@ pub(crate) fn is_item(path: &Path) -> bool {
     let begins = ["live-", "snap-", "part-"].iter().any(|prefix| name.starts_with(prefix));
     // A driver may write names as `durable` does, beside them first.
     begins && !name.ends_with(".tmp")
+}
+
+/// Removes a volume's directory, which may not be there, with the items that it names.
+fn remove_with_items<B: Blocks>(blocks: &B, dir: &Path) -> Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io("listing", dir))?,
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io("listing", dir))?.path();
+        if is_item(&path) {
+            blocks.remove(&path)?;
+        }
+    }
+    remove_dir(dir)
 }
 
 /// Removes a directory that may not be there.

@@ -15,7 +15,7 @@ use holdfast_types::{
     ByteSize, Epoch, OperationId, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
 };
 
-use crate::catalog::{SnapshotInfo, SnapshotKind, VolumeState};
+use crate::catalog::{HASH_BLOCK, SnapshotInfo, SnapshotKind, VolumeState};
 use crate::holds::Holds;
 use crate::members::Shape;
 use crate::pool::{
@@ -91,7 +91,8 @@ impl FakePool {
     /// What the pool holds of a volume rots; no scrub is needed to see it.
     pub fn rot(&self, volume: VolumeUid) -> Result<()> {
         self.with(volume, |volume| {
-            volume.state.rot();
+            let all: Vec<_> = volume.state.snapshots.iter().map(|s| s.id.uuid).collect();
+            volume.state.rot(&all);
             Ok(())
         })
     }
@@ -424,8 +425,16 @@ impl Pool for FakePool {
     }
 
     /// Memory does not rot by itself.
-    fn scrub(&self, uid: VolumeUid, _blocks: u32) -> Result<Scrubbed> {
-        self.volume(uid).map(|_| Scrubbed { whole: true, ..Scrubbed::default() })
+    /// What is in memory is always what it was.
+    fn scrub(&self, uid: VolumeUid, blocks: u32) -> Result<Scrubbed> {
+        self.with(uid, |volume| {
+            let size = volume.state.shape().bytes();
+            let first = volume.state.scrub.next * HASH_BLOCK;
+            let end = size.min(first + u64::from(blocks) * HASH_BLOCK);
+            let (read, whole) = (end - first, end == size);
+            volume.state.scrub.next = if whole { 0 } else { end / HASH_BLOCK };
+            Ok(Scrubbed { read, compared: read, whole, rot: None })
+        })
     }
 
     fn begin_receive(&self, offer: &Offer) -> Result<Begin> {

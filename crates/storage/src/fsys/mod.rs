@@ -29,8 +29,17 @@ const TOOL_TIME: Duration = Duration::from_secs(300);
 /// Makes an ext4 that clones can give a new UUID (`metadata_csum_seed`), and whose tables are
 /// complete, so that it does not go on writing by itself (`mkfs.ext4(8)`).
 pub fn mkfs(device: &Path) -> Result<()> {
+    make(device, &[])
+}
+
+/// The same, for files of a block each: there are as many of them as there is room.
+pub(crate) fn mkfs_for_notes(device: &Path) -> Result<()> {
+    make(device, &["-i", "4096"])
+}
+
+fn make(device: &Path, more: &[&str]) -> Result<()> {
     let mut tool = Command::new("mkfs.ext4");
-    tool.args(["-q", "-F", "-b", "4096", "-m", "1"]);
+    tool.args(["-q", "-F", "-b", "4096", "-m", "1"]).args(more);
     tool.args(["-O", "metadata_csum,metadata_csum_seed,64bit"]);
     tool.args(["-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]);
     wait::run(tool.arg(device), TOOL_TIME).map(drop)

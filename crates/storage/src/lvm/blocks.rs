@@ -56,10 +56,8 @@ impl ThinItems {
         view.sync()
     }
 
-    /// Makes the clones, at a moment when no request is under way. A pool that LVM is at work on may
-    /// be suspended, which a frozen filesystem does not wait for.
-    fn take(&self, notes: &[Note], active: bool) -> Result<Vec<u32>> {
-        let _group = active.then(|| self.pool.lock_group()).transpose()?;
+    /// Makes the clones, at a moment when no request is under way.
+    fn take(&self, notes: &[Note]) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(notes.len());
         for note in notes {
             match self.pool.snapshot(note.id) {
@@ -96,19 +94,29 @@ impl Blocks for ThinItems {
         let notes = parts.iter().map(|part| self.note(part.live)).collect::<Result<Vec<_>>>()?;
         // A full pool holds requests back, and with them whoever waits for them to end.
         self.pool.require_writable()?;
+        self.pool.wear().admit()?;
         let devices = parts.iter().filter_map(|part| part.device);
         let hold: Vec<&str> = devices.map(|device| device.mapped.name.as_str()).collect();
-        let taken = quiesce.freeze(&hold).and_then(|()| self.take(&notes, !hold.is_empty()));
+        // A pool that LVM is at work on may be suspended, which no frozen filesystem waits for.
+        let group = (!hold.is_empty()).then(|| self.pool.lock_group()).transpose()?;
+        let taken = quiesce.freeze(&hold).and_then(|()| self.take(&notes));
+        drop(group);
         let thawed = quiesce.thaw();
         let ids = taken?;
         // A window that closed early was no window: the snapshots are not used.
         if let Err(error) = thawed {
             return self.give_back(&ids).and(Err(error));
         }
-        for ((part, note), id) in parts.iter().zip(&notes).zip(ids) {
-            Note { id, ..*note }.store(part.item)?;
+        let mut named = parts.iter().zip(&notes).zip(&ids);
+        let stored =
+            named.try_for_each(|((part, note), id)| Note { id: *id, ..*note }.store(part.item));
+        if stored.is_err() {
+            for (part, id) in parts.iter().zip(&ids) {
+                durable::remove_file(part.item)?;
+                self.pool.delete(*id)?;
+            }
         }
-        Ok(())
+        stored
     }
 
     fn grow(&self, item: &Path, device: Option<&ThinDevice>, size: u64) -> Result<()> {
@@ -209,6 +217,20 @@ impl Blocks for ThinItems {
         self.pool.refuse_held_by_others()
     }
 
+    fn answers(&self) -> Result<()> {
+        self.pool.answers()
+    }
+
+    /// The catalog does not grow, and what cannot be written there cannot be promised.
+    fn has_room_for_notes(&self) -> Result<bool> {
+        let stat = rustix::fs::statvfs(&self.root).map_err(|e| Error::io("asking", &self.root)(e))?;
+        Ok(stat.f_bavail > stat.f_blocks / 2)
+    }
+
+    fn admit_snapshot(&self) -> Result<()> {
+        self.pool.wear().admit()
+    }
+
     fn worn_percent(&self) -> u8 {
         self.pool.wear().percent()
     }
@@ -246,7 +268,13 @@ impl Blocks for ThinItems {
                 reason: format!("the thin pool has no device {id}"),
             });
         }
-        let reserve = Note::find(&self.root.join(RESERVE))?.map(|(note, _)| note.id);
+        let path = self.root.join(RESERVE);
+        let mut reserve = Note::find(&path)?.map(|(note, _)| note.id);
+        if reserve.is_some_and(|id| !self.pool.has(id)) {
+            // A repair lost it. Its id may be another's some day, which must not be removed as this.
+            durable::remove_file(&path)?;
+            reserve = None;
+        }
         self.pool.keep_only(&named.into_keys().chain(reserve).collect())?;
         self.settled.store(true, Ordering::SeqCst);
         Ok(())

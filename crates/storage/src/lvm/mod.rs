@@ -20,6 +20,7 @@
 //! counted here, and snapshots are refused well before ([`wear`]).
 
 pub mod admin;
+mod below;
 mod blocks;
 mod counts;
 mod delta;

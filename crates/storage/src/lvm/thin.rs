@@ -39,7 +39,7 @@ struct Ids {
 
 impl Ids {
     fn next(&self) -> Option<u32> {
-        let last = self.last.max(self.used.last().copied());
+        let last = self.last.or(self.used.last().copied());
         let next = last.map_or(FIRST_ID, |last| last + 1);
         // Only after millions of snapshots of one pool are old ids used again.
         let free = |id: &u32| !self.used.contains(id);
@@ -54,7 +54,7 @@ pub(super) struct ThinPool {
     vg: String,
     /// The device that takes messages, `…-tpool`.
     pub(super) name: String,
-    number: (u32, u32),
+    pub(super) number: (u32, u32),
     pub(super) limits: Limits,
     pub(super) metadata: PathBuf,
     /// What the names of our devices begin with.
@@ -156,7 +156,7 @@ impl ThinPool {
 
     /// Makes a clone of a device that nothing writes to at this moment, and says its id.
     pub(super) fn snapshot(&self, origin: u32) -> Result<u32> {
-        self.wear().admit()?;
+        self.wear().admit_last()?;
         let id = self.with_new_id(|id| format!("create_snap {id} {origin}"))?;
         self.time.fetch_add(1, Ordering::SeqCst);
         Ok(id)
@@ -182,8 +182,10 @@ impl ThinPool {
                         }
                     };
                 }
-                // Not ours to overwrite.
-                Err(e) if e.raw_os_error() == Some(EXISTS) => {}
+                // Not ours to overwrite; if nothing names it, the next open deletes it.
+                Err(e) if e.raw_os_error() == Some(EXISTS) => {
+                    ids.used.insert(id);
+                }
                 // A pool that is full or damaged refuses in many ways.
                 Err(e) => {
                     self.require_writable()?;
@@ -351,4 +353,20 @@ fn chunk(dm: &Dm, pool: &str) -> Result<u64> {
         path: pool.into(),
         reason: format!("its table is not understood: {table}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Once the last id was in use, the first free one was given out again and again.
+    #[test]
+    fn ids_go_round() {
+        let mut ids = Ids { used: [LAST_ID, FIRST_ID + 1].into(), last: None };
+        assert_eq!(ids.next(), Some(FIRST_ID));
+        ids.last = Some(FIRST_ID);
+        assert_eq!(ids.next(), Some(FIRST_ID + 2), "that one may have been deleted a moment ago");
+        ids.last = Some(LAST_ID - 1);
+        assert_eq!(ids.next(), Some(FIRST_ID));
+    }
 }

@@ -9,8 +9,12 @@ use crate::{Error, Result};
 /// The last time that a mapping can hold.
 const LAST: u32 = (1 << 24) - 1;
 
-/// Past this, in percent of a pool's life, no snapshot is taken any more.
+/// Past this, in percent of a pool's life, no volume is snapshotted or received any more.
 const REFUSED_PERCENT: u32 = 95;
+
+/// What is left until then is for what brings containers back: promotions, restores, clones. So much
+/// is never used.
+const NEVER: u32 = 1 << 16;
 
 /// How worn a pool is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,9 +29,18 @@ impl Wear {
         u8::try_from(u64::from(self.time) * 100 / u64::from(LAST)).unwrap_or(u8::MAX)
     }
 
-    /// Refuses one more snapshot of a pool that has had too many.
+    /// Refuses one more snapshot of what runs or comes, of a pool that has had too many.
     pub(super) fn admit(self) -> Result<()> {
-        match self.time < LAST / 100 * REFUSED_PERCENT {
+        self.admit_until(LAST / 100 * REFUSED_PERCENT)
+    }
+
+    /// Refuses any more at all.
+    pub(super) fn admit_last(self) -> Result<()> {
+        self.admit_until(LAST - NEVER)
+    }
+
+    fn admit_until(self, end: u32) -> Result<()> {
+        match self.time < end {
             true => Ok(()),
             false => Err(Error::Worn { percent: self.percent() }),
         }
@@ -47,5 +60,15 @@ mod tests {
             assert!(matches!(Wear { time }.admit(), Err(Error::Worn { .. })), "{time}");
         }
         assert_eq!(Wear { time: LAST / 2 }.percent(), 49);
+    }
+
+    /// L2: a worn pool took no copies, and could not be taken over to either.
+    #[test]
+    fn a_worn_pool_still_promotes() {
+        let worn = Wear { time: LAST / 100 * 96 };
+        assert!(worn.admit().is_err() && worn.admit_last().is_ok());
+        for time in [LAST - NEVER, LAST, u32::MAX] {
+            assert!(Wear { time }.admit_last().is_err(), "{time}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use holdfast_types::ByteSize;
 
 use super::found::{Found, Group, Logical};
 use super::request::{Place, Request};
-use super::size::{self, CATALOG_SIZE};
+use super::size;
 use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Plan, Refusal, Step, devices};
 
 /// A new group's extents: LVM's default.
@@ -51,7 +51,7 @@ pub(super) fn plan(
     }
     let catalog = found.logical(group, CATALOG);
     if catalog.is_none() {
-        let size = CATALOG_SIZE.next_multiple_of(room.extent);
+        let size = size::catalog(room.size, room.extent);
         room.take(group, size)?;
         steps.push(Step::MakeCatalog { group: group.clone(), size: ByteSize(size) });
     }

@@ -63,7 +63,7 @@ impl Step {
             }
             Self::FormatCatalog { group } => {
                 change(&mut lvm(["lvchange", "-qq", "-ay", "-y", &path(group, CATALOG)]))?;
-                fsys::mkfs(&node(group, CATALOG)?)?;
+                fsys::mkfs_for_notes(&node(group, CATALOG)?)?;
                 finish(group, CATALOG)
             }
             Self::MakePool { group, name, data, metadata } => {

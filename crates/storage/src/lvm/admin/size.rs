@@ -1,7 +1,11 @@
 //! How large a pool's parts are.
 
-/// Enough for some four thousand volumes with ten snapshots each, at a block for every file.
-pub(super) const CATALOG_SIZE: u64 = 256 << 20;
+/// The least catalog: enough for some four thousand volumes with ten snapshots each, at a block for
+/// every file.
+const LEAST_CATALOG: u64 = 256 << 20;
+/// The hashes of copies take 8 MiB for each TiB of their volumes' sizes, of which there may be
+/// several times the group's.
+const CATALOG_SHARE: u64 = 8192;
 /// The least that a pool's metadata has: LVM's own default is too small for many snapshots.
 const LEAST_METADATA: u64 = 128 << 20;
 /// dm-thin takes no more (`THIN_METADATA_MAX_SECTORS`: 15.81 GiB).
@@ -22,6 +26,11 @@ pub(super) struct PoolSize {
     pub(super) data: u64,
     /// What says where it is; its spare takes as much again.
     pub(super) metadata: u64,
+}
+
+/// The catalog of a pool in a group of `size` bytes.
+pub(super) fn catalog(size: u64, extent: u64) -> u64 {
+    (size / CATALOG_SHARE).max(LEAST_CATALOG).next_multiple_of(extent)
 }
 
 /// The metadata that so much data needs.
@@ -59,6 +68,13 @@ mod tests {
         assert_eq!(metadata_for(4 << 40, EXTENT), 4 << 30);
         assert_eq!(metadata_for(1 << 50, EXTENT), 15 << 30);
         assert_eq!(metadata_for(1 << 50, 7 << 30), 14 << 30);
+    }
+
+    /// I15: a large pool's hashes filled the catalog, in which a seal must be written.
+    #[test]
+    fn the_catalog_grows_with_the_group() {
+        assert_eq!(catalog(3 << 30, EXTENT), 256 << 20);
+        assert_eq!(catalog(64 << 40, EXTENT), 8 << 30);
     }
 
     #[test]

@@ -25,13 +25,17 @@ struct XfsRig {
 
 impl XfsRig {
     fn new() -> Self {
+        Self::of(ByteSize::gib(1))
+    }
+
+    fn of(size: ByteSize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = XfsOptions {
             dir: dir.path().into(),
             cluster: ClusterId::generate(),
             threshold_percent: 90,
             loop_backed: Some(LoopBacked {
-                size: ByteSize::gib(1),
+                size,
                 mountpoint: dir.path().join("mnt"),
             }),
             patience: Duration::from_secs(5),

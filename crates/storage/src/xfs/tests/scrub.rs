@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use super::*;
 use crate::catalog::HASH_BLOCK;
 use crate::conformance::{offer, ship, snap};
-use crate::{Result, SnapshotInfo};
+use crate::{Result, SnapshotInfo, SnapshotKind};
 use holdfast_types::SnapshotUuid;
 
 const SIZE: ByteSize = ByteSize::mib(24);
@@ -20,9 +20,14 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        let (source, target) = (XfsRig::new(), XfsRig::new());
+        Self::sized(SIZE)
+    }
+
+    fn sized(size: ByteSize) -> Self {
+        let pool = ByteSize(size.bytes() + (1 << 30));
+        let (source, target) = (XfsRig::of(pool), XfsRig::of(pool));
         let uid = VolumeUid::generate();
-        source.pool().create(uid, SIZE, Epoch(1)).unwrap();
+        source.pool().create(uid, size, Epoch(1)).unwrap();
         source.pool().activate(uid, Epoch(1)).unwrap();
         source.write(uid, 0, &[7; 10 << 20]);
         let newest = transfer(&source, &target, uid, None).unwrap();
@@ -167,4 +172,74 @@ fn a_primary_is_left_alone() {
     pair.look(100);
     pair.target.pool().promote(pair.uid, pair.newest.id.uuid, Epoch(2)).unwrap();
     assert_eq!(pair.look(100), crate::Scrubbed::default());
+}
+
+/// What is looked at becomes a dead end meanwhile: the next newest one was given its hashes, and was
+/// rotten then.
+#[test]
+fn a_look_says_nothing_of_another_snapshot() {
+    let mut pair = Pair::new();
+    let first = pair.newest.id.uuid;
+    pair.write_and_ship(0);
+    let label = SnapshotKind::Diverged { label: "taken over elsewhere".into() };
+    let target = pair.target.pool.as_ref().unwrap();
+    let diverge = || {
+        target.label_snapshot(pair.newest.id.uuid, label).unwrap();
+    };
+    target.look_while(pair.uid, 100, diverge).unwrap();
+    assert_eq!(pair.state().newest().map(|s| s.id.uuid), Some(first));
+    assert_eq!((pair.look(100).compared, pair.look(100).rot), (0, None));
+}
+
+/// The same for what comes whole while the old content is read, be that sound or rotten.
+#[test]
+fn a_look_says_nothing_of_what_came_whole() {
+    for rotten in [false, true] {
+        let pair = Pair::new();
+        pair.look(100);
+        if rotten {
+            pair.spoil(0);
+        }
+        pair.source.write(pair.uid, 0, b"other");
+        let come = || {
+            transfer(&pair.source, &pair.target, pair.uid, None).unwrap();
+        };
+        let target = pair.target.pool.as_ref().unwrap();
+        let look = target.look_while(pair.uid, 100, come).unwrap();
+        assert_eq!(look.rot.is_some(), rotten);
+        let state = pair.state();
+        assert_eq!(state.is_rotten(pair.newest.id.uuid), rotten);
+        assert!(state.newest().is_some_and(|newest| newest.id.uuid != pair.newest.id.uuid));
+        assert_eq!((pair.look(100).compared, pair.look(100).rot), (0, None));
+        assert_eq!(pair.look(100).compared, SIZE.bytes());
+    }
+}
+
+/// What a delta writes while the base is looked at is not what was read; the rest still is.
+#[test]
+fn a_look_says_nothing_of_what_a_delta_wrote_meanwhile() {
+    let pair = Pair::new();
+    pair.source.write(pair.uid, 9 << 20, b"other");
+    let base = Some(pair.newest.id.uuid);
+    let come = || {
+        transfer(&pair.source, &pair.target, pair.uid, base).unwrap();
+    };
+    pair.target.pool.as_ref().unwrap().look_while(pair.uid, 100, come).unwrap();
+    let look = pair.look(100);
+    assert_eq!((look.compared, look.rot), (SIZE.bytes() - HASH_BLOCK, None));
+}
+
+/// A volume written all over had no hash left to be compared with: they were kept in a list of 256
+/// ranges.
+#[test]
+fn a_volume_written_all_over_is_still_compared() {
+    let blocks = 520;
+    let mut pair = Pair::sized(ByteSize(blocks * HASH_BLOCK));
+    pair.look(u32::MAX);
+    for block in (0..blocks).step_by(2) {
+        pair.source.write(pair.uid, block * HASH_BLOCK, b"new");
+    }
+    pair.write_and_ship(0);
+    let look = pair.look(u32::MAX);
+    assert_eq!((look.compared, look.rot), (blocks / 2 * HASH_BLOCK, None));
 }
