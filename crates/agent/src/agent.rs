@@ -54,6 +54,12 @@ impl Agent {
         self.context.without_pool.store(true, Ordering::Relaxed);
     }
 
+    /// Asks for no lease until [`Agent::run`]: a pool is there and cannot be opened, and what is on it
+    /// must be taken over from other nodes' copies, as if this node were lost.
+    pub fn be_silent(&self) {
+        self.context.silent.store(true, Ordering::Relaxed);
+    }
+
     /// Begins to do what the view says.
     pub fn run(&mut self, parts: Parts) {
         if self.context.set_parts(parts) {

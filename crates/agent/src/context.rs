@@ -43,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) kept_arrived: Notify,
     /// Whether no pool was made on this node yet.
     pub(crate) without_pool: AtomicBool,
+    /// Whether no heartbeat leaves, because there is a pool and it cannot be opened.
+    pub(crate) silent: AtomicBool,
     /// The machine's, if the kernel says.
     pub(crate) memory: Option<ByteSize>,
     parts: OnceLock<Arc<Parts>>,
@@ -64,6 +66,7 @@ impl Context {
             fullness: Fullness::default(),
             kept_arrived: Notify::new(),
             without_pool: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             memory: memory::total(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),
@@ -82,7 +85,9 @@ impl Context {
     /// Opens the door to storage, runtime and network. Returns false if it is open already.
     pub(crate) fn set_parts(&self, parts: Parts) -> bool {
         self.without_pool.store(false, Ordering::Relaxed);
-        self.parts.set(Arc::new(parts)).is_ok()
+        let first = self.parts.set(Arc::new(parts)).is_ok();
+        self.silent.store(false, Ordering::Relaxed);
+        first
     }
 
     /// The newest view, of whatever age.

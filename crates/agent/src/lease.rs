@@ -35,6 +35,10 @@ pub(crate) async fn run(context: Arc<Context>) {
     };
     loop {
         let begun = tokio::time::Instant::now();
+        if keeper.context.silent.load(Ordering::Relaxed) {
+            tokio::time::sleep(keeper.period).await;
+            continue;
+        }
         match keeper.beat().await {
             Ok(()) => keeper.quiet = false,
             Err(error) if !keeper.quiet => {

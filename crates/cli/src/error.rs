@@ -61,6 +61,8 @@ pub(crate) enum CliError {
     MissingTool { program: &'static str },
     #[error("cannot run {}", program.display())]
     Run { program: PathBuf, source: io::Error },
+    #[error("the pool has {broken} finding(s) that are broken; each says what to do")]
+    PoolBroken { broken: usize },
     #[error("the connection ended before the command's exit status came")]
     NoExitStatus,
     #[error("cannot start")]
@@ -79,6 +81,7 @@ impl CliError {
             Self::Read { .. } | Self::Pack { .. } | Self::Terminal => Code::InvalidArgument,
             Self::Unconfirmed(_) | Self::Declined(_) => Code::InvalidArgument,
             Self::MissingTool { .. } | Self::Run { .. } => Code::MissingTool,
+            Self::PoolBroken { .. } => Code::PoolDamaged,
             Self::NoExitStatus => Code::Unavailable,
             Self::Write(_) | Self::Start(_) | Self::BrokenPipe => Code::DiskIo,
         }

@@ -15,13 +15,14 @@ use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::v1;
 use holdfast_runtime::lxc::{self, LxcRuntime};
 use holdfast_runtime::{ExecRequest, ExecSession};
+use holdfast_storage::lvm::admin::Finding;
 use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid};
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::config::{Config, PoolDriver};
 use crate::identity::Identity;
-use crate::machine::{Duties, Machine, MachineError, NewPool, PoolNews, Unpacked};
+use crate::machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews, Unpacked};
 use crate::pools::{OpenPool, Pools};
 
 /// The bridge that containers sit on.
@@ -120,6 +121,18 @@ impl Machine for Host {
         self.pools.create(asked, tell)
     }
 
+    fn change_pool(
+        &self,
+        asked: &PoolChange,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError> {
+        self.pools.change(asked, tell)
+    }
+
+    fn check_pool(&self) -> Result<Vec<Finding>, MachineError> {
+        self.pools.check()
+    }
+
     fn begin(
         &self,
         me: &Identity,
@@ -204,12 +217,18 @@ impl Duties for HostDuties {
         let (host, agent, cluster) = (self.host.clone(), self.agent_config.clone(), self.cluster);
         let opening = tokio::task::spawn_blocking(move || Self::open(&host, &agent, cluster));
         let opened = opening.await.map_err(|_| machine_error(&AgentError::Ended))?;
-        let Some(Opened { pool, runtime }) = opened.map_err(|e| machine_error(&e))? else {
+        let opened = opened.map_err(|e| {
+            if self.host.pools.is_closed() {
+                self.with_agent(|agent| agent.be_silent());
+            }
+            machine_error(&e)
+        });
+        let Some(Opened { pool, runtime }) = opened? else {
             warn!("there is no pool yet: holdfast pool create");
             self.with_agent(|agent| agent.without_pool());
             return Ok(());
         };
-        let OpenPool { pool, name, driver } = pool;
+        let OpenPool { pool, name, driver, .. } = pool;
         let network = BRIDGE.parse().and_then(LinuxNetwork::open);
         let network = network.map_err(|e| machine_error(&e.into()))?;
         let network = Arc::new(network);
@@ -217,6 +236,10 @@ impl Duties for HostDuties {
         self.with_agent(|agent| agent.run(parts));
         *running = true;
         Ok(())
+    }
+
+    fn is_silent(&self) -> bool {
+        self.host.pools.is_closed()
     }
 
     fn peers(&self) -> Arc<dyn PeerService> {

@@ -48,5 +48,5 @@ pub use config::{
 pub use error::DaemonError;
 pub use host::Host;
 pub use identity::Identity;
-pub use machine::{Duties, Machine, MachineError, NewPool, PoolNews, Unpacked};
+pub use machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews, Unpacked};
 pub use startup::Daemon;

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::v1;
 use holdfast_runtime::{ExecRequest, ExecSession};
+use holdfast_storage::lvm::admin::{Change, Finding};
 use holdfast_types::{ByteSize, Code, ContainerUid, ImageUid, PoolName, SnapshotId};
 use tokio::sync::watch;
 
@@ -56,6 +57,15 @@ pub struct NewPool {
     pub dry_run: bool,
 }
 
+/// What is to be done to a machine's pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolChange {
+    /// What.
+    pub change: Change,
+    /// Only say what would be done.
+    pub dry_run: bool,
+}
+
 /// How far a change of a pool is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PoolNews {
@@ -85,6 +95,17 @@ pub trait Machine: Send + Sync + 'static {
         tell: &mut dyn FnMut(PoolNews),
     ) -> Result<(), MachineError>;
 
+    /// Changes the machine's pool, or finishes a change, one caller at a time. Blocks, for long: what
+    /// is on the pool may be used meanwhile, or the change is refused.
+    fn change_pool(
+        &self,
+        asked: &PoolChange,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError>;
+
+    /// What is wrong with the machine's pool, open or not. Blocks.
+    fn check_pool(&self) -> Result<Vec<Finding>, MachineError>;
+
     /// Begins the lease side of a node: its first heartbeat leaves within a second of this
     /// process's start (DESIGN section 5 rule 1), so it returns at once. `leader` is where the
     /// leader was last heard.
@@ -101,6 +122,12 @@ pub trait Duties: Send + Sync + 'static {
     /// Opens pool, runtime and network, and begins to reconcile. Does nothing while the machine has
     /// no pool, and nothing more once it has begun.
     async fn run(&self) -> Result<(), MachineError>;
+
+    /// Whether the pool could not be opened, and this node is silent until it is: it asks for no
+    /// lease, so what it ran is taken over by others.
+    fn is_silent(&self) -> bool {
+        false
+    }
 
     /// What other nodes call.
     fn peers(&self) -> Arc<dyn PeerService>;

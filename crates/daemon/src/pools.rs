@@ -6,12 +6,15 @@
 //! ```
 //! A machine whose pool is still to be made is a node all the same, and holds nothing.
 
+mod change;
+
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use holdfast_proto::v1;
-use holdfast_storage::lvm::admin::{self, Progress, Request};
+use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, LvmRecord, WhenFull};
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
 use holdfast_storage::{Capacity, Error, Pool};
@@ -38,6 +41,10 @@ pub(crate) struct Pools {
     config: PoolConfig,
     data_dir: PathBuf,
     open: Mutex<Option<OpenPool>>,
+    /// Why it could not be opened, when that was tried last.
+    trouble: Mutex<Option<String>>,
+    /// Whether it is out of use because it is being repaired.
+    mending: AtomicBool,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -48,6 +55,8 @@ pub(crate) struct OpenPool {
     pub(crate) pool: Arc<dyn Pool>,
     pub(crate) name: String,
     pub(crate) driver: &'static str,
+    /// The same, for what only this driver has.
+    lvm: Option<Arc<LvmPool>>,
 }
 
 impl Pools {
@@ -56,6 +65,8 @@ impl Pools {
             config: config.pool.clone(),
             data_dir: config.data_dir.clone(),
             open: Mutex::default(),
+            trouble: Mutex::default(),
+            mending: AtomicBool::default(),
             changing: Mutex::default(),
         }
     }
@@ -66,7 +77,11 @@ impl Pools {
         if open.is_none() {
             *open = match self.config.driver {
                 PoolDriver::Xfs => Some(self.open_xfs(cluster)?),
-                PoolDriver::Lvm => self.open_lvm(cluster)?,
+                PoolDriver::Lvm => {
+                    let opened = self.open_lvm(cluster);
+                    *self.troubled() = opened.as_ref().err().map(told);
+                    opened?
+                }
             };
         }
         Ok(open.clone())
@@ -75,6 +90,11 @@ impl Pools {
     /// Whether it is still to be made.
     pub(crate) fn is_missing(&self) -> bool {
         self.config.driver == PoolDriver::Lvm && !self.record_file().exists()
+    }
+
+    /// Whether there is one that could not be opened.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.troubled().is_some()
     }
 
     /// Lets go of it: who opens it next may be another process.
@@ -92,7 +112,10 @@ impl Pools {
                 String::new()
             }
             Some(Err(error)) => error.to_string(),
-            None => "it is not open: this node is in no cluster yet, or its log says why".into(),
+            None => match self.trouble() {
+                Some(trouble) => format!("it could not be opened: {trouble}"),
+                None => "it is not open: this node is in no cluster yet, or its log says why".into(),
+            },
         };
         if let Some(record) = self.record()?.filter(|_| self.config.driver == PoolDriver::Lvm)
             && let Err(error) = survey::describe(&record, &mut shown)
@@ -108,28 +131,33 @@ impl Pools {
         asked: &NewPool,
         tell: &mut dyn FnMut(PoolNews),
     ) -> Result<(), MachineError> {
-        let refused = |code, message: String| Err(MachineError { code, message });
-        if self.config.driver != PoolDriver::Lvm {
-            let how = "its configuration says driver xfs: set driver = \"lvm\" in [pool], and start \
-                       holdfastd again";
-            return refused(Code::WrongState, how.into());
-        }
-        let _changing = match self.changing.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                return refused(
-                    Code::InUse,
-                    "another change of this node's pool is under way".into(),
-                );
-            }
-        };
+        self.refuse_other_drivers()?;
+        let _changing = self.begin_change()?;
         if let Some(made) = self.record()?.filter(|made| !is_it(asked, made)) {
             let LvmRecord { name, vg, thin_pool, .. } = made;
             let message = format!("this node has the pool {name} already, of {vg}/{thin_pool}");
-            return refused(Code::AlreadyExists, message);
+            return Err(MachineError { code: Code::AlreadyExists, message });
         }
         make(asked, tell, &self.record_file())
+    }
+
+    fn begin_change(&self) -> Result<MutexGuard<'_, ()>, MachineError> {
+        match self.changing.try_lock() {
+            Ok(guard) => Ok(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Ok(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => Err(MachineError {
+                code: Code::InUse,
+                message: "another change of this node's pool is under way".into(),
+            }),
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        self.troubled().clone()
+    }
+
+    fn troubled(&self) -> MutexGuard<'_, Option<String>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn opened(&self) -> MutexGuard<'_, Option<OpenPool>> {
@@ -146,6 +174,9 @@ impl Pools {
 
     fn open_lvm(&self, cluster: ClusterId) -> Result<Option<OpenPool>, Error> {
         let Some(record) = self.record()? else { return Ok(None) };
+        if self.mending.load(Ordering::SeqCst) {
+            return Err(Error::InUse("the pool, which is being repaired,".into()));
+        }
         survey::check(&record)?;
         let pool = LvmPool::open(&LvmOptions {
             vg: record.vg,
@@ -160,13 +191,15 @@ impl Pools {
             patience: POOL_PATIENCE,
         })?;
         let driver = PoolDriver::Lvm.as_str();
-        Ok(Some(OpenPool { pool: Arc::new(pool), name: record.name.to_string(), driver }))
+        let (pool, name) = (Arc::new(pool), record.name.to_string());
+        Ok(Some(OpenPool { pool: pool.clone(), name, driver, lvm: Some(pool) }))
     }
 
     fn open_xfs(&self, cluster: ClusterId) -> Result<OpenPool, Error> {
         let pool = XfsPool::open(&xfs_options(&self.config, cluster)?)?;
         let driver = PoolDriver::Xfs.as_str();
-        Ok(OpenPool { pool: Arc::new(pool), name: self.config.name().to_owned(), driver })
+        let name = self.config.name().to_owned();
+        Ok(OpenPool { pool: Arc::new(pool), name, driver, lvm: None })
     }
 
     /// Which pool it is, open or not.
@@ -246,7 +279,7 @@ fn make(
             Request::in_group(name(group)?, thin_pool)
         }
     };
-    carry_out(&request, asked.dry_run, tell)?;
+    change::carry_out(&request, asked.dry_run, tell)?;
     if asked.dry_run {
         return Ok(());
     }
@@ -266,54 +299,57 @@ fn make(
     Ok(record_of.store(record)?)
 }
 
-/// Plans a change, tells the plan, and does it, unless only the plan was asked for.
-fn carry_out(
-    request: &Request,
-    dry_run: bool,
-    tell: &mut dyn FnMut(PoolNews),
-) -> Result<(), Error> {
-    let plan = admin::plan(request, &admin::look(request)?)?;
-    tell(PoolNews::Plan(plan.steps.iter().map(ToString::to_string).collect()));
-    if dry_run {
-        return Ok(());
-    }
-    let place = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-    admin::run(&plan, &mut |progress| {
-        tell(match progress {
-            Progress::Begun(at) => PoolNews::Began(place(at)),
-            Progress::Part(_, percent) => PoolNews::Said(format!("{percent} %")),
-            Progress::Done(at) => PoolNews::Done(place(at)),
-        });
-    })
-}
-
 impl From<Error> for MachineError {
     fn from(error: Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(next) = cause {
-            message = format!("{message}: {next}");
-            cause = next.source();
-        }
-        Self { code: error.code(), message: message.replace('\n', "; ") }
+        Self { code: error.code(), message: told(&error) }
     }
+}
+
+/// An error and its causes, in one line.
+fn told(error: &Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        message = format!("{message}: {next}");
+        cause = next.source();
+    }
+    message.replace('\n', "; ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A second pool under the first one's name would have been recorded in its place.
-    #[test]
-    fn a_pool_is_only_finished_where_it_was_begun() {
-        let made = LvmRecord {
+    /// The pools of a machine in a temporary directory.
+    pub(super) fn pools(driver: &str) -> (Pools, tempfile::TempDir) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = if driver == "xfs" { "path = \"/nonexistent\"\n" } else { "" };
+        let text = format!(
+            "name = \"n1\"\nlisten = \"192.0.2.1:1\"\nadvertise = \"192.0.2.1:1\"\n\
+             data_dir = {:?}\n[guardian]\nsocket = \"/nonexistent\"\n[pool]\n\
+             driver = {driver:?}\n{place}[network]\nunderlay = \"192.0.2.1\"\n",
+            dir.path()
+        );
+        let file = dir.path().join("holdfastd.toml");
+        std::fs::write(&file, text).unwrap();
+        (Pools::new(&Config::load(&file).unwrap()), dir)
+    }
+
+    pub(super) fn record() -> LvmRecord {
+        LvmRecord {
             name: "fast".parse().unwrap(),
             driver: LvmRecord::DRIVER.into(),
             vg: "fast".into(),
             thin_pool: "holdfast_pool".into(),
             vg_uuid: "a".into(),
             pool_uuid: "b".into(),
-        };
+        }
+    }
+
+    /// A second pool under the first one's name would have been recorded in its place.
+    #[test]
+    fn a_pool_is_only_finished_where_it_was_begun() {
+        let made = record();
         let asked = NewPool {
             name: "fast".parse().unwrap(),
             devices: vec!["/dev/sdb".into()],

@@ -18,11 +18,12 @@ use std::time::Duration;
 use holdfast_core::NodeRole;
 use holdfast_proto::v1;
 use holdfast_raft::{RaftConfig, RaftNode, Timing};
+use holdfast_storage::lvm::admin::Finding;
 use holdfast_types::{Code, LeaseSettings, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 use crate::data_dir::DataDir;
@@ -30,7 +31,7 @@ use crate::error::DaemonError;
 use crate::fault::Fault;
 use crate::gate::{Gate, Stage};
 use crate::identity::Identity;
-use crate::machine::{Duties, Machine, NewPool, PoolNews};
+use crate::machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews};
 use crate::member::Member;
 use crate::serve::{Listeners, Servers};
 use crate::{hints, reign, remember};
@@ -58,6 +59,9 @@ pub(crate) struct Shell {
 
 /// Leadership goes to a voter that has answered this lately.
 const HAND_OVER_TO_MS: u64 = 1_000;
+
+/// Opening a pool that is damaged checks its metadata each time.
+const REOPEN_EVERY: Duration = Duration::from_secs(30);
 
 /// A stop waits no longer for it.
 const HAND_OVER_PATIENCE: Duration = Duration::from_secs(1);
@@ -135,6 +139,17 @@ async fn hand_over(raft: &RaftNode) {
     }
 }
 
+/// Runs duties once their pool can be opened: a disk is back, or a repair has mended it.
+async fn try_again(duties: Arc<dyn Duties>) {
+    loop {
+        tokio::time::sleep(REOPEN_EVERY).await;
+        match duties.run().await {
+            Ok(()) => return info!("the pool is open, and this node takes part again"),
+            Err(error) => debug!(code = %error.code, %error, "the pool can still not be opened"),
+        }
+    }
+}
+
 impl Shell {
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
@@ -181,12 +196,39 @@ impl Shell {
         asked: NewPool,
         mut tell: impl FnMut(PoolNews) + Send + 'static,
     ) -> Result<(), Fault> {
-        let (machine, dry_run) = (self.machine.clone(), asked.dry_run);
-        let making = tokio::task::spawn_blocking(move || {
-            machine.create_pool(&asked, &mut |news| tell(news))
-        });
-        let broken = |e| Fault::new(Code::Internal, format!("making the pool was cut short: {e}"));
-        making.await.map_err(broken)??;
+        let dry_run = asked.dry_run;
+        let make = move |machine: &dyn Machine| machine.create_pool(&asked, &mut |news| tell(news));
+        self.with_pool(dry_run, make).await
+    }
+
+    /// Changes the machine's pool. One that could not be opened before is opened afterwards.
+    pub(crate) async fn change_pool(
+        &self,
+        asked: PoolChange,
+        mut tell: impl FnMut(PoolNews) + Send + 'static,
+    ) -> Result<(), Fault> {
+        let dry_run = asked.dry_run;
+        let make = move |machine: &dyn Machine| machine.change_pool(&asked, &mut |news| tell(news));
+        self.with_pool(dry_run, make).await
+    }
+
+    /// What is wrong with the machine's pool.
+    pub(crate) async fn check_pool(&self) -> Result<Vec<Finding>, Fault> {
+        let machine = self.machine.clone();
+        let checking = tokio::task::spawn_blocking(move || machine.check_pool());
+        let broken = |e| Fault::new(Code::Internal, format!("the check was cut short: {e}"));
+        Ok(checking.await.map_err(broken)??)
+    }
+
+    async fn with_pool(
+        &self,
+        dry_run: bool,
+        work: impl FnOnce(&dyn Machine) -> Result<(), MachineError> + Send + 'static,
+    ) -> Result<(), Fault> {
+        let machine = self.machine.clone();
+        let working = tokio::task::spawn_blocking(move || work(&*machine));
+        let broken = |e| Fault::new(Code::Internal, format!("the change was cut short: {e}"));
+        working.await.map_err(broken)??;
         if dry_run {
             return Ok(());
         }
@@ -229,8 +271,15 @@ impl Shell {
             NodeRole::Voter | NodeRole::Standby => Some(self.open_raft(&identity).await?),
         };
         self.enter(identity, raft, duties.clone(), hint);
-        duties.run().await?;
-        Ok(())
+        match duties.run().await {
+            Err(error) if duties.is_silent() => {
+                warn!(code = %error.code, %error, "the pool cannot be opened, and this node is silent \
+                    until it is: holdfast pool check");
+                self.spawn(try_again(duties));
+                Ok(())
+            }
+            ended => Ok(ended?),
+        }
     }
 
     /// Begins the agent's lease side.

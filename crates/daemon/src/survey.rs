@@ -47,7 +47,7 @@ fn fill(group: &str, found: &Found, pool: &mut v1::Pool) {
     pool.vg_free_bytes = bytes(vg.free);
 }
 
-fn names(record: &LvmRecord) -> Result<(Name, Name), Error> {
+pub(crate) fn names(record: &LvmRecord) -> Result<(Name, Name), Error> {
     Ok((record.vg.parse()?, record.thin_pool.parse()?))
 }
 

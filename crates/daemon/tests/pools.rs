@@ -38,6 +38,21 @@ async fn told(node: &Node, request: v1::CreatePoolRequest) -> Vec<Part> {
     parts
 }
 
+fn change(node: &str, dry_run: bool) -> v1::ChangePoolRequest {
+    let grow = v1::GrowPool { data_bytes: Some(1 << 30), metadata_bytes: None };
+    let change = Some(v1::change_pool_request::Change::Grow(grow));
+    v1::ChangePoolRequest { node: node.into(), dry_run, change }
+}
+
+async fn changed(node: &Node, request: v1::ChangePoolRequest) -> Vec<Part> {
+    let mut stream = pools(node).change(request).await.unwrap().into_inner();
+    let mut parts = Vec::new();
+    while let Some(message) = stream.message().await.unwrap() {
+        parts.extend(message.part);
+    }
+    parts
+}
+
 fn made(node: &Node) -> bool {
     node.strings.pool.load(Ordering::SeqCst)
 }
@@ -74,4 +89,33 @@ async fn a_machine_in_no_cluster_makes_its_own_pool() {
     assert!(made(&node));
     let listed = pools(&node).list(v1::ListPoolsRequest {}).await.unwrap().into_inner();
     assert_eq!(listed.pools.iter().map(|p| p.node.as_str()).collect::<Vec<_>>(), ["n1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_is_changed_and_checked_on_the_node_that_is_named() {
+    let nodes = three().await;
+    let step = "Grow { data: Some(ByteSize(1073741824)), metadata: None }".to_owned();
+    let plan = Part::Plan(v1::PoolPlan { steps: vec![step] });
+    assert_eq!(changed(&nodes[0], change("n3", true)).await, std::slice::from_ref(&plan));
+    let all = [plan, Part::Began(0), Part::Said("50 %".into()), Part::Done(0)];
+    assert_eq!(changed(&nodes[0], change("n3", false)).await, all);
+    let check = v1::CheckPoolRequest { node: "n2".into() };
+    let found = pools(&nodes[0]).check(check).await.unwrap().into_inner().findings;
+    assert_eq!((found[0].severity(), found[0].text.as_str()), (v1::PoolSeverity::Warning, "it is full"));
+    assert_eq!(code(pools(&nodes[0]).change(change("n9", false)).await), Some(Code::NotFound));
+}
+
+/// A change that a newer client knows is not taken for another, nor a name that is no name for one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_no_change_is_refused() {
+    use v1::change_pool_request::Change;
+    let node = Node::fresh("n1").await;
+    let merge = |from: &str| Some(Change::Merge(v1::MergePool { from: from.into() }));
+    let split = |into: &str| {
+        Some(Change::Split(v1::SplitPool { devices: vec!["/dev/sdb".into()], into: into.into() }))
+    };
+    for wrong in [None, merge("$(reboot)"), merge("-vg"), split("a b"), split("../x")] {
+        let request = v1::ChangePoolRequest { change: wrong, ..change("", false) };
+        assert_eq!(code(pools(&node).change(request).await), Some(Code::InvalidArgument));
+    }
 }

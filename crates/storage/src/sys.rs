@@ -229,7 +229,7 @@ pub(crate) struct DmHeader {
     data_start: u32,
     /// Targets that follow.
     pub(crate) target_count: u32,
-    open_count: i32,
+    pub(crate) open_count: i32,
     /// `DM_*_FLAG`.
     pub(crate) flags: u32,
     /// An event's number, or what udev is to do.

@@ -76,6 +76,22 @@ impl Session {
         self.once(async |channel| PoolServiceClient::new(channel).create(request).await).await
     }
 
+    /// Changes a node's pool: its plan, then each step. Sent once; safe to ask for again.
+    pub async fn change_pool(
+        &self,
+        request: v1::ChangePoolRequest,
+    ) -> Result<Streaming<v1::PoolProgress>, RemoteError> {
+        self.once(async |channel| PoolServiceClient::new(channel).change(request).await).await
+    }
+
+    /// What is wrong with the pool of a node (empty: of the one that answers). Sent once: it reads all
+    /// of a pool's metadata, for as long as that takes.
+    pub async fn check_pool(&self, node: String) -> Result<Vec<v1::PoolFinding>, RemoteError> {
+        let request = v1::CheckPoolRequest { node };
+        let check = async |channel| PoolServiceClient::new(channel).check(request).await;
+        Ok(self.once(check).await?.findings)
+    }
+
     /// The pools of all nodes, as the leader sees them.
     pub async fn pools(&self) -> Result<Vec<v1::Pool>, RemoteError> {
         Ok(call!(self, PoolServiceClient, list, v1::ListPoolsRequest {}).await?.pools)

@@ -1,5 +1,7 @@
 //! `holdfast pool`: what the nodes keep volumes in.
 
+mod change;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -20,11 +22,39 @@ Examples:
   holdfast pool create fast --driver lvm --device /dev/sdb --wipe /dev/sdb --node n2
   holdfast pool create fast --driver lvm --vg vg0 --thin-pool thin0";
 
+const REPLACING: &str = "\
+To replace a disk:
+  holdfast pool add-device /dev/sdd
+  holdfast pool evacuate-device /dev/sdb
+  holdfast pool remove-device /dev/sdb";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make a node's pool; again after an interruption, to finish it
     #[command(after_help = EXAMPLES)]
     Create(Box<Create>),
+    /// Take disks into a pool's volume group; a pool that is to have their room is grown then
+    #[command(after_help = REPLACING)]
+    AddDevice(change::AddDevice),
+    /// Move what is on a disk to the others of its volume group, while it is used
+    #[command(after_help = REPLACING)]
+    EvacuateDevice(change::OneDevice),
+    /// Give up a disk on which nothing is
+    #[command(after_help = REPLACING)]
+    RemoveDevice(change::OneDevice),
+    /// Make a pool larger, while it is used; one that is full goes on then
+    Grow(change::Grow),
+    /// Make a volume group of its own of disks that hold nothing of the pool
+    Split(change::Split),
+    /// Take another volume group, with its disks and all that is in it, into a pool's
+    Merge(change::Merge),
+    /// Say what is wrong with a pool, and what will be; fails if something is broken
+    Check {
+        #[command(flatten)]
+        on: On,
+    },
+    /// Mend what a check finds; damaged metadata only while nothing uses the pool
+    Repair(change::How),
     /// List the pools of all nodes
     Ls,
     /// Read every replica and image of a node now, and compare it with what it was
@@ -89,6 +119,14 @@ impl Command {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Create(create) => create.run(context).await,
+            Self::AddDevice(add) => add.run(context).await,
+            Self::EvacuateDevice(from) => from.evacuate(context).await,
+            Self::RemoveDevice(device) => device.remove(context).await,
+            Self::Grow(grow) => grow.run(context).await,
+            Self::Split(split) => split.run(context).await,
+            Self::Merge(merge) => merge.run(context).await,
+            Self::Check { on } => change::check(context, on.name()).await,
+            Self::Repair(how) => how.repair(context).await,
             Self::Ls => {
                 let pools = context.session.pools().await?;
                 let views: Vec<_> = pools.into_iter().map(PoolView::from).collect();

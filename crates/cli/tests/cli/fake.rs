@@ -12,6 +12,7 @@ use holdfast_proto::v1::container_service_server::{ContainerService, ContainerSe
 use holdfast_proto::v1::event_service_server::{EventService, EventServiceServer};
 use holdfast_proto::v1::image_service_server::{ImageService, ImageServiceServer};
 use holdfast_proto::v1::operation_service_server::{OperationService, OperationServiceServer};
+use holdfast_proto::v1::pool_service_server::{PoolService, PoolServiceServer};
 use holdfast_proto::{status_from, v1};
 use holdfast_types::Code;
 use tokio::net::UnixListener;
@@ -39,6 +40,10 @@ pub(crate) struct Memory {
     /// Of an import that came to a regular end.
     pub(crate) archive: Option<Vec<u8>>,
     pub(crate) watches: u32,
+    /// The changes of pools that were asked for.
+    pub(crate) pool_changes: Vec<v1::ChangePoolRequest>,
+    /// What a check of a pool finds.
+    pub(crate) findings: Vec<v1::PoolFinding>,
 }
 
 /// A running fake; its socket goes with it.
@@ -68,7 +73,8 @@ impl Fake {
             .add_service(ContainerServiceServer::new(service.clone()))
             .add_service(EventServiceServer::new(service.clone()))
             .add_service(ImageServiceServer::new(service.clone()))
-            .add_service(OperationServiceServer::new(service));
+            .add_service(OperationServiceServer::new(service.clone()))
+            .add_service(PoolServiceServer::new(service));
         tokio::spawn(server.serve_with_incoming(incoming));
         Self { memory, address: format!("unix:{}", path.display()), dir }
     }
@@ -379,5 +385,58 @@ impl OperationService for Service {
         let state = v1::OperationState::Done.into();
         let operation = v1::Operation { id: request.id, state, ..Default::default() };
         Ok(Response::new(v1::GetOperationResponse { operation: Some(operation) }))
+    }
+}
+
+#[tonic::async_trait]
+impl PoolService for Service {
+    type CreateStream = BoxStream<'static, Result<v1::PoolProgress, Status>>;
+    type ChangeStream = BoxStream<'static, Result<v1::PoolProgress, Status>>;
+    type ScrubStream = BoxStream<'static, Result<v1::ScrubPoolResponse, Status>>;
+
+    async fn create(&self, _: Request<v1::CreatePoolRequest>) -> Reply<Self::CreateStream> {
+        Ok(Response::new(stream::empty().boxed()))
+    }
+
+    /// Two steps, the second one half done; to merge is refused, and there is nothing to repair.
+    async fn change(&self, request: Request<v1::ChangePoolRequest>) -> Reply<Self::ChangeStream> {
+        use v1::change_pool_request::Change;
+        use v1::pool_progress::Part;
+        let request = request.into_inner();
+        let mut steps = vec!["do this".to_owned(), "do that".to_owned()];
+        match &request.change {
+            Some(Change::Merge(_)) => {
+                let refused = status_from(Code::PoolUnusable, "its extents have 1MiB", None);
+                return Ok(Response::new(stream::iter([Err(refused)]).boxed()));
+            }
+            Some(Change::Repair(_)) => steps.clear(),
+            _ => {}
+        }
+        let begun = [Part::Began(0), Part::Done(0), Part::Began(1), Part::Said("50 %".into())];
+        let begun = begun.into_iter().filter(|_| !request.dry_run && !steps.is_empty());
+        let mut parts: Vec<_> = begun.collect();
+        parts.insert(0, Part::Plan(v1::PoolPlan { steps }));
+        self.memory.lock().unwrap().pool_changes.push(request);
+        let parts = parts.into_iter().map(|part| Ok(v1::PoolProgress { part: Some(part) }));
+        Ok(Response::new(stream::iter(parts.collect::<Vec<_>>()).boxed()))
+    }
+
+    async fn check(&self, _: Request<v1::CheckPoolRequest>) -> Reply<v1::CheckPoolResponse> {
+        let findings = self.memory.lock().unwrap().findings.clone();
+        Ok(Response::new(v1::CheckPoolResponse { findings }))
+    }
+
+    async fn list(&self, _: Request<v1::ListPoolsRequest>) -> Reply<v1::ListPoolsResponse> {
+        Ok(Response::new(v1::ListPoolsResponse { pools: vec![] }))
+    }
+
+    async fn show(&self, request: Request<v1::ShowPoolRequest>) -> Reply<v1::ShowPoolResponse> {
+        let node = request.into_inner().node;
+        let pool = v1::Pool { node, name: "fast".into(), driver: "lvm".into(), ..Default::default() };
+        Ok(Response::new(v1::ShowPoolResponse { pool: Some(pool) }))
+    }
+
+    async fn scrub(&self, _: Request<v1::ScrubPoolRequest>) -> Reply<Self::ScrubStream> {
+        Ok(Response::new(stream::empty().boxed()))
     }
 }

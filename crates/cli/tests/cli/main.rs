@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fake;
+mod pool;
 
 use std::io::Write;
 use std::path::Path;
@@ -112,6 +113,12 @@ async fn wrong_use_is_told_without_asking_the_cluster() {
         ("rm web", "HF-INVALID-ARGUMENT"),
         ("image import i /nonexistent.tar", "HF-INVALID-ARGUMENT"),
         ("resize web 20GB", "HF-INVALID-SIZE"),
+        ("pool add-device", "HF-INVALID-ARGUMENT"),
+        ("pool evacuate-device", "HF-INVALID-ARGUMENT"),
+        ("pool grow --data 20GB", "HF-INVALID-SIZE"),
+        ("pool grow --metadata x", "HF-INVALID-SIZE"),
+        ("pool split spare", "HF-INVALID-ARGUMENT"),
+        ("pool merge", "HF-INVALID-ARGUMENT"),
         ("frobnicate", "HF-INVALID-ARGUMENT"),
     ] {
         let ran = holdfast(nowhere, line).await;

@@ -11,7 +11,8 @@ use holdfast_proto::v1;
 use holdfast_proto::v1::pool_progress::Part;
 use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::v1::pool_service_server::PoolService;
-use holdfast_types::Code;
+use holdfast_storage::lvm::admin::{Change, Finding, Name, Severity};
+use holdfast_types::{ByteSize, Code};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -22,7 +23,7 @@ use super::route;
 use crate::fault::Fault;
 use crate::forward::Call;
 use crate::gate::{Gate, Stage};
-use crate::machine::{NewPool, PoolNews};
+use crate::machine::{NewPool, PoolChange, PoolNews};
 use crate::member::{Lead, Member};
 use crate::startup::Shell;
 
@@ -43,6 +44,7 @@ type Progress = Pin<Box<dyn Stream<Item = Result<v1::PoolProgress, Status>> + Se
 #[tonic::async_trait]
 impl PoolService for PoolApi {
     type CreateStream = Progress;
+    type ChangeStream = Progress;
     type ScrubStream = Scrubbing;
 
     async fn create(
@@ -58,6 +60,33 @@ impl PoolService for PoolApi {
         info!(pool = %asked.name, dry_run = asked.dry_run, "a pool is asked for");
         let shell = self.shell.clone();
         Ok(Response::new(follow(move |tell| async move { shell.create_pool(asked, tell).await })))
+    }
+
+    async fn change(
+        &self,
+        request: Request<v1::ChangePoolRequest>,
+    ) -> Result<Response<Progress>, Status> {
+        let (call, request) = Call::open(request, Duration::ZERO);
+        if let Some(there) = self.elsewhere(&call, &request.node).await? {
+            let answer = PoolServiceClient::new(there).change(call.onward(request)).await?;
+            return Ok(Response::new(Box::pin(answer.into_inner())));
+        }
+        let asked = PoolChange { dry_run: request.dry_run, change: change(request)? };
+        info!(change = ?asked.change, dry_run = asked.dry_run, "a change of the pool is asked for");
+        let shell = self.shell.clone();
+        Ok(Response::new(follow(move |tell| async move { shell.change_pool(asked, tell).await })))
+    }
+
+    async fn check(
+        &self,
+        request: Request<v1::CheckPoolRequest>,
+    ) -> Result<Response<v1::CheckPoolResponse>, Status> {
+        let (call, request) = Call::open(request, Duration::ZERO);
+        if let Some(there) = self.elsewhere(&call, &request.node).await? {
+            return PoolServiceClient::new(there).check(call.onward(request)).await;
+        }
+        let findings = self.shell.check_pool().await?.into_iter().map(finding).collect();
+        Ok(Response::new(v1::CheckPoolResponse { findings }))
     }
 
     async fn list(
@@ -143,6 +172,41 @@ fn asked(request: v1::CreatePoolRequest) -> Result<NewPool, Fault> {
         wipe: paths(request.wipe),
         dry_run: request.dry_run,
     })
+}
+
+fn change(request: v1::ChangePoolRequest) -> Result<Change, Fault> {
+    use v1::change_pool_request::Change as Asked;
+    let paths = |texts: Vec<String>| texts.into_iter().map(PathBuf::from).collect();
+    let name = |text: String| {
+        text.parse::<Name>().map_err(|refusal| Fault::new(refusal.code(), refusal.to_string()))
+    };
+    let asked = request.change;
+    let asked = asked.ok_or_else(|| Fault::new(Code::InvalidArgument, "no change is named"))?;
+    Ok(match asked {
+        Asked::AddDevices(add) => {
+            Change::AddDevices { devices: paths(add.devices), wipe: paths(add.wipe) }
+        }
+        Asked::EvacuateDevice(from) => Change::Evacuate { device: from.device.into() },
+        Asked::RemoveDevice(remove) => Change::RemoveDevice { device: remove.device.into() },
+        Asked::Grow(to) => Change::Grow {
+            data: to.data_bytes.map(ByteSize),
+            metadata: to.metadata_bytes.map(ByteSize),
+        },
+        Asked::Split(split) => {
+            Change::Split { devices: paths(split.devices), into: name(split.into)? }
+        }
+        Asked::Merge(merge) => Change::Merge { from: name(merge.from)? },
+        Asked::Repair(v1::RepairPool {}) => Change::Repair,
+    })
+}
+
+fn finding(found: Finding) -> v1::PoolFinding {
+    let severity = match found.severity {
+        Severity::Fine => v1::PoolSeverity::Fine,
+        Severity::Warning => v1::PoolSeverity::Warning,
+        Severity::Broken => v1::PoolSeverity::Broken,
+    };
+    v1::PoolFinding { severity: severity.into(), text: found.text }
 }
 
 /// Begins a change, and passes on what it tells. It ends with or without the client.

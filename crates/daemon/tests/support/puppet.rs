@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use holdfast_daemon::{
-    Config, Duties, Identity, Machine, MachineError, NewPool, PoolNews, Unpacked,
+    Config, Duties, Identity, Machine, MachineError, NewPool, PoolChange, PoolNews, Unpacked,
 };
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::peer_service_server::PeerService;
@@ -20,6 +20,7 @@ use holdfast_proto::internal::{
 };
 use holdfast_proto::{RemoteError, connect_lazy, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
+use holdfast_storage::lvm::admin::{Finding, Severity};
 use holdfast_types::{
     ByteSize, Code, ContainerUid, DesiredState, Epoch, ImageUid, NodeView, Report, RequestId,
     RunState, Seq, SnapshotId, SnapshotUuid,
@@ -78,6 +79,25 @@ impl Machine for Puppet {
             tell(PoolNews::Done(0));
         }
         Ok(())
+    }
+
+    fn change_pool(
+        &self,
+        asked: &PoolChange,
+        tell: &mut dyn FnMut(PoolNews),
+    ) -> Result<(), MachineError> {
+        tell(PoolNews::Plan(vec![format!("{:?}", asked.change)]));
+        if !asked.dry_run {
+            tell(PoolNews::Began(0));
+            tell(PoolNews::Said("50 %".into()));
+            tell(PoolNews::Done(0));
+        }
+        Ok(())
+    }
+
+    fn check_pool(&self) -> Result<Vec<Finding>, MachineError> {
+        let text = "it is full".to_owned();
+        Ok(vec![Finding { severity: Severity::Warning, text }])
     }
 
     fn begin(

@@ -3386,6 +3386,103 @@ pub struct CreatePoolRequest {
     pub dry_run: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChangePoolRequest {
+    /// Whose pool; empty for the node that answers.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    /// Only the plan.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+    #[prost(oneof = "change_pool_request::Change", tags = "3, 4, 5, 6, 7, 8, 9")]
+    pub change: ::core::option::Option<change_pool_request::Change>,
+}
+/// Nested message and enum types in `ChangePoolRequest`.
+pub mod change_pool_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Change {
+        #[prost(message, tag = "3")]
+        AddDevices(super::AddPoolDevices),
+        #[prost(message, tag = "4")]
+        EvacuateDevice(super::EvacuatePoolDevice),
+        #[prost(message, tag = "5")]
+        RemoveDevice(super::RemovePoolDevice),
+        #[prost(message, tag = "6")]
+        Grow(super::GrowPool),
+        #[prost(message, tag = "7")]
+        Split(super::SplitPool),
+        #[prost(message, tag = "8")]
+        Merge(super::MergePool),
+        #[prost(message, tag = "9")]
+        Repair(super::RepairPool),
+    }
+}
+/// Takes devices into the pool's volume group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddPoolDevices {
+    #[prost(string, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Those of the devices that may lose what is on them.
+    #[prost(string, repeated, tag = "2")]
+    pub wipe: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Moves what is on a device to the group's others, while it is used.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EvacuatePoolDevice {
+    #[prost(string, tag = "1")]
+    pub device: ::prost::alloc::string::String,
+}
+/// Takes a device that holds nothing out of the group.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemovePoolDevice {
+    #[prost(string, tag = "1")]
+    pub device: ::prost::alloc::string::String,
+}
+/// Grows the thin pool, without a size by what the group has free but for a reserve.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrowPool {
+    /// To how many bytes.
+    #[prost(uint64, optional, tag = "1")]
+    pub data_bytes: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    pub metadata_bytes: ::core::option::Option<u64>,
+}
+/// Makes a volume group of its own of devices that hold nothing of the pool.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SplitPool {
+    #[prost(string, repeated, tag = "1")]
+    pub devices: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, tag = "2")]
+    pub into: ::prost::alloc::string::String,
+}
+/// Takes another volume group, with all that is in it, into the pool's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MergePool {
+    #[prost(string, tag = "1")]
+    pub from: ::prost::alloc::string::String,
+}
+/// Mends what a check finds and what can be mended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RepairPool {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckPoolRequest {
+    /// Whose pool; empty for the node that answers.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct CheckPoolResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub findings: ::prost::alloc::vec::Vec<PoolFinding>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PoolFinding {
+    #[prost(enumeration = "PoolSeverity", tag = "1")]
+    pub severity: i32,
+    /// What it is, in a line for a person, with the cure where there is one.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PoolProgress {
     #[prost(oneof = "pool_progress::Part", tags = "1, 2, 3, 4")]
     pub part: ::core::option::Option<pool_progress::Part>,
@@ -3499,6 +3596,40 @@ pub struct ScrubPoolResponse {
     #[prost(uint32, tag = "5")]
     pub rotten: u32,
 }
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PoolSeverity {
+    Unspecified = 0,
+    /// As it should be.
+    Fine = 1,
+    /// Something to be done before it is too late.
+    Warning = 2,
+    Broken = 3,
+}
+impl PoolSeverity {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "POOL_SEVERITY_UNSPECIFIED",
+            Self::Fine => "POOL_SEVERITY_FINE",
+            Self::Warning => "POOL_SEVERITY_WARNING",
+            Self::Broken => "POOL_SEVERITY_BROKEN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "POOL_SEVERITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "POOL_SEVERITY_FINE" => Some(Self::Fine),
+            "POOL_SEVERITY_WARNING" => Some(Self::Warning),
+            "POOL_SEVERITY_BROKEN" => Some(Self::Broken),
+            _ => None,
+        }
+    }
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod pool_service_client {
@@ -3606,6 +3737,56 @@ pub mod pool_service_client {
                 .insert(GrpcMethod::new("holdfast.v1.PoolService", "Create"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// Changes the node's pool, of driver lvm, told in the same way, and as safe to ask for again.
+        pub async fn change(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ChangePoolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::PoolProgress>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.v1.PoolService/Change",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.v1.PoolService", "Change"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Looks for what is wrong with the node's pool, of driver lvm, open or not, and changes nothing.
+        pub async fn check(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CheckPoolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckPoolResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.v1.PoolService/Check",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.v1.PoolService", "Check"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The pools of all nodes, as the leader sees them; of a node in no cluster its own.
         pub async fn list(
             &mut self,
@@ -3710,6 +3891,25 @@ pub mod pool_service_server {
             &self,
             request: tonic::Request<super::CreatePoolRequest>,
         ) -> std::result::Result<tonic::Response<Self::CreateStream>, tonic::Status>;
+        /// Server streaming response type for the Change method.
+        type ChangeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::PoolProgress, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Changes the node's pool, of driver lvm, told in the same way, and as safe to ask for again.
+        async fn change(
+            &self,
+            request: tonic::Request<super::ChangePoolRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ChangeStream>, tonic::Status>;
+        /// Looks for what is wrong with the node's pool, of driver lvm, open or not, and changes nothing.
+        async fn check(
+            &self,
+            request: tonic::Request<super::CheckPoolRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CheckPoolResponse>,
+            tonic::Status,
+        >;
         /// The pools of all nodes, as the leader sees them; of a node in no cluster its own.
         async fn list(
             &self,
@@ -3857,6 +4057,97 @@ pub mod pool_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.v1.PoolService/Change" => {
+                    #[allow(non_camel_case_types)]
+                    struct ChangeSvc<T: PoolService>(pub Arc<T>);
+                    impl<
+                        T: PoolService,
+                    > tonic::server::ServerStreamingService<super::ChangePoolRequest>
+                    for ChangeSvc<T> {
+                        type Response = super::PoolProgress;
+                        type ResponseStream = T::ChangeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ChangePoolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PoolService>::change(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ChangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.v1.PoolService/Check" => {
+                    #[allow(non_camel_case_types)]
+                    struct CheckSvc<T: PoolService>(pub Arc<T>);
+                    impl<
+                        T: PoolService,
+                    > tonic::server::UnaryService<super::CheckPoolRequest>
+                    for CheckSvc<T> {
+                        type Response = super::CheckPoolResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CheckPoolRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as PoolService>::check(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CheckSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

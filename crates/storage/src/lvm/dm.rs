@@ -143,6 +143,11 @@ impl Dm {
         Ok((head.flags & SUSPEND != 0, number))
     }
 
+    /// Whether somebody has it open: a mount, another device, a program.
+    pub(super) fn is_open(&self, name: &str) -> io::Result<bool> {
+        Ok(self.call(DEV_STATUS, name, Head::default(), &[])?.0.open_count > 0)
+    }
+
     /// What its only target says of itself.
     pub(super) fn target_status(&self, name: &str) -> io::Result<String> {
         self.target(name, 0)

@@ -78,7 +78,7 @@ impl ThinPool {
         let chunk = chunk(&dm, &name)?;
         Ok(Self {
             limits: Limits { name: name.clone(), chunk, threshold_percent },
-            prefix: format!("holdfast-{}-{}-", number.0, number.1),
+            prefix: prefix(number),
             dm,
             vg: vg.to_owned(),
             name,
@@ -342,6 +342,11 @@ impl ThinPool {
     fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the names of our devices on a pool begin with.
+pub(super) fn prefix(pool: (u32, u32)) -> String {
+    format!("holdfast-{}-{}-", pool.0, pool.1)
 }
 
 /// Bytes of a chunk, as the pool was made.

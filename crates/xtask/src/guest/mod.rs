@@ -1,5 +1,5 @@
-//! `cargo xtask guest -- conformance|powercut|takeover|cycles|CMD…`: runs a suite or a command in a
-//! Debian guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling
+//! `cargo xtask guest -- conformance|powercut|pool|takeover|cycles|CMD…`: runs a suite or a command in
+//! a Debian guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling
 //! the plug loses all that the guest had not given to its disks; with `--volatile` also, at random,
 //! what was not flushed there (QEMU itself keeps it).
 //!
@@ -10,6 +10,7 @@
 mod accelerator;
 mod disk;
 mod image;
+mod pool;
 mod qemu;
 mod share;
 mod suites;
@@ -59,9 +60,10 @@ pub(crate) struct Guest {
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     memory: u64,
     /// `conformance` (the storage suite on the lvm driver; or those of its tests that are named),
-    /// `powercut` (power cuts in the life of a volume and its replica), `takeover` (the lab on LVM
-    /// pools loses a node), `cycles` (what a snapshot costs without LVM's commands, and with them),
-    /// or a command and its arguments. Its standard input is empty.
+    /// `powercut` (power cuts in the life of a volume and its replica), `pool` (the life of a pool, by
+    /// the operator's commands), `takeover` (the lab on LVM pools loses a node), `cycles` (what a
+    /// snapshot costs without LVM's commands, and with them), or a command and its arguments. Its
+    /// standard input is empty.
     #[arg(last = true, required = true, value_name = "CMD")]
     command: Vec<String>,
 }

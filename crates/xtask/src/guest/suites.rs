@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::takeover;
+use super::{pool, takeover};
 use crate::run;
 
 /// A prepared run: its programs in a share, its disks, its command.
@@ -41,6 +41,7 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
     match command {
         [name, only @ ..] if name == "conformance" => conformance(root, only).map(Some),
         [name] if name == "powercut" => power_cut(root).map(Some),
+        [name] if name == "pool" => pool::suite(root).map(Some),
         [name] if name == "takeover" => takeover::suite(root).map(Some),
         [name] if name == "cycles" => cycles(root).map(Some),
         _ => Ok(None),

@@ -5,9 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::found::Found;
-use super::look::{look, lvm};
+use super::look::{look, lvm, mapper_name};
 use super::{ANCHOR, CATALOG, Change, Name, Request};
 use crate::lvm::status::{Mode, Status};
+use crate::lvm::LvmPool;
 use crate::lvm::thin::ThinPool;
 use crate::lvm::wear::Wear;
 use crate::{Error, Result, wait};
@@ -53,41 +54,46 @@ const TIME: Duration = Duration::from_secs(120);
 const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 
 /// Checks a pool: its group, its devices, and the thin pool's metadata, of which a snapshot is held
-/// meanwhile. Changes nothing else.
-pub fn check(group: &Name, thin_pool: &Name) -> Result<Vec<Finding>> {
+/// meanwhile; one that is `open` in this process waits for it where it needs it itself. Changes
+/// nothing else.
+pub fn check(group: &Name, thin_pool: &Name, open: Option<&LvmPool>) -> Result<Vec<Finding>> {
     let change = Change::Repair;
     let request = Request { group: group.clone(), thin_pool: thin_pool.clone(), change };
     let found = look(&request)?;
     let consistent = wait::run(&mut lvm(["vgck", group.as_str()]), TIME).map(drop);
     let active = found.logical(group, thin_pool.as_str()).is_some_and(|pool| pool.active);
-    let path = format!("/dev/mapper/{}-{}", doubled(group), doubled(thin_pool));
-    let health = match active {
-        true => Some(ask(group, &path, consistent)?),
-        false => None,
+    let health = match (active, open) {
+        (false, _) => None,
+        (true, Some(open)) => Some(ask(&open.blocks.pool, consistent)),
+        (true, None) => {
+            let path = format!("/dev/mapper/{}", mapper_name(group, thin_pool));
+            let pool = ThinPool::connect(group.as_str(), &path, 100)?;
+            Some(ask(&pool, consistent))
+        }
     };
     Ok(judge(&request, &found, health.as_ref()))
 }
 
-fn ask(group: &Name, path: &str, consistent: Result<()>) -> Result<Health> {
-    let pool = ThinPool::connect(group.as_str(), path, 100)?;
-    let mut time = Err(Error::InUse("the metadata snapshot".into()));
+fn ask(pool: &ThinPool, group: Result<()>) -> Health {
+    let status = pool.status();
+    // One that has failed answers no more, and what it needs is clear.
+    if status.as_ref().is_ok_and(|status| status.mode.is_none()) {
+        let failed = || Error::InUse("a thin pool that has failed".into());
+        return Health { status, time: Err(failed()), metadata: Err(failed()), group };
+    }
+    let mut time = Ok(0);
     wait::until(SNAPSHOT_TIME, || {
         time = pool.read_time();
-        !matches!(time, Err(Error::InUse(_)))
+        !matches!(time, Err(Error::MetadataHeld(_)))
     });
-    let mut metadata = Err(Error::InUse("the metadata snapshot".into()));
+    let mut metadata = Ok(());
     wait::until(SNAPSHOT_TIME, || {
         let mut tool = Command::new("thin_check");
         tool.args(["-q", "-m"]);
         metadata = pool.try_metadata(tool);
-        !matches!(metadata, Err(Error::InUse(_)))
+        !matches!(metadata, Err(Error::MetadataHeld(_)))
     });
-    Ok(Health { status: pool.status(), time, metadata, group: consistent })
-}
-
-/// LVM doubles hyphens in device-mapper's names.
-fn doubled(name: &Name) -> String {
-    name.as_str().replace('-', "--")
+    Health { status, time, metadata, group }
 }
 
 fn judge(request: &Request, found: &Found, health: Option<&Health>) -> Vec<Finding> {
@@ -134,9 +140,10 @@ fn judge(request: &Request, found: &Found, health: Option<&Health>) -> Vec<Findi
         findings.warning(format!("{group} has no spare for {name}'s metadata: {cure}"));
     }
     match health {
-        None => {
-            findings.warning(format!("{group}/{name} is not active, so it was not looked into"))
-        }
+        None => findings.broken(format!(
+            "{group}/{name} is not active, because it is damaged or nobody has opened it: holdfast \
+             pool repair checks its metadata, and repairs it if that is needed"
+        )),
         Some(health) => findings.of_the_pool(&format!("{group}/{name}"), health),
     }
     findings.0
@@ -156,8 +163,8 @@ impl Findings {
         }
         match &health.metadata {
             Ok(()) => self.fine(format!("the metadata of {name} is sound")),
-            Err(Error::InUse(what)) => {
-                self.warning(format!("{what} of {name} is held by another: it was not checked"));
+            Err(error @ (Error::InUse(_) | Error::MetadataHeld(_))) => {
+                self.warning(format!("the metadata of {name} was not checked: {error}"));
             }
             Err(error) => self.broken(format!(
                 "the metadata of {name} is damaged: {error}: stop what runs on it, and holdfast pool \

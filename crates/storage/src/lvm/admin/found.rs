@@ -17,8 +17,19 @@ pub struct Found {
     pub logicals: Vec<Logical>,
     /// Which extents of a physical volume belong to which logical one; free ones are not listed.
     pub pieces: Vec<Piece>,
+    /// For a repair: the devices of Holdfast's volumes in the pool.
+    pub mapped: Vec<Mapped>,
     /// The versions of the programs.
     pub tools: Tools,
+}
+
+/// A volume's device, or one for reading it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// As device-mapper has it.
+    pub name: String,
+    /// Whether it is mounted, or otherwise open.
+    pub open: bool,
 }
 
 /// A block device, by what lsblk(8), wipefs(8) and an exclusive opening say of it.

@@ -55,8 +55,9 @@ pub(super) fn split(
             let elsewhere = found.pieces.iter().any(|piece| {
                 piece.logical == name && !leaving.iter().any(|(_, p)| p.uuid == piece.physical)
             });
-            let active = found.logical(group, name).is_some_and(|l| l.active);
-            if elsewhere || active || is_ours(request, name) {
+            // The spare is the pool's, and goes with nobody else.
+            let stays = found.logical(group, name).is_some_and(|l| l.active || l.spare);
+            if elsewhere || stays || is_ours(request, name) {
                 return Err(Refusal::Holds {
                     device: (*path).clone(),
                     size: ByteSize(physical.used * there.extent),

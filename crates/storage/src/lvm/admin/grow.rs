@@ -17,7 +17,9 @@ pub(super) fn plan(
     let (group, name) = (&request.group, &request.thin_pool);
     let there = found.usable_group(group)?;
     let pool = found.thin_pool(group, name)?;
-    if let Some(state) = pool.damage() {
+    // A pool whose metadata is full takes no writes until there is more of it, and is not damaged.
+    let stuck = pool.health == "metadata_read_only" && !pool.needs_check;
+    if let Some(state) = pool.damage().filter(|_| !stuck) {
         return Err(Refusal::Damaged { group: group.clone(), name: name.clone(), state });
     }
     found.check_still(group)?;
@@ -42,15 +44,18 @@ pub(super) fn plan(
         false => free,
     };
     let most = data.unwrap_or(pool.size + if to_the_free_space { room } else { 0 });
-    let needed = metadata.unwrap_or_else(|| size::metadata_for(most, there.extent));
+    let more = if stuck { pool.metadata + pool.metadata / 4 } else { pool.metadata };
+    let most_metadata = MOST_METADATA / there.extent * there.extent;
+    let more = more.next_multiple_of(there.extent).min(most_metadata.max(pool.metadata));
+    let needed = metadata.unwrap_or_else(|| size::metadata_for(most, there.extent).max(more));
     let metadata = needed.max(pool.metadata);
-    let metadata = match to_the_free_space && cost(metadata) > room {
+    let metadata = match to_the_free_space && !stuck && cost(metadata) > room {
         true => pool.metadata,
         false => metadata,
     };
     let cost = if metadata > pool.metadata { cost(metadata) } else { 0 };
     let data = match to_the_free_space {
-        true => pool.size + (room - cost) / there.extent * there.extent,
+        true => pool.size + room.saturating_sub(cost) / there.extent * there.extent,
         false => most,
     };
     let needed = cost + (data - pool.size);
@@ -62,10 +67,12 @@ pub(super) fn plan(
     let (group, name) = (group.clone(), name.clone());
     if metadata > pool.metadata {
         let (group, name) = (group.clone(), name.clone());
-        steps.push(Step::GrowMetadata { group, name, size: ByteSize(metadata) });
+        let (now, size) = (ByteSize(pool.metadata), ByteSize(metadata));
+        steps.push(Step::GrowMetadata { group, name, now, size });
     }
     if data > pool.size {
-        steps.push(Step::GrowData { group, name, size: ByteSize(data) });
+        let (now, size) = (ByteSize(pool.size), ByteSize(data));
+        steps.push(Step::GrowData { group, name, now, size });
     }
     Ok(Plan { steps })
 }
@@ -91,7 +98,7 @@ mod tests {
     fn a_pool_grows_into_the_free_space() {
         let (grown, end) = carry_out(&growth(None, None), &with_another_disk()).unwrap();
         let lines: Vec<String> = grown.steps.iter().map(Step::to_string).collect();
-        assert_eq!(lines, ["grow tank/holdfast_pool to 18.5GiB"]);
+        assert_eq!(lines, ["grow the data of tank/holdfast_pool from 9.0GiB to 18.5GiB"]);
         let there = &end.groups[0];
         assert!(end.free(there) >= size::reserve(end.size(there)), "the reserve stays");
     }
@@ -132,6 +139,19 @@ mod tests {
         assert!(matches!(&grown.steps[..], [Step::GrowMetadata { .. }, Step::GrowData { .. }]));
         let pool = end.logical(&"tank".parse().unwrap(), "holdfast_pool").unwrap();
         assert!(pool.metadata >= pool.size / 1024, "{pool:?}");
+    }
+
+    /// I20: what waits for metadata goes on when there is more; a size needs not be thought of.
+    #[test]
+    fn a_pool_without_metadata_is_given_some() {
+        let mut before = with_another_disk();
+        let tank = "tank".parse().unwrap();
+        before.logical_mut(&tank, "holdfast_pool").health = "metadata_read_only".into();
+        let (grown, end) = carry_out(&growth(None, None), &before).unwrap();
+        assert!(matches!(&grown.steps[..], [Step::GrowMetadata { .. }, Step::GrowData { .. }]));
+        assert_eq!(end.logical(&tank, "holdfast_pool").unwrap().metadata, 160 << 20);
+        before.logical_mut(&tank, "holdfast_pool").needs_check = true;
+        assert!(matches!(plan(&growth(None, None), &before), Err(Refusal::Damaged { .. })));
     }
 
     #[test]

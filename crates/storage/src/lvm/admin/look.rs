@@ -9,9 +9,11 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::found::{Device, Found, Tools};
+use super::found::{Device, Found, Mapped, Tools};
 use super::report::{self, Block};
-use super::{Name, Request};
+use super::{Change, Name, Request};
+use crate::lvm::Dm;
+use crate::lvm::thin;
 use crate::{Error, Result, wait};
 
 /// Reports read every device's label; a device that answers slowly is waited for.
@@ -51,7 +53,32 @@ pub fn look(request: &Request) -> Result<Found> {
     found.groups = report(&["vgs"], report::GROUPS, report::groups)?;
     found.logicals = report(&["lvs", "-a"], report::LOGICALS, report::logicals)?;
     found.pieces = report(&["pvs", "--segments"], report::PIECES, report::pieces)?;
+    if request.change == Change::Repair {
+        found.mapped = mapped(&request.group, &request.thin_pool)?;
+    }
     Ok(found)
+}
+
+/// The devices of ours on a thin pool: none of one that is not active.
+fn mapped(group: &Name, thin_pool: &Name) -> Result<Vec<Mapped>> {
+    let dm = Dm::open().map_err(Error::io("opening", "/dev/mapper/control"))?;
+    let Ok((_, number)) = dm.status(&format!("{}-tpool", mapper_name(group, thin_pool))) else {
+        return Ok(Vec::new());
+    };
+    let prefix = thin::prefix(number);
+    let all = dm.list().map_err(Error::io("listing", "device-mapper's devices"))?;
+    let ours = all.into_iter().filter(|mapped| mapped.name.starts_with(&prefix));
+    let asked = ours.map(|mapped| {
+        let open = dm.is_open(&mapped.name).map_err(Error::io("asking", &mapped.name))?;
+        Ok(Mapped { name: mapped.name, open })
+    });
+    asked.collect()
+}
+
+/// What device-mapper calls a volume of LVM: hyphens are doubled.
+pub(super) fn mapper_name(group: &Name, volume: &Name) -> String {
+    let doubled = |name: &Name| name.as_str().replace('-', "--");
+    format!("{}-{}", doubled(group), doubled(volume))
 }
 
 /// By what the pool in `group` is known again.

@@ -36,7 +36,7 @@ mod size;
 mod step;
 
 pub use check::{Finding, Severity, check};
-pub use found::{Device, Found, Group, Logical, Physical, Piece, Tools};
+pub use found::{Device, Found, Group, Logical, Mapped, Physical, Piece, Tools};
 pub use look::{Identity, identify, look};
 pub use name::Name;
 pub use refusal::Refusal;

@@ -107,16 +107,17 @@ impl Found {
                 self.device_mut(device).signatures.clear();
                 self.group_mut(group).free -= extents;
             }
-            Step::GrowMetadata { group, name, size } => {
+            Step::GrowMetadata { group, name, size, .. } => {
                 let (pool, size) = (name.as_str(), size.bytes());
                 let now = self.logical_mut(group, pool).metadata;
                 let spare = self.logical_mut(group, "lvol0_pmspare").size;
                 self.take(group, pool, size - now);
                 self.take(group, "lvol0_pmspare", size.saturating_sub(spare));
                 self.logical_mut(group, pool).metadata = size;
+                self.logical_mut(group, pool).health.clear();
                 self.logical_mut(group, "lvol0_pmspare").size = size.max(spare);
             }
-            Step::GrowData { group, name, size } => {
+            Step::GrowData { group, name, size, .. } => {
                 let now = self.logical_mut(group, name.as_str()).size;
                 self.take(group, name.as_str(), size.bytes() - now);
                 self.logical_mut(group, name.as_str()).size = size.bytes();
@@ -156,7 +157,8 @@ impl Found {
                 physicals.find(|p| p.name == *device).unwrap().missing = false;
             }
             Step::ForgetMissing { .. } => self.physicals.retain(|p| p.name != "[unknown]"),
-            Step::Deactivate { group, name, volumes } => {
+            Step::Deactivate { group, name, volumes, mapped } => {
+                self.mapped.retain(|there| !mapped.contains(&there.name));
                 for volume in volumes.iter().map(String::as_str).chain([name.as_str()]) {
                     self.logical_mut(group, volume).active = false;
                 }

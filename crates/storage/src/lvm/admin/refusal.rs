@@ -134,6 +134,19 @@ pub enum Refusal {
         /// What LVM says of it.
         state: String,
     },
+    /// A thin pool that has to be taken out of use is in use.
+    #[error(
+        "{group}/{name} cannot be repaired while volumes of it are in use ({}): stop this node's \
+         containers, or restart the machine, and ask again", open.join(", ")
+    )]
+    PoolBusy {
+        /// The group.
+        group: Name,
+        /// The thin pool.
+        name: Name,
+        /// The devices that are open.
+        open: Vec<String>,
+    },
     /// A volume group has not enough free extents.
     #[error("the volume group {group} has {free} free and {needed} are needed: add a device")]
     NoRoom {
@@ -229,7 +242,7 @@ impl Refusal {
             | Self::NoDevices
             | Self::WipesAnother { .. } => Code::InvalidArgument,
             Self::NotEmpty { .. } => Code::DeviceNotEmpty,
-            Self::Busy { .. } | Self::Moving { .. } => Code::InUse,
+            Self::Busy { .. } | Self::Moving { .. } | Self::PoolBusy { .. } => Code::InUse,
             Self::NotAMember { .. } => Code::NotFound,
             Self::Holds { .. } | Self::LastDevice { .. } => Code::WrongState,
             Self::Shrinks { .. } | Self::TooMuchMetadata { .. } => Code::InvalidSize,

@@ -3,7 +3,7 @@
 //! Metadata is mended offline. A pool that the kernel still writes to is not: what is repaired is a
 //! copy, and what was written meanwhile would be in the other one.
 
-use super::found::{Found, Logical, Physical};
+use super::found::{Found, Logical, Mapped, Physical};
 use super::{Plan, Refusal, Request, Step};
 
 /// What LVM calls a device that it does not find.
@@ -39,8 +39,16 @@ pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     let inside = |l: &&Logical| l.group == group.as_str() && l.pool == name.as_str() && l.active;
     let volumes: Vec<String> =
         found.logicals.iter().filter(inside).map(|l| l.name.clone()).collect();
+    let (open, idle): (Vec<&Mapped>, Vec<&Mapped>) =
+        found.mapped.iter().partition(|mapped| mapped.open);
+    let names = |of: Vec<&Mapped>| of.into_iter().map(|mapped| mapped.name.clone()).collect();
+    if !open.is_empty() {
+        let (group, name) = (group.clone(), name.clone());
+        return Err(Refusal::PoolBusy { group, name, open: names(open) });
+    }
     if pool.active || !volumes.is_empty() {
-        steps.push(Step::Deactivate { group: group.clone(), name: name.clone(), volumes });
+        let (group, name) = (group.clone(), name.clone());
+        steps.push(Step::Deactivate { group, name, volumes, mapped: names(idle) });
     }
     steps.push(Step::Mend { group: group.clone(), name: name.clone() });
     Ok(Plan { steps })
@@ -71,6 +79,20 @@ mod tests {
         damaged.logical_mut(&"tank".parse().unwrap(), "holdfast_pool").needs_check = true;
         let (plan, _) = carry_out(&asked(Change::Repair), &damaged).unwrap();
         assert!(matches!(&plan.steps[..], [Step::Deactivate { .. }, Step::Mend { .. }]));
+    }
+
+    /// What is written to the old metadata while a copy of it is repaired would be lost.
+    #[test]
+    fn what_is_in_use_is_not_repaired() {
+        let mut damaged = two_disks();
+        damaged.logical_mut(&"tank".parse().unwrap(), "holdfast_pool").needs_check = true;
+        damaged.mapped =
+            vec![Mapped { name: "item-1".into(), open: false }, Mapped { name: "item-2".into(), open: true }];
+        let refused = plan(&asked(Change::Repair), &damaged).unwrap_err();
+        assert!(matches!(&refused, Refusal::PoolBusy { open, .. } if *open == ["item-2"]));
+        damaged.mapped[1].open = false;
+        let (plan, end) = carry_out(&asked(Change::Repair), &damaged).unwrap();
+        assert!(plan.takes_out_of_use() && end.mapped.is_empty(), "{plan:?}");
     }
 
     /// I18: a part of the pool that is not there is never given up by a repair.

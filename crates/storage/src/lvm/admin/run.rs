@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::look::lvm;
 use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Plan, Step};
+use crate::lvm::Dm;
 use crate::{Error, Result, fsys, wait};
 
 /// A changing command takes tens of milliseconds on a quiet machine, and activation checks all of a
@@ -90,12 +91,12 @@ impl Step {
                 change(lvm(["vgreduce", "-qq", group.as_str()]).arg(device))?;
                 change(lvm(["pvremove", "-qq"]).arg(device))
             }
-            Self::GrowMetadata { group, name, size } => {
+            Self::GrowMetadata { group, name, size, .. } => {
                 let size = format!("{}b", size.bytes());
                 let pool = path(group, name.as_str());
                 change(&mut lvm(["lvextend", "-qq", "--poolmetadatasize", &size, &pool]))
             }
-            Self::GrowData { group, name, size } => {
+            Self::GrowData { group, name, size, .. } => {
                 let size = format!("{}b", size.bytes());
                 let pool = path(group, name.as_str());
                 change(&mut lvm(["lvextend", "-qq", "-L", &size, &pool]))
@@ -117,7 +118,11 @@ impl Step {
             Self::ForgetMissing { group, .. } => {
                 change(&mut lvm(["vgreduce", "-qq", "--removemissing", group.as_str()]))
             }
-            Self::Deactivate { group, name, volumes } => {
+            Self::Deactivate { group, name, volumes, mapped } => {
+                let dm = Dm::open().map_err(Error::io("opening", "/dev/mapper/control"))?;
+                for device in mapped {
+                    dm.remove(device).map_err(Error::io("removing", device))?;
+                }
                 for volume in volumes {
                     change(&mut lvm(["lvchange", "-qq", "-an", &path(group, volume)]))?;
                 }
@@ -158,13 +163,15 @@ fn evacuate(device: &Path, part: &mut dyn FnMut(u8)) -> Result<()> {
             percent.split('.').next()?.parse::<u8>().ok()
         };
         let mut pvmove = lvm(["pvmove", "-i", "1"]);
-        wait::run_telling(pvmove.arg(device), MOVE_TIME, &mut |line| {
+        let moved = wait::run_telling(pvmove.arg(device), MOVE_TIME, &mut |line| {
             said(line).into_iter().for_each(&mut *part);
-        })?;
+        });
         let mut left = lvm(["pvs", "--noheadings", "-o", "pv_pe_alloc_count"]);
         if wait::run(left.arg(device), TIME)?.trim() == "0" {
+            // What an earlier command has moved to the end meanwhile fails this one.
             return Ok(());
         }
+        moved?;
     }
     Err(Error::InUse(format!("{}, which is filled as it is emptied,", device.display())))
 }

@@ -113,6 +113,8 @@ pub enum Step {
         group: Name,
         /// The thin pool.
         name: Name,
+        /// From how much.
+        now: ByteSize,
         /// To how much.
         size: ByteSize,
     },
@@ -122,6 +124,8 @@ pub enum Step {
         group: Name,
         /// The thin pool.
         name: Name,
+        /// From how much.
+        now: ByteSize,
         /// To how much.
         size: ByteSize,
     },
@@ -162,14 +166,16 @@ pub enum Step {
         /// How many.
         count: usize,
     },
-    /// Takes a thin pool out of use, and the volumes of LVM in it.
+    /// Takes a thin pool out of use, with all that is in it.
     Deactivate {
         /// The group.
         group: Name,
         /// The thin pool.
         name: Name,
-        /// The volumes.
+        /// The volumes of LVM in it.
         volumes: Vec<String>,
+        /// The devices of Holdfast's volumes in it, which nobody has open.
+        mapped: Vec<String>,
     },
     /// Checks an inactive pool's metadata, and repairs it if that is needed.
     Mend {
@@ -178,6 +184,14 @@ pub enum Step {
         /// The thin pool.
         name: Name,
     },
+}
+
+impl Plan {
+    /// Whether the pool is in nobody's use while this is done.
+    pub fn takes_out_of_use(&self) -> bool {
+        let offline = |step: &Step| matches!(step, Step::Deactivate { .. } | Step::Mend { .. });
+        self.steps.iter().any(offline)
+    }
 }
 
 impl fmt::Display for Step {
@@ -225,10 +239,15 @@ impl fmt::Display for Step {
             Self::RemoveDevice { group, device } => {
                 write!(f, "give {} up, out of the volume group {group}", device.display())
             }
-            Self::GrowMetadata { group, name, size } => {
-                write!(f, "grow the metadata of {group}/{name} to {size}, and its spare")
+            Self::GrowMetadata { group, name, now, size } => {
+                write!(
+                    f,
+                    "grow the metadata of {group}/{name} from {now} to {size}, and its spare"
+                )
             }
-            Self::GrowData { group, name, size } => write!(f, "grow {group}/{name} to {size}"),
+            Self::GrowData { group, name, now, size } => {
+                write!(f, "grow the data of {group}/{name} from {now} to {size}")
+            }
             Self::Split { group, devices, into } => {
                 write!(f, "split {} off {group}, into a volume group {into}", list(devices))
             }
@@ -244,8 +263,13 @@ impl fmt::Display for Step {
             Self::ForgetMissing { group, count } => {
                 write!(f, "take {count} missing devices, which held nothing, out of {group}")
             }
-            Self::Deactivate { group, name, volumes } => {
-                write!(f, "take {group}/{name} out of use, with {}", volumes.join(", "))
+            Self::Deactivate { group, name, volumes, mapped } => {
+                let others: Vec<&str> =
+                    volumes.iter().chain(mapped).map(String::as_str).collect();
+                match others.is_empty() {
+                    true => write!(f, "take {group}/{name} out of use"),
+                    false => write!(f, "take {group}/{name} out of use, with {}", others.join(", ")),
+                }
             }
             Self::Mend { group, name } => {
                 write!(
