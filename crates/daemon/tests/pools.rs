@@ -105,6 +105,24 @@ async fn a_pool_is_changed_and_checked_on_the_node_that_is_named() {
     assert_eq!(code(pools(&nodes[0]).change(change("n9", false)).await), Some(Code::NotFound));
 }
 
+/// Ended, a daemon could not be asked to repair the pool for which it ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_whose_pool_is_damaged_stays_to_repair_it() {
+    let mut node = Node::fresh("n1").await;
+    node.init().await;
+    node.stop().await;
+    node.strings.damaged.store(true, Ordering::SeqCst);
+    node.start().await.unwrap();
+    let check = v1::CheckPoolRequest::default();
+    assert_eq!(pools(&node).check(check).await.unwrap().into_inner().findings.len(), 1);
+    let runs = || node.strings.runs.load(Ordering::SeqCst);
+    let before = runs();
+    changed(&node, change("", true)).await;
+    assert_eq!(runs(), before, "a dry run opens nothing");
+    changed(&node, change("", false)).await;
+    assert_eq!(runs(), before + 1, "what was repaired is opened at once");
+}
+
 /// A change that a newer client knows is not taken for another, nor a name that is no name for one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_no_change_is_refused() {

@@ -41,6 +41,10 @@ pub(crate) struct Strings {
     pub(crate) incarnation: AtomicU64,
     /// Has a pool.
     pub(crate) pool: AtomicBool,
+    /// Which cannot be opened, until something is changed.
+    pub(crate) damaged: AtomicBool,
+    /// How often duties were to begin.
+    pub(crate) runs: AtomicU64,
     /// Grants so far.
     pub(crate) grants: AtomicU64,
 }
@@ -88,6 +92,7 @@ impl Machine for Puppet {
     ) -> Result<(), MachineError> {
         tell(PoolNews::Plan(vec![format!("{:?}", asked.change)]));
         if !asked.dry_run {
+            self.strings.damaged.store(false, Ordering::SeqCst);
             tell(PoolNews::Began(0));
             tell(PoolNews::Said("50 %".into()));
             tell(PoolNews::Done(0));
@@ -115,7 +120,7 @@ impl Machine for Puppet {
         let mut tasks = JoinSet::new();
         tasks.spawn(player.clone().beat());
         tasks.spawn(player.follow());
-        Ok(Arc::new(PuppetDuties { tasks: Mutex::new(tasks) }))
+        Ok(Arc::new(PuppetDuties { tasks: Mutex::new(tasks), strings: self.strings.clone() }))
     }
 }
 
@@ -238,12 +243,21 @@ impl Player {
 
 struct PuppetDuties {
     tasks: Mutex<JoinSet<()>>,
+    strings: Arc<Strings>,
 }
 
 #[async_trait]
 impl Duties for PuppetDuties {
     async fn run(&self) -> Result<(), MachineError> {
-        Ok(())
+        self.strings.runs.fetch_add(1, Ordering::SeqCst);
+        match self.is_silent() {
+            true => Err(MachineError { code: Code::PoolDamaged, message: "it is damaged".into() }),
+            false => Ok(()),
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.strings.damaged.load(Ordering::SeqCst)
     }
 
     fn peers(&self) -> Arc<dyn PeerService> {

@@ -9,7 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::suites::Suite;
-use super::takeover;
+use crate::bench::PACKAGES;
+use crate::run;
 
 const PROGRAMS: [&str; 4] = ["holdfastd", "holdfast-guardian", "holdfast-freeze", "holdfast"];
 
@@ -30,7 +31,13 @@ const MEMORY_MIB: u64 = 1024;
 /// The walk, its programs built.
 pub(super) fn suite(root: &Path) -> Result<Suite> {
     let share = tempfile::tempdir()?;
-    let target = takeover::build(root)?;
+    let mut build = run::cargo(root);
+    build.args(["build", "--quiet", "--locked", "--bins"]);
+    for package in PACKAGES {
+        build.args(["-p", package]);
+    }
+    run::succeed(&mut build)?;
+    let target = super::image::target(root).join("debug");
     let programs = PROGRAMS.iter().map(|program| (target.join(program), *program));
     for (from, name) in programs.chain([(root.join(SCRIPT), NAME)]) {
         fs::copy(&from, share.path().join(name)).with_context(|| from.display().to_string())?;

@@ -51,7 +51,7 @@ pub(super) fn suite(root: &Path) -> Result<Suite> {
 }
 
 /// Builds the lab's programs; says where they are.
-pub(super) fn build(root: &Path) -> Result<PathBuf> {
+fn build(root: &Path) -> Result<PathBuf> {
     let mut build = run::cargo(root);
     build.args(["build", "--quiet", "--locked", "--bins", "--profile", PROFILE]);
     for package in PACKAGES {
