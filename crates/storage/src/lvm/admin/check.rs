@@ -139,6 +139,14 @@ fn judge(request: &Request, found: &Found, health: Option<&Health>) -> Vec<Findi
         let cure = "lvconvert --repair would need as much room as the metadata";
         findings.warning(format!("{group} has no spare for {name}'s metadata: {cure}"));
     }
+    for left in found.logicals.iter().filter(|l| l.group == group.as_str()) {
+        let number = left.name.strip_prefix(name.as_str()).and_then(|s| s.strip_prefix("_meta"));
+        if number.is_some_and(|n| n.parse::<u32>().is_ok()) {
+            let left = format!("{group}/{}", left.name);
+            let cure = format!("lvremove {left}, when nobody wants to look into it");
+            findings.warning(format!("{left} is the damaged metadata of before a repair: {cure}"));
+        }
+    }
     match health {
         None => findings.broken(format!(
             "{group}/{name} is not active, because it is damaged or nobody has opened it: holdfast \
@@ -272,6 +280,29 @@ mod tests {
         for broken in [lacks, check, full, rotten, gone] {
             assert_eq!(broken.0, Severity::Broken);
         }
+    }
+
+    /// A pool that nobody could open was found to be fine but for a warning.
+    #[test]
+    fn a_pool_that_is_not_active_is_broken() {
+        let found = pool_on(&["/dev/sdb"], &["/dev/sdb"]);
+        let findings = judge(&asked(Change::Repair), &found, None);
+        let broken = findings.iter().find(|finding| finding.severity == Severity::Broken).unwrap();
+        assert!(broken.text.contains("is not active"), "{broken:?}");
+    }
+
+    #[test]
+    fn what_a_repair_leaves_and_what_is_not_checked_is_said() {
+        let left = worst(|found, _| {
+            let group = "tank".parse().unwrap();
+            found.make_on("/dev/sdb", &group, "holdfast_pool_meta0", 4 << 20);
+        });
+        assert!(left.1.contains("lvremove tank/holdfast_pool_meta0"), "{left:?}");
+        let held = worst(|_, health| {
+            health.metadata = Err(Error::MetadataHeld("tank-holdfast_pool-tpool".into()));
+        });
+        assert!(held.1.contains("was not checked"), "{held:?}");
+        assert_eq!((left.0, held.0), (Severity::Warning, Severity::Warning));
     }
 
     #[test]
