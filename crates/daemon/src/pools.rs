@@ -114,7 +114,9 @@ impl Pools {
             Some(Err(error)) => error.to_string(),
             None => match self.trouble() {
                 Some(trouble) => format!("it could not be opened: {trouble}"),
-                None => "it is not open: this node is in no cluster yet, or its log says why".into(),
+                None => {
+                    "it is not open: this node is in no cluster yet, or its log says why".into()
+                }
             },
         };
         if let Some(record) = self.record()?.filter(|_| self.config.driver == PoolDriver::Lvm)

@@ -101,7 +101,10 @@ async fn a_pool_is_changed_and_checked_on_the_node_that_is_named() {
     assert_eq!(changed(&nodes[0], change("n3", false)).await, all);
     let check = v1::CheckPoolRequest { node: "n2".into() };
     let found = pools(&nodes[0]).check(check).await.unwrap().into_inner().findings;
-    assert_eq!((found[0].severity(), found[0].text.as_str()), (v1::PoolSeverity::Warning, "it is full"));
+    assert_eq!(
+        (found[0].severity(), found[0].text.as_str()),
+        (v1::PoolSeverity::Warning, "it is full")
+    );
     assert_eq!(code(pools(&nodes[0]).change(change("n9", false)).await), Some(Code::NotFound));
 }
 

@@ -432,7 +432,8 @@ impl PoolService for Service {
 
     async fn show(&self, request: Request<v1::ShowPoolRequest>) -> Reply<v1::ShowPoolResponse> {
         let node = request.into_inner().node;
-        let pool = v1::Pool { node, name: "fast".into(), driver: "lvm".into(), ..Default::default() };
+        let pool =
+            v1::Pool { node, name: "fast".into(), driver: "lvm".into(), ..Default::default() };
         Ok(Response::new(v1::ShowPoolResponse { pool: Some(pool) }))
     }
 

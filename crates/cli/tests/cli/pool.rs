@@ -11,9 +11,8 @@ use crate::{holdfast, well_with};
 #[tokio::test(flavor = "multi_thread")]
 async fn each_change_says_what_it_is() {
     let text = |text: &str| text.to_owned();
-    let grow = |data_bytes, metadata_bytes| {
-        Change::Grow(v1::GrowPool { data_bytes, metadata_bytes })
-    };
+    let grow =
+        |data_bytes, metadata_bytes| Change::Grow(v1::GrowPool { data_bytes, metadata_bytes });
     let (b, c) = (text("/dev/sdb"), text("/dev/sdc"));
     let add = v1::AddPoolDevices { devices: vec![b.clone(), c.clone()], wipe: vec![c.clone()] };
     let split = v1::SplitPool { devices: vec![c], into: text("$(reboot)") };
@@ -36,7 +35,11 @@ async fn each_change_says_what_it_is() {
             assert_eq!(ran.status, 0, "{line}: {ran:?}");
             let asked = fake.memory.lock().unwrap().pool_changes.pop().unwrap();
             let change = Some(change.clone());
-            assert_eq!(asked, v1::ChangePoolRequest { node: node.into(), dry_run, change }, "{line}");
+            assert_eq!(
+                asked,
+                v1::ChangePoolRequest { node: node.into(), dry_run, change },
+                "{line}"
+            );
         }
     }
 }
@@ -92,7 +95,10 @@ warning   it is 81 % full: holdfast pool grow
     find(PoolSeverity::Broken, "it lacks devices");
     let ran = holdfast(&fake.address, "pool check -o json").await;
     let found: Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((&found[2]["severity"], &found[2]["text"]), (&"broken".into(), &"it lacks devices".into()));
+    assert_eq!(
+        (&found[2]["severity"], &found[2]["text"]),
+        (&"broken".into(), &"it lacks devices".into())
+    );
     let error: Value = serde_json::from_str(&ran.stderr).unwrap();
     assert_eq!(error["error"]["code"], "HF-POOL-DAMAGED");
     assert_eq!(ran.status, 1);

@@ -93,9 +93,10 @@ impl Pools {
             PoolDriver::Lvm => Ok(()),
             PoolDriver::Xfs => Err(MachineError {
                 code: Code::WrongState,
-                message: "its configuration says driver xfs: set driver = \"lvm\" in [pool], and start \
+                message:
+                    "its configuration says driver xfs: set driver = \"lvm\" in [pool], and start \
                           holdfastd again"
-                    .into(),
+                        .into(),
             }),
         }
     }

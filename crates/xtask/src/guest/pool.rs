@@ -18,12 +18,8 @@ const PROGRAMS: [&str; 4] = ["holdfastd", "holdfast-guardian", "holdfast-freeze"
 const SCRIPT: &str = "deploy/guest/pool";
 const NAME: &str = "holdfast-pool-walk";
 
-const DISKS: [(&str, u64); 4] = [
-    ("/dev/nvme0n2", 1024),
-    ("/dev/nvme0n3", 1024),
-    ("/dev/nvme0n4", 384),
-    ("/dev/nvme0n5", 384),
-];
+const DISKS: [(&str, u64); 4] =
+    [("/dev/nvme0n2", 1024), ("/dev/nvme0n3", 1024), ("/dev/nvme0n4", 384), ("/dev/nvme0n5", 384)];
 
 /// One daemon, its guardian, and what they read of their programs.
 const MEMORY_MIB: u64 = 1024;

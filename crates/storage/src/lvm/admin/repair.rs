@@ -86,8 +86,10 @@ mod tests {
     fn what_is_in_use_is_not_repaired() {
         let mut damaged = two_disks();
         damaged.logical_mut(&"tank".parse().unwrap(), "holdfast_pool").needs_check = true;
-        damaged.mapped =
-            vec![Mapped { name: "item-1".into(), open: false }, Mapped { name: "item-2".into(), open: true }];
+        damaged.mapped = vec![
+            Mapped { name: "item-1".into(), open: false },
+            Mapped { name: "item-2".into(), open: true },
+        ];
         let refused = plan(&asked(Change::Repair), &damaged).unwrap_err();
         assert!(matches!(&refused, Refusal::PoolBusy { open, .. } if *open == ["item-2"]));
         damaged.mapped[1].open = false;

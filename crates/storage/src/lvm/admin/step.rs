@@ -240,10 +240,7 @@ impl fmt::Display for Step {
                 write!(f, "give {} up, out of the volume group {group}", device.display())
             }
             Self::GrowMetadata { group, name, now, size } => {
-                write!(
-                    f,
-                    "grow the metadata of {group}/{name} from {now} to {size}, and its spare"
-                )
+                write!(f, "grow the metadata of {group}/{name} from {now} to {size}, and its spare")
             }
             Self::GrowData { group, name, now, size } => {
                 write!(f, "grow the data of {group}/{name} from {now} to {size}")
@@ -264,11 +261,12 @@ impl fmt::Display for Step {
                 write!(f, "take {count} missing devices, which held nothing, out of {group}")
             }
             Self::Deactivate { group, name, volumes, mapped } => {
-                let others: Vec<&str> =
-                    volumes.iter().chain(mapped).map(String::as_str).collect();
+                let others: Vec<&str> = volumes.iter().chain(mapped).map(String::as_str).collect();
                 match others.is_empty() {
                     true => write!(f, "take {group}/{name} out of use"),
-                    false => write!(f, "take {group}/{name} out of use, with {}", others.join(", ")),
+                    false => {
+                        write!(f, "take {group}/{name} out of use, with {}", others.join(", "))
+                    }
                 }
             }
             Self::Mend { group, name } => {
