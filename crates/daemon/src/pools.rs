@@ -135,10 +135,17 @@ impl Pools {
     ) -> Result<(), MachineError> {
         self.refuse_other_drivers()?;
         let _changing = self.begin_change()?;
-        if let Some(made) = self.record()?.filter(|made| !is_it(asked, made)) {
-            let LvmRecord { name, vg, thin_pool, .. } = made;
-            let message = format!("this node has the pool {name} already, of {vg}/{thin_pool}");
-            return Err(MachineError { code: Code::AlreadyExists, message });
+        if let Some(made) = self.record()? {
+            let LvmRecord { name, vg, thin_pool, .. } = &made;
+            if !is_it(asked, &made) {
+                let message = format!("this node has the pool {name} already, of {vg}/{thin_pool}");
+                return Err(MachineError { code: Code::AlreadyExists, message });
+            }
+            survey::check(&made)?;
+            let (group, pool) = survey::names(&made)?;
+            if admin::identify(&group, &pool)?.is_none() {
+                return Err(gone(&made));
+            }
         }
         make(asked, tell, &self.record_file())
     }
@@ -263,6 +270,17 @@ fn is_it(asked: &NewPool, made: &LvmRecord) -> bool {
     let group = asked.vg.as_deref().unwrap_or(asked.name.as_str());
     let same_pool = asked.thin_pool.as_ref().is_none_or(|pool| *pool == made.thin_pool);
     made.name == asked.name && made.vg == group && same_pool
+}
+
+/// An empty pool in the place of one that is gone would be taken for it, and what that held for lost
+/// by nobody.
+fn gone(made: &LvmRecord) -> MachineError {
+    let LvmRecord { name, vg, thin_pool, .. } = made;
+    let message = format!(
+        "the pool {name} was made here, and {vg}/{thin_pool} is not there any more: bring its devices \
+         back, or let this machine join the cluster as a new node"
+    );
+    MachineError { code: Code::WrongState, message }
 }
 
 fn make(
