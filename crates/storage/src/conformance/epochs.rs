@@ -98,6 +98,35 @@ pub(super) fn a_seal_stops_a_running_receive(source: &mut dyn Rig, target: &mut 
     remove(source, uid);
 }
 
+/// I11: of two that think they are the primary, the later epoch's is heard, whoever came first; and
+/// never both at once.
+pub(super) fn two_senders_have_one_replica(source: &mut dyn Rig, target: &mut dyn Rig) {
+    let uid = new_volume(source);
+    source.write(uid, 0, &[1; 300_000]);
+    let old = offer(source, &snap(source, uid), None);
+    source.write(uid, 0, &[2; 300_000]);
+    let older = offer(source, &snap(source, uid), None);
+    source.pool().continue_live(uid, Epoch(2)).unwrap();
+    source.write(uid, 0, &[3; 300_000]);
+    let new = offer(source, &snap(source, uid), None);
+
+    let mut first = begin(target, &old).unwrap();
+    for frame in send(source.pool(), &old, 0).unwrap() {
+        first.feed(&frame.unwrap()).unwrap();
+    }
+    assert!(matches!(begin(target, &new).map(drop), Err(Error::InUse(_))), "two at once");
+    drop(first);
+    ship(source, target, &new).unwrap();
+    for late in [old, older] {
+        assert!(is_stale(&begin(target, &late).map(drop)));
+    }
+    let volume = target.pool().volume(uid).unwrap();
+    assert_eq!((volume.state.snapshots.len(), volume.partial), (1, None));
+    assert_eq!(bytes(target, new.snapshot.uuid, 0, 1), [3]);
+    remove(target, uid);
+    remove(source, uid);
+}
+
 pub(super) fn a_release_is_for_ever(rig: &mut dyn Rig, _: &mut dyn Rig) {
     let uid = new_volume(rig);
     assert!(matches!(rig.pool().release(uid, Epoch(1)), Err(Error::InUse(_))));

@@ -176,6 +176,51 @@ pub(super) fn a_damaged_stream_leaves_nothing(source: &mut dyn Rig, target: &mut
     remove(source, uid);
 }
 
+/// I20: what the target's pool could never hold is refused before anything is sent, as is what is
+/// smaller than its base; and nothing that was there is lost.
+pub(super) fn a_target_too_small_refuses(source: &mut dyn Rig, target: &mut dyn Rig) {
+    let uid = new_volume(source);
+    source.write(uid, 0, &noise(9, 100_000));
+    let one = snap(source, uid);
+    let good = offer(source, &one, None);
+    let huge = Offer { size: ByteSize::gib(15 << 10), ..good.clone() };
+    assert!(matches!(begin(target, &huge).map(drop), Err(Error::Full { .. })));
+    assert!(target.pool().volume(uid).is_err(), "a refused offer makes no volume");
+    ship(source, target, &good).unwrap();
+    let two = snap(source, uid);
+    let smaller = Offer { size: ByteSize::mib(4), ..offer(source, &two, Some(one.uuid)) };
+    assert!(matches!(begin(target, &smaller).map(drop), Err(Error::BadSize { .. })));
+    let odd = Offer { size: ByteSize(SIZE.bytes() + 1), ..smaller };
+    assert!(matches!(begin(target, &odd).map(drop), Err(Error::BadSize { .. })));
+    assert_eq!(hash(target, one.uuid, SIZE), hash(source, one.uuid, SIZE));
+    assert_eq!(target.pool().volume(uid).unwrap().partial, None);
+    remove(target, uid);
+    remove(source, uid);
+}
+
+/// I19: without its base there is no delta; the whole comes instead, beside what is there.
+pub(super) fn a_base_that_is_gone_means_all_of_it(source: &mut dyn Rig, target: &mut dyn Rig) {
+    let uid = new_volume(source);
+    source.write(uid, 0, &noise(10, 1 << 20));
+    let one = snap(source, uid);
+    ship(source, target, &offer(source, &one, None)).unwrap();
+    source.write(uid, 2 << 20, &noise(11, 1 << 20));
+    let two = snap(source, uid);
+    ship(source, target, &offer(source, &two, Some(one.uuid))).unwrap();
+    source.discard(uid, 0, 512 * KIB);
+    let three = snap(source, uid);
+    target.pool().remove_snapshot(two.uuid).unwrap();
+    let delta = offer(source, &three, Some(two.uuid));
+    let refused = begin(target, &delta).map(drop);
+    assert!(matches!(refused, Err(Error::WrongBase { base, .. }) if base == two.uuid));
+    ship(source, target, &offer(source, &three, None)).unwrap();
+    for id in [one, three] {
+        assert_eq!(hash(target, id.uuid, SIZE), hash(source, id.uuid, SIZE));
+    }
+    remove(target, uid);
+    remove(source, uid);
+}
+
 pub(super) fn a_primary_does_not_receive(source: &mut dyn Rig, target: &mut dyn Rig) {
     let uid = new_volume(source);
     let one = snap(source, uid);

@@ -52,7 +52,7 @@ pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result
             volume.drop_partial(&mut inner)?;
         }
     }
-    pool.capacity()?.admit(ByteSize(0))?;
+    pool.capacity()?.admit_volume(ByteSize(offer.shape().bytes()))?;
     pool.blocks.admit_snapshot()?;
     let volume = find_or_make(pool, offer)?;
     let mut inner = volume.lock()?;

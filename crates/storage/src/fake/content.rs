@@ -9,14 +9,14 @@ const BLOCK: u64 = 4096;
 
 /// A volume's bytes; absent blocks are zeros.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Content(BTreeMap<u64, Arc<[u8; BLOCK as usize]>>);
+pub(crate) struct Content(BTreeMap<u64, Arc<[u8; BLOCK as usize]>>);
 
 impl Content {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.len() as u64 * BLOCK
     }
 
-    pub(super) fn write(&mut self, offset: u64, data: &[u8]) {
+    pub(crate) fn write(&mut self, offset: u64, data: &[u8]) {
         let mut at = offset;
         let mut rest = data;
         while !rest.is_empty() {
@@ -32,7 +32,7 @@ impl Content {
         }
     }
 
-    pub(super) fn zero(&mut self, offset: u64, len: u64) {
+    pub(crate) fn zero(&mut self, offset: u64, len: u64) {
         let end = offset + len;
         let touched = self.0.range(offset / BLOCK..end.div_ceil(BLOCK));
         for index in touched.map(|(index, _)| *index).collect::<Vec<_>>() {
@@ -46,7 +46,7 @@ impl Content {
         }
     }
 
-    pub(super) fn read(&self, offset: u64, buf: &mut [u8]) {
+    pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) {
         let mut at = offset;
         let mut rest = buf;
         while !rest.is_empty() {
@@ -62,7 +62,7 @@ impl Content {
         }
     }
 
-    pub(super) fn diff(&self, base: &Self, size: u64) -> Vec<Extent> {
+    pub(crate) fn diff(&self, base: &Self, size: u64) -> Vec<Extent> {
         let indexes: BTreeSet<u64> = self.0.keys().chain(base.0.keys()).copied().collect();
         let mut extents: Vec<Extent> = Vec::new();
         for index in indexes.into_iter().filter(|index| index * BLOCK < size) {

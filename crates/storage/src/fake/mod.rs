@@ -24,7 +24,7 @@ use crate::pool::{
 };
 use crate::stream::Applier;
 use crate::{Error, Hold, Result};
-use content::Content;
+pub(crate) use content::Content;
 use receive::{FakePartial, FakeSink};
 
 /// The pool in memory.
@@ -458,7 +458,7 @@ impl Pool for FakePool {
                 Some((hold, content))
             }
         };
-        self.capacity()?.admit(ByteSize(0))?;
+        self.capacity()?.admit_volume(ByteSize(offer.shape().bytes()))?;
         let (hold, content) = base.unzip();
         let mut volumes = self.lock();
         let volume = volumes.entry(uid).or_insert_with(|| {
@@ -558,5 +558,6 @@ mod tests {
             FakePool::new(identity, ByteSize::gib(1))
         };
         conformance::run(&mut pool(), &mut pool());
+        conformance::at_random(&mut pool(), &mut pool(), 20);
     }
 }

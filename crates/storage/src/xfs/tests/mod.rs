@@ -1,10 +1,10 @@
 //! The driver on a real XFS in a temporary file. Needs root and loop devices.
 
+mod killed;
 mod random;
 mod scrub;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,12 +64,6 @@ impl XfsRig {
 impl Rig for XfsRig {
     fn pool(&self) -> &dyn Pool {
         self.pool.as_ref().unwrap()
-    }
-
-    fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
-        let (file, offset) = self.file(volume, offset);
-        file.write_all_at(data, offset).unwrap();
-        file.sync_all().unwrap();
     }
 
     fn discard(&self, volume: VolumeUid, offset: u64, len: u64) {
