@@ -131,6 +131,11 @@ pub enum Error {
         /// Why not, and the cure where there is one.
         reason: String,
     },
+    /// A thin pool's metadata must be checked before it is written again.
+    #[error(
+        "{0} takes no writes: its metadata needs a check; stop what runs on it, and repair it (`holdfast pool repair`)"
+    )]
+    Damaged(String),
     /// A pool is not changed as an operator asked. Nothing was done.
     #[error(transparent)]
     Refused(Box<Refusal>),
@@ -193,6 +198,7 @@ impl Error {
             Self::WrongCluster { .. } => Code::WrongCluster,
             Self::Corrupt { .. } => Code::Corrupt,
             Self::Unusable { .. } => Code::PoolUnusable,
+            Self::Damaged(_) => Code::PoolDamaged,
             Self::Refused(refusal) => refusal.code(),
             Self::Stream(_) => Code::StreamCorrupt,
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {

@@ -19,8 +19,24 @@ use crate::members::start;
 use crate::stream::send;
 use crate::{Member, Offer, Outcome, Pool, Receiver, Shape};
 
-/// Moments in the midst of finishing at which a receiver is killed.
-const MOMENTS: u32 = 12;
+/// How often a transfer is cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cuts {
+    /// After so many of its frames at most, spread over all.
+    pub frames: usize,
+    /// At so many moments of finishing, or of comparing.
+    pub moments: u32,
+}
+
+impl Cuts {
+    /// After how many of so many frames.
+    fn of(self, frames: usize) -> Vec<usize> {
+        let last = self.frames.max(2) - 1;
+        let mut cuts: Vec<usize> = (0..=last).map(|n| frames * n / last).collect();
+        cuts.dedup();
+        cuts
+    }
+}
 
 /// A pool that another process can open.
 pub trait Mortal: Rig {
@@ -190,7 +206,7 @@ fn source_set(source: &dyn Rig) -> VolumeUid {
 
 /// Receivers that die after each frame, from the beginning and where an earlier one stopped, and at
 /// moments of their finish; first of all of a volume, then of a delta with holes.
-pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal) {
+pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal, cuts: Cuts) {
     let (orders, uid) = (Orders::new(), source_set(source));
     let mut base = None;
     for before in 0..2 {
@@ -198,7 +214,7 @@ pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal) {
         let offer = offer(source, &id, base.replace(id.uuid));
         let frames = orders.frames(source, &offer, 0);
         assert!(frames > 1);
-        for cut in 0..=frames {
+        for cut in cuts.of(frames) {
             let order = orders.write(&Order::Take { offer: offer.clone(), frames: cut });
             run(target, &order, "", None);
             check(target, uid, before);
@@ -207,7 +223,7 @@ pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal) {
         }
         interrupt(source, target, &offer);
         let rest = orders.frames(source, &offer, partial(target, &offer));
-        for cut in 0..=rest {
+        for cut in cuts.of(rest) {
             let order = orders.write(&Order::Take { offer: offer.clone(), frames: cut });
             run(target, &order, "", None);
             check(target, uid, before);
@@ -215,7 +231,7 @@ pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal) {
         let expected = whole(source, &offer);
         let order = orders.write(&Order::Finish { offer: offer.clone() });
         let took = run(target, &order, "finishing", None);
-        for moment in 0..MOMENTS {
+        for moment in 0..cuts.moments {
             assert_eq!(whole(target, &offer), expected, "moment {moment}");
             check(target, uid, before + 1);
             target.pool().remove_snapshot(id.uuid).unwrap();
@@ -223,7 +239,7 @@ pub fn receivers_die(source: &dyn Rig, target: &mut dyn Mortal) {
                 interrupt(source, target, &offer);
             }
             orders.frames(source, &offer, partial(target, &offer));
-            run(target, &order, "finishing", Some(took * moment / MOMENTS));
+            run(target, &order, "finishing", Some(took * moment / cuts.moments));
             let there = target.pool().volume(uid).is_ok_and(|v| v.state.find(id.uuid).is_some());
             check(target, uid, before + usize::from(there));
             if !there {
@@ -255,7 +271,7 @@ fn partial(target: &dyn Rig, offer: &Offer) -> u64 {
 }
 
 /// Senders that die after each frame, and while they compare.
-pub fn senders_die(source: &mut dyn Mortal) {
+pub fn senders_die(source: &mut dyn Mortal, cuts: Cuts) {
     let (orders, uid) = (Orders::new(), source_set(source));
     let one = snap(source, uid);
     source.write(uid, 0, &noise(5, 2 << 20));
@@ -264,15 +280,15 @@ pub fn senders_die(source: &mut dyn Mortal) {
     let offer = offer(source, &two, Some(one.uuid));
     let expected = whole(source, &offer);
     let frames = send(source.pool(), &offer, 0).unwrap().count();
-    for cut in 0..=frames {
+    for cut in cuts.of(frames) {
         let order = orders.write(&Order::Send { offer: offer.clone(), frames: cut });
         run(source, &order, "", None);
         check(source, uid, 2);
     }
     let order = orders.write(&Order::Compare { base: one.uuid, snapshot: two.uuid });
     let took = run(source, &order, "comparing", None);
-    for moment in 0..MOMENTS / 2 {
-        run(source, &order, "comparing", Some(took * moment / (MOMENTS / 2)));
+    for moment in 0..cuts.moments {
+        run(source, &order, "comparing", Some(took * moment / cuts.moments));
         check(source, uid, 2);
         source.pool().comparable().unwrap();
     }

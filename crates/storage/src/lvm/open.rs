@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::LvmPool;
-use super::admin::{ANCHOR, CATALOG};
+use super::admin::{self, ANCHOR, CATALOG};
 use super::blocks::ThinItems;
 use super::counts::Counts;
 use super::status::Mode;
@@ -80,8 +80,13 @@ impl LvmPool {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
+        check_names(&options.vg, &options.thin_pool)?;
+        admin::check_tools()?;
+        Self::open_named(options).map_err(|error| explained(&options.vg, error))
+    }
+
+    fn open_named(options: &LvmOptions) -> Result<Self> {
         let LvmOptions { vg, thin_pool, .. } = options;
-        check_names(vg, thin_pool)?;
         let there = tools::volumes(vg, [thin_pool, CATALOG, ANCHOR])?;
         let find = |name: &str| there.iter().find(|lv| lv.lv_name == name);
         let missing =
@@ -118,6 +123,19 @@ impl LvmPool {
     pub fn close(self) -> Result<()> {
         let items = self.into_blocks();
         fsys::unmount(&items.root, Duration::from_secs(10)).map(drop)
+    }
+}
+
+/// Where LVM refuses in words of its own, and what is wrong with the group is known, that is said:
+/// it is not there, lacks a device, or has one twice.
+fn explained(vg: &str, error: Error) -> Error {
+    if !matches!(error, Error::Tool { .. }) {
+        return error;
+    }
+    let refusal = vg.parse().map(|group| admin::why_unusable(&group));
+    match refusal {
+        Ok(Ok(Some(refusal))) => refusal.into(),
+        _ => error,
     }
 }
 

@@ -83,10 +83,7 @@ impl Status {
             reason: reason.to_owned(),
         };
         if self.needs_check || self.mode.is_none() {
-            return Some(unusable(
-                "its metadata needs a check: stop what runs on it, and repair it (`holdfast pool \
-                 repair`)",
-            ));
+            return Some(Error::Damaged(pool.name.clone()));
         }
         match self.mode {
             Some(Mode::OutOfData) => {
@@ -138,9 +135,11 @@ mod tests {
         let full = refusal("8 100/100 10/100 - ro x queue_if_no_space - 1").unwrap();
         assert!(matches!(full, Error::MetadataFull { .. }), "{full}");
         assert_eq!(full.code(), Code::PoolFull);
-        for damaged in ["8 1/100 1/100 - ro x y - 1", "8 9/9 1/9 - ro x y needs_check 1", "Fail"] {
-            assert_eq!(refusal(damaged).unwrap().code(), Code::PoolUnusable, "{damaged}");
+        for damaged in ["8 9/9 1/9 - ro x y needs_check 1", "Fail"] {
+            assert_eq!(refusal(damaged).unwrap().code(), Code::PoolDamaged, "{damaged}");
         }
+        let read_only = refusal("8 1/100 1/100 - ro x y - 1").unwrap();
+        assert_eq!(read_only.code(), Code::PoolUnusable);
     }
 
     #[test]

@@ -37,6 +37,8 @@ struct Taken {
     /// Everything below has been written.
     written: u64,
     unsynced: u64,
+    /// The disk refused something: what it has of the rest is not known.
+    failed: bool,
     /// `None` once committed or given up.
     sink: Option<Box<dyn Sink>>,
 }
@@ -50,6 +52,7 @@ impl Applier {
             synced: resume_at,
             written: resume_at,
             unsynced: 0,
+            failed: false,
             sink: Some(sink),
         };
         Self { decoder: Decoder::default(), taken }
@@ -92,6 +95,7 @@ impl Receiver for Applier {
     fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         let Self { decoder, taken } = self;
         let result = decoder.feed(bytes, |record| taken.take(record));
+        self.taken.failed |= result.is_err();
         if matches!(result, Err(Error::Stream(_)))
             // What was written before passed its checks, but a sender that errs is not resumed.
             && let Some(sink) = self.taken.sink.take()
@@ -117,9 +121,11 @@ impl Receiver for Applier {
 }
 
 impl Drop for Taken {
-    /// An interrupted receive keeps what it has, as far as the disk lets it.
+    /// An interrupted receive keeps what it has. After a failure only what was durable before: the
+    /// kernel says once that it lost what it could not write back, and then that all is well.
     fn drop(&mut self) {
         if let Some(mut sink) = self.sink.take()
+            && !self.failed
             && self.written > self.synced
             && let Err(error) = sink.sync(self.written)
         {

@@ -169,3 +169,51 @@ fn frames_out_of_place_are_noticed() {
     short.remove(1);
     assert!(decode(&short.concat(), CHUNK).is_err());
 }
+
+/// A disk that failed once, and says that all is well when it is asked again (fsync(2) on Linux).
+struct Forgetful {
+    failed: bool,
+    noted: std::sync::Arc<std::sync::Mutex<Vec<u64>>>,
+}
+
+impl super::Sink for Forgetful {
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+    /// A hole is only made once what is before it is written.
+    fn zero(&mut self, _: u64, _: u64) -> Result<()> {
+        match std::mem::replace(&mut self.failed, true) {
+            true => Ok(()),
+            false => {
+                let source = std::io::Error::other("it is lost");
+                Err(crate::Error::Io { what: "syncing", path: "/dev/x".into(), source })
+            }
+        }
+    }
+    fn sync(&mut self, offset: u64) -> Result<()> {
+        self.noted.lock().unwrap().push(offset);
+        Ok(())
+    }
+    fn commit(self: Box<Self>) -> Result<crate::SnapshotInfo> {
+        panic!("it is not whole")
+    }
+    fn discard(self: Box<Self>) {}
+}
+
+/// I16, I17: where a write was lost, a resume began behind it, and the loss became part of a copy.
+#[test]
+fn what_a_disk_has_lost_is_sent_again() {
+    use crate::pool::Receiver;
+    let noted = std::sync::Arc::default();
+    let sink = Forgetful { failed: false, noted: std::sync::Arc::clone(&noted) };
+    let data = Extent { offset: 0, len: 1 << 20, kind: ExtentKind::Data };
+    let hole = Extent { offset: 1 << 20, len: 1 << 20, kind: ExtentKind::Hole };
+    let (offer, content) = (offer(), Memory(vec![7; SIZE as usize]));
+    let frames = Encoder::new(&offer, 0, vec![data, hole], Box::new(content), Vec::new()).unwrap();
+    let mut receiver = super::Applier::new(offer, 0, Box::new(sink));
+    let mut fed = frames.map(|frame| receiver.feed(&frame.unwrap()));
+    assert!(fed.any(|result| matches!(result, Err(crate::Error::Io { .. }))));
+    drop(fed);
+    drop(receiver);
+    assert_eq!(*noted.lock().unwrap(), [0; 0], "it was told that what is lost is there");
+}

@@ -5,9 +5,12 @@
 
 mod full;
 mod held;
+mod killed;
+mod mixed;
 mod rig;
 mod trouble;
 mod vanish;
+mod xfs;
 
 use holdfast_storage::conformance;
 use rig::{LvmRig, disks};

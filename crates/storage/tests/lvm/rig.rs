@@ -1,7 +1,7 @@
 //! A pool on a whole disk.
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -105,6 +105,18 @@ impl LvmRig {
         dmsetup.args(["message", &self.tpool(), "0", text]).status().unwrap().success()
     }
 
+    /// The thin devices of ours that the pool has.
+    pub(crate) fn thin_ids(&self) -> Vec<u32> {
+        assert!(self.message("reserve_metadata_snap"));
+        let metadata = format!("/dev/mapper/{}", self.tpool().replace("-tpool", "_tmeta"));
+        let mut list = Command::new("thin_ls");
+        list.args(["-m", "--no-headers", "-o", "DEV", &metadata]);
+        let listed = String::from_utf8(list.output().unwrap().stdout).unwrap();
+        assert!(self.message("release_metadata_snap"));
+        let ids = listed.lines().map(|line| line.trim().parse::<u32>().unwrap());
+        ids.filter(|id| *id >= 1 << 23).collect()
+    }
+
     pub(crate) fn file(&self, volume: VolumeUid) -> File {
         let device = self.pool().volume(volume).unwrap().device.unwrap();
         OpenOptions::new().read(true).write(true).open(device).unwrap()
@@ -114,13 +126,6 @@ impl LvmRig {
 impl Rig for LvmRig {
     fn pool(&self) -> &dyn Pool {
         self.pool.as_ref().unwrap()
-    }
-
-    fn write(&self, volume: VolumeUid, offset: u64, data: &[u8]) {
-        let (device, offset) = conformance::device(self, volume, offset);
-        let file = OpenOptions::new().read(true).write(true).open(device).unwrap();
-        file.write_all_at(data, offset).unwrap();
-        file.sync_all().unwrap();
     }
 
     /// A thin pool takes whole chunks back; what is left of the range is zeroed.
@@ -149,7 +154,7 @@ impl Rig for LvmRig {
 
 impl LvmRig {
     /// Removes every device of ours, and unmounts the catalog.
-    fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         let run =
             |program: &str, arguments: &[&str]| Command::new(program).args(arguments).output();
         let listed = run("dmsetup", &["ls"]).map(|out| out.stdout).unwrap_or_default();
@@ -171,5 +176,37 @@ impl Drop for LvmRig {
         self.let_go();
         let _ =
             Command::new("lvm").args(["vgremove", "-qq", "-ff", "-y", &self.options.vg]).output();
+    }
+}
+
+/// Programs that stand in for others, in a directory that is gone when this is dropped.
+pub(crate) struct Stubs(PathBuf);
+
+impl Stubs {
+    /// Each has a name, and a line of shell.
+    pub(crate) fn new(programs: &[(&str, &str)]) -> Self {
+        let dir = PathBuf::from("/run").join(format!("stubs-{}", Uuid::now_v7()));
+        fs::create_dir(&dir).unwrap();
+        for (name, does) in programs {
+            fs::write(dir.join(name), format!("#!/bin/sh\n{does}\n")).unwrap();
+            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Self(dir)
+    }
+
+    /// A PATH in which they come first.
+    pub(crate) fn path(&self) -> String {
+        format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap())
+    }
+
+    /// A PATH in which they are all there is.
+    pub(crate) fn alone(&self) -> String {
+        self.0.display().to_string()
+    }
+}
+
+impl Drop for Stubs {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

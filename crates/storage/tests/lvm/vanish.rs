@@ -84,7 +84,7 @@ fn a_disk_that_vanishes_loses_nothing_that_was_durable() {
     ];
     println!("{codes:?}");
     assert!(
-        codes.iter().all(|code| matches!(code, Code::PoolIo | Code::PoolUnusable)),
+        codes.iter().all(|code| matches!(code, Code::PoolIo | Code::PoolDamaged)),
         "{codes:?}"
     );
 

@@ -51,6 +51,7 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
 const DISK_MIB: u64 = 3072;
 /// The helper that freezes filesystems.
 const FREEZE: &str = "holdfast-freeze";
+const SEED: &str = "HOLDFAST_TEST_SEED";
 const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3";
 
 /// The storage suite on the `lvm` driver: `crates/storage/tests/lvm/`. Only those of its tests that are named, if any are.
@@ -112,8 +113,11 @@ fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]
         fs::copy(&program, share.path().join(name))
             .with_context(|| program.display().to_string())?;
     }
+    // What is left to chance there is repeated by it.
+    let seed = std::env::var(SEED).map(|seed| format!("{SEED}={seed}")).ok();
+    let seed: Vec<&str> = seed.iter().map(String::as_str).collect();
     let program = [name.as_str(), "--test-threads=1", "--nocapture"];
-    let command = [&["env", DISKS][..], environment, &program].concat();
+    let command = [&["env", DISKS][..], &seed, environment, &program].concat();
     Ok(Suite {
         share,
         disks_mib: vec![DISK_MIB, DISK_MIB],

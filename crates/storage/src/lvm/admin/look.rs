@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::found::{Device, Found, Mapped, Tools};
+use super::found::{Device, Found, Mapped, Physical, Tools};
 use super::report::{self, Block};
-use super::{Change, Name, Request};
+use super::{Change, Name, Refusal, Request};
 use crate::lvm::Dm;
 use crate::lvm::thin;
 use crate::{Error, Result, wait};
@@ -36,11 +36,7 @@ pub struct Identity {
 
 /// Finds what a plan for `request` goes by. Changes nothing.
 pub fn look(request: &Request) -> Result<Found> {
-    let tools = Tools {
-        lvm: report::version(&ask("lvm", ["version"])?),
-        thin: report::version(&ask("thin_check", ["-V"])?),
-    };
-    let mut found = Found { tools, ..Found::default() };
+    let mut found = Found { tools: tools()?, ..Found::default() };
     for path in request.devices() {
         if !found.devices.iter().any(|device| device.path == *path)
             && let Some(device) = device(path)?
@@ -48,8 +44,7 @@ pub fn look(request: &Request) -> Result<Found> {
             found.devices.push(device);
         }
     }
-    found.physicals = report(&["pvs", "-a"], report::PHYSICALS, report::physicals)?;
-    found.physicals.retain(|physical| !physical.uuid.is_empty());
+    found.physicals = physicals()?;
     found.groups = report(&["vgs"], report::GROUPS, report::groups)?;
     found.logicals = report(&["lvs", "-a"], report::LOGICALS, report::logicals)?;
     found.pieces = report(&["pvs", "--segments"], report::PIECES, report::pieces)?;
@@ -79,6 +74,31 @@ fn mapped(group: &Name, thin_pool: &Name) -> Result<Vec<Mapped>> {
 pub(super) fn mapper_name(group: &Name, volume: &Name) -> String {
     let doubled = |name: &Name| name.as_str().replace('-', "--");
     format!("{}-{}", doubled(group), doubled(volume))
+}
+
+/// Refuses programs that are missing or too old for a pool to be lived with.
+pub(in crate::lvm) fn check_tools() -> Result<()> {
+    Ok(tools()?.check()?)
+}
+
+/// Why a group cannot be used, if it cannot.
+pub(in crate::lvm) fn why_unusable(group: &Name) -> Result<Option<Refusal>> {
+    let groups = report(&["vgs"], report::GROUPS, report::groups)?;
+    let found = Found { physicals: physicals()?, groups, ..Found::default() };
+    Ok(found.usable_group(group).err())
+}
+
+fn tools() -> Result<Tools> {
+    Ok(Tools {
+        lvm: report::version(&ask("lvm", ["version"])?),
+        thin: report::version(&ask("thin_check", ["-V"])?),
+    })
+}
+
+fn physicals() -> Result<Vec<Physical>> {
+    let mut found = report(&["pvs", "-a"], report::PHYSICALS, report::physicals)?;
+    found.retain(|physical| !physical.uuid.is_empty());
+    Ok(found)
 }
 
 /// By what the pool in `group` is known again.

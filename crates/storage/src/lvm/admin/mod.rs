@@ -37,6 +37,7 @@ mod step;
 
 pub use check::{Finding, Severity, check};
 pub use found::{Device, Found, Group, Logical, Mapped, Physical, Piece, Tools};
+pub(super) use look::{check_tools, why_unusable};
 pub use look::{Identity, identify, look};
 pub use name::Name;
 pub use refusal::Refusal;

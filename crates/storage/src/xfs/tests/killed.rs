@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::*;
-use crate::conformance::killed::{Mortal, die, receivers_die, senders_die};
+use crate::conformance::killed::{Cuts, Mortal, die, receivers_die, senders_die};
 use crate::loopdev::{Backing, LoopDevice};
 
 /// The pool's directory, its cluster and the order, for the process that is to die.
@@ -60,12 +60,14 @@ fn victim() {
     die(&XfsPool::open(&options).unwrap(), Path::new(order));
 }
 
+const CUTS: Cuts = Cuts { frames: 8, moments: 12 };
+
 #[test]
 fn killed_receivers_leave_nothing_half() {
-    receivers_die(&XfsRig::new(), &mut XfsRig::new());
+    receivers_die(&XfsRig::new(), &mut XfsRig::new(), CUTS);
 }
 
 #[test]
 fn killed_senders_leave_nothing() {
-    senders_die(&mut XfsRig::new());
+    senders_die(&mut XfsRig::new(), CUTS);
 }
