@@ -26,6 +26,9 @@ pub(super) struct Rehearsal {
     /// Leave the lab up.
     #[arg(long)]
     keep: bool,
+    /// When something goes wrong, leave the nodes' logs in this directory.
+    #[arg(long, value_name = "DIR")]
+    logs: Option<PathBuf>,
     /// What the container is made of.
     #[arg(long, value_enum, default_value = "busybox")]
     image: ImageKind,
@@ -47,6 +50,7 @@ pub(super) fn run(name: &str, args: &Rehearsal) -> Result<ExitCode, LabError> {
         kill: args.kill,
         rounds: args.rounds,
         keep: args.keep,
+        logs: args.logs.clone(),
         image: args.image,
         devices: args.devices.clone(),
         pace: args.slow,

@@ -46,6 +46,8 @@ pub struct QuickstartOptions {
     pub rounds: u32,
     /// Leave the lab up.
     pub keep: bool,
+    /// Where the nodes' logs are left, whole, when something goes wrong.
+    pub logs: Option<PathBuf>,
     /// What the container is made of.
     pub image: ImageKind,
     /// Bytes that the container rewrites each second besides its records.
@@ -64,6 +66,7 @@ impl QuickstartOptions {
             kill: None,
             rounds: 1,
             keep: false,
+            logs: None,
             image: ImageKind::Busybox,
             noise_bytes_per_s: 0,
         }

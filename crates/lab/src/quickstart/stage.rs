@@ -1,7 +1,8 @@
 //! The lab, the cluster on it and the image: what all rounds share.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_proto::v1;
@@ -14,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::lab::Lab;
 use crate::observe::Observer;
 use crate::plan::Part;
-use crate::record::Purpose;
+use crate::record::{NodeRecord, Purpose};
 use crate::scoped::ScopedLab;
 use crate::up::UpOptions;
 use crate::workload::{busybox_rootfs, check_mmdebstrap, debian_rootfs};
@@ -39,6 +40,8 @@ pub struct Stage {
     pub disk: ByteSize,
     /// What the rehearsed container is called.
     pub container: ContainerName,
+    /// Where the nodes' logs are left when something goes wrong.
+    logs: Option<PathBuf>,
 }
 
 impl Stage {
@@ -62,6 +65,7 @@ impl Stage {
         let formed = lab.form_cluster();
         if let Err(error) = formed {
             show_logs(&lab);
+            leave_logs(&lab, options.logs.as_deref());
             return Err(error);
         }
         let cluster = Cluster::of(&lab)?;
@@ -85,6 +89,7 @@ impl Stage {
             image: name(&image.name)?,
             disk: least.max(ByteSize(image.size_bytes)),
             container: name(CONTAINER)?,
+            logs: options.logs.clone(),
         })
     }
 
@@ -110,9 +115,11 @@ impl Stage {
         Ok(())
     }
 
-    /// Prints the end of every node's logs on standard error.
+    /// Prints the end of every node's logs on standard error, and leaves all of them where they are
+    /// wanted.
     pub fn show_logs(&self) {
         show_logs(&self.lab);
+        leave_logs(&self.lab, self.logs.as_deref());
     }
 }
 
@@ -150,22 +157,40 @@ fn import(
     Ok(image)
 }
 
+/// The logs of every node's services, each with its node's name.
+fn logs(lab: &Lab) -> Vec<(String, PathBuf)> {
+    let nodes = lab.record().map(|r| r.nodes).unwrap_or_default();
+    let of = |node: &NodeRecord, part: Part| {
+        let path = lab.layout().node_dir(&node.name).join(format!("{}.log", part.unit()));
+        (node.name.clone(), path)
+    };
+    nodes.iter().flat_map(|node| [Part::Guardian, Part::Daemon].map(|part| of(node, part))).collect()
+}
+
 /// The end of every node's logs, when something went wrong.
 fn show_logs(lab: &Lab) {
     const TAIL: u64 = 6000;
-    let nodes = lab.record().map(|r| r.nodes).unwrap_or_default();
-    for node in &nodes {
-        for part in [Part::Guardian, Part::Daemon] {
-            let path = lab.layout().node_dir(&node.name).join(format!("{}.log", part.unit()));
-            let Ok(mut file) = File::open(&path) else { continue };
-            let length = file.metadata().map_or(0, |m| m.len());
-            let _ = std::io::Seek::seek(
-                &mut file,
-                std::io::SeekFrom::Start(length.saturating_sub(TAIL)),
-            );
-            let mut text = Vec::new();
-            let _ = file.read_to_end(&mut text);
-            eprintln!("--- the end of {}\n{}", path.display(), String::from_utf8_lossy(&text));
-        }
+    for (_, path) in logs(lab) {
+        let Ok(mut file) = File::open(&path) else { continue };
+        let length = file.metadata().map_or(0, |m| m.len());
+        let _ =
+            std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(length.saturating_sub(TAIL)));
+        let mut text = Vec::new();
+        let _ = file.read_to_end(&mut text);
+        eprintln!("--- the end of {}\n{}", path.display(), String::from_utf8_lossy(&text));
+    }
+}
+
+/// All of them, as `NODE-SERVICE.log`. Something went wrong already: what cannot be copied is said
+/// and changes nothing.
+fn leave_logs(lab: &Lab, dir: Option<&Path>) {
+    let Some(dir) = dir else { return };
+    let copy = |(node, path): (String, PathBuf)| {
+        let Some(name) = path.file_name().map(|name| name.to_string_lossy()) else { return Ok(()) };
+        fs::copy(&path, dir.join(format!("{node}-{name}"))).map(drop)
+    };
+    let copied = fs::create_dir_all(dir).and_then(|()| logs(lab).into_iter().try_for_each(copy));
+    if let Err(error) = copied {
+        eprintln!("the nodes' logs could not all be left in {}: {error}", dir.display());
     }
 }

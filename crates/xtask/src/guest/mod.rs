@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use self::disk::{Dice, Disk, Volatile};
 use self::image::Image;
@@ -111,6 +111,13 @@ impl Guest {
             Ok(())
         });
         let Some(Err(error)) = boots.find(Result::is_err) else { return Ok(()) };
+        let logs = image.cache().join(share::LOGS);
+        let error = match &suite {
+            Some(suite) if share::keep_logs(suite.share.path(), &logs)? => {
+                anyhow!("{error:#} (the nodes' logs: {})", logs.display())
+            }
+            _ => error,
+        };
         if !console.exists() {
             return Err(error);
         }

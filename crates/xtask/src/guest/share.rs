@@ -13,6 +13,9 @@ use tempfile::TempDir;
 const SERVER: &str = "/usr/lib/qemu/virtiofsd";
 const SERVER_STARTS: Duration = Duration::from_secs(10);
 
+/// The directory of the share in which a suite leaves logs when it fails.
+pub(super) const LOGS: &str = "logs";
+
 /// A directory being served.
 pub(crate) struct Share {
     server: Child,
@@ -95,6 +98,21 @@ impl Drop for Share {
     }
 }
 
+/// Brings what a suite has left in its share's [`LOGS`] to where it stays. Returns whether there was any.
+pub(super) fn keep_logs(share: &Path, to: &Path) -> Result<bool> {
+    let Ok(logs) = fs::read_dir(share.join(LOGS)) else { return Ok(false) };
+    if to.exists() {
+        fs::remove_dir_all(to).with_context(|| to.display().to_string())?;
+    }
+    fs::create_dir(to).with_context(|| to.display().to_string())?;
+    for log in logs {
+        let log = log.context("reading the share")?;
+        fs::copy(log.path(), to.join(log.file_name()))
+            .with_context(|| log.path().display().to_string())?;
+    }
+    Ok(true)
+}
+
 /// What bash's `mapfile -d ''` reads: each argument ends in a zero byte.
 fn encode(command: &[String]) -> Vec<u8> {
     command.iter().flat_map(|argument| argument.bytes().chain([0])).collect()
@@ -108,5 +126,20 @@ mod tests {
     fn arguments_stay_apart() {
         let command = ["sh", "-c", "a 'b'\nc", ""].map(str::to_owned);
         assert_eq!(encode(&command), b"sh\0-c\0a 'b'\nc\0\0");
+    }
+
+    /// A share goes with its run: a failure in it could not be looked into.
+    #[test]
+    fn the_logs_of_a_failed_run_outlive_its_share() {
+        let (share, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let kept = cache.path().join("logs");
+        assert!(!keep_logs(share.path(), &kept).unwrap() && !kept.exists());
+        fs::create_dir(share.path().join(LOGS)).unwrap();
+        fs::write(share.path().join("logs/n1-holdfastd.log"), "said").unwrap();
+        fs::create_dir(&kept).unwrap();
+        fs::write(kept.join("of the run before"), "").unwrap();
+        assert!(keep_logs(share.path(), &kept).unwrap());
+        assert_eq!(fs::read_to_string(kept.join("n1-holdfastd.log")).unwrap(), "said");
+        assert!(!kept.join("of the run before").exists());
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::share::LOGS;
 use super::suites::Suite;
 use crate::bench::PACKAGES;
 use crate::run;
@@ -38,12 +39,13 @@ pub(super) fn suite(root: &Path) -> Result<Suite> {
         fs::copy(&from, share.path().join(program)).with_context(|| from.display().to_string())?;
     }
     let command = ["holdfast-lab", "quickstart", "--kill", "follower", "--slow", SLOW, "--json"];
+    let logs = ["--logs", LOGS];
     let disks = DISKS.iter().flat_map(|disk| ["--device", disk]);
     Ok(Suite {
         share,
         disks_mib: vec![DISK_MIB; DISKS.len()],
         memory_mib: MEMORY_MIB,
-        command: command.into_iter().chain(disks).map(str::to_owned).collect(),
+        command: command.into_iter().chain(logs).chain(disks).map(str::to_owned).collect(),
         cuts: Vec::new(),
         volatile: false,
         deadline: 1200,
