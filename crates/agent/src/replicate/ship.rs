@@ -17,8 +17,8 @@ use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
 
-/// How long a node may take to say what it has.
-const OFFER_LIMIT: Duration = Duration::from_secs(5);
+/// How long a node may take to say what it has. One that is gone is noticed sooner, by the connection.
+const OFFER_LIMIT: Duration = Duration::from_secs(20);
 
 /// A transfer in which nothing moved for so long is given up: a connection that broke without a
 /// word is noticed by nobody else. The receiver needs some of it to make the whole durable.
@@ -26,6 +26,9 @@ const STALLED: Duration = Duration::from_secs(20);
 
 /// Frames under way between disk and network; each is at most 1 MiB.
 const FRAMES_AHEAD: usize = 4;
+
+/// A sender that reads says so this often: well within what a receiver waits for one.
+const SIGN_EVERY: Duration = Duration::from_secs(2);
 
 /// The snapshots that a delta can be made from, the likeliest first, the image's last.
 pub(crate) fn candidates(
@@ -111,7 +114,8 @@ pub(crate) async fn ship(
         if done_already {
             return Ok(0);
         }
-        blocking(move || read(&*pool, &offer, answer.resume_at, &frames)).await
+        let from = answer.resume_at;
+        with_signs(SIGN_EVERY, frames, move |frames| read(&*pool, &offer, from, frames)).await
     };
     let moved = Arc::new(AtomicU64::new(0));
     let count = moved.clone();
@@ -144,6 +148,29 @@ async fn stalled(moved: &AtomicU64) {
     }
 }
 
+/// Reads on a thread that may block, and sends an empty frame now and then while it has nothing to
+/// send: comparing a large volume, or reading its zeros, takes longer than anybody waits for a sender
+/// that says nothing, and would be begun again for ever.
+async fn with_signs<T: Send + 'static>(
+    every: Duration,
+    frames: mpsc::Sender<ReceiveRequest>,
+    read: impl FnOnce(&mpsc::Sender<ReceiveRequest>) -> Result<T, AgentError> + Send + 'static,
+) -> Result<T, AgentError> {
+    let sign = frames.clone();
+    let reading = blocking(move || read(&frames));
+    tokio::pin!(reading);
+    loop {
+        match tokio::time::timeout(every, &mut reading).await {
+            Ok(read) => return read,
+            // What is full of frames needs no sign.
+            Err(_) => {
+                let part = Some(receive_request::Part::Frame(bytes::Bytes::new()));
+                let _ = sign.try_send(ReceiveRequest { part });
+            }
+        }
+    }
+}
+
 /// Reads, encodes, and hands over frame by frame. Returns the plain bytes sent.
 fn read(
     pool: &dyn Pool,
@@ -160,4 +187,27 @@ fn read(
         }
     }
     Ok(encoder.sent())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A comparison that took longer than the receiver waits for a sender was cut each time, and the
+    /// replica never became current.
+    #[tokio::test]
+    async fn a_sender_that_compares_for_long_is_not_taken_for_a_dead_one() {
+        let (frames, mut sent) = mpsc::channel(FRAMES_AHEAD);
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let read =
+            move |_: &mpsc::Sender<ReceiveRequest>| wait.recv().map_err(|_| AgentError::Ended);
+        let reading = tokio::spawn(with_signs(Duration::from_millis(1), frames, read));
+        for _ in 0..3 {
+            let sign = sent.recv().await.unwrap().part;
+            assert_eq!(sign, Some(receive_request::Part::Frame(bytes::Bytes::new())));
+        }
+        go_on.send(()).unwrap();
+        reading.await.unwrap().unwrap();
+        while sent.recv().await.is_some() {}
+    }
 }

@@ -1,6 +1,7 @@
 //! When a snapshot is due, and taking it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use holdfast_storage::fsys::{self, FreezeHelper, FreezeWindow};
 use holdfast_storage::{AlreadyQuiet, Pool, Quiesce, SnapshotInfo, VolumeInfo};
@@ -12,8 +13,12 @@ use crate::mounts;
 use crate::places::Places;
 use crate::replicate::source::Latest;
 
-/// How long a filesystem may stay frozen before the helper thaws it by itself.
-const FREEZE_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long a filesystem may stay frozen before the helper thaws it by itself, at first.
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Where that was too short, as long as this: a disk that takes so long to freeze would never have a
+/// snapshot. The helper allows no more.
+const LONGEST_FREEZE: Duration = Duration::from_secs(10);
 
 /// Thawing ext4 writes the block of its superblock once (`ext4_unfreeze`). Of the sectors written
 /// since the instant of the snapshot this many (one block of 4 KiB) are the thaw's own; more mean
@@ -48,11 +53,17 @@ pub(crate) struct Subject<'a> {
     pub(crate) wanted: Option<SnapshotUuid>,
 }
 
-/// Remembers what the newest snapshot covers.
-#[derive(Default)]
+/// Remembers what the newest snapshot covers, and how long freezing may take.
 pub(crate) struct Snapshooter {
     rests: u64,
     covered: Option<Covered>,
+    freeze_limit: Duration,
+}
+
+impl Default for Snapshooter {
+    fn default() -> Self {
+        Self { rests: 0, covered: None, freeze_limit: FREEZE_LIMIT }
+    }
 }
 
 /// The newest snapshot holds everything while the devices' write counters stay at this.
@@ -126,11 +137,15 @@ impl Snapshooter {
             return Ok(Round::Withheld);
         }
         let mut window = Counting {
-            window: freezer.window(places, FREEZE_LIMIT),
+            window: freezer.window(places, self.freeze_limit),
             devices: devices.to_vec(),
             at_freeze: None,
         };
-        let snapshot = take(pool, volume, subject.wanted, &mut window)?;
+        let taken = take(pool, volume, subject.wanted, &mut window);
+        if matches!(taken, Err(AgentError::Storage(holdfast_storage::Error::Timeout(_)))) {
+            self.freeze_limit = (self.freeze_limit * 2).min(LONGEST_FREEZE);
+        }
+        let snapshot = taken?;
         let after_thaw = written(devices)?;
         let thaws = THAW_SECTORS * devices.len() as u64;
         let writes = window.at_freeze.map(|at| match after_thaw - at <= thaws {
@@ -317,6 +332,27 @@ mod tests {
         let second = round(&bench, &mut snapshooter);
         assert_eq!(second, first + 1);
         assert_eq!(round(&bench, &mut snapshooter), second);
+    }
+
+    /// I22: a disk on which freezing alone took longer than the limit never had a snapshot.
+    #[test]
+    fn a_window_that_was_too_short_is_longer_the_next_time() {
+        const EXPIRES: &str = "echo frozen; cat >/dev/null; echo $2 >>$0; echo expired 1";
+        let bench = Bench::new();
+        let said = bench.places.root().with_extension("limits");
+        let freezer = FreezeHelper::new("/bin/sh", &["-c", EXPIRES, said.to_str().unwrap()]);
+        let mut snapshooter = Snapshooter::default();
+        for _ in 0..4 {
+            let (places, wanted) = (&bench.places, None);
+            let (epoch, rests, may_take, may_sync) = (Epoch(1), 0, true, true);
+            let subject = Subject { uid: UID, epoch, rests, places, may_take, may_sync, wanted };
+            snapshooter.round(bench.pool(), subject, &freezer, || true).unwrap_err();
+        }
+        let limits = std::fs::read_to_string(said).unwrap();
+        assert_eq!(
+            limits.split_whitespace().collect::<Vec<_>>(),
+            ["2000", "4000", "8000", "10000"]
+        );
     }
 
     /// I17, I22: of a set, what any member was written to is noticed, and all are of one moment.

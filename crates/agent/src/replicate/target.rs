@@ -20,8 +20,8 @@ use crate::replicate::source::Latest;
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
-/// How long a stamp may take.
-const RESTAMP_LIMIT: Duration = Duration::from_secs(2);
+/// How long a stamp may take. A node that is gone is noticed sooner, by the connection.
+const RESTAMP_LIMIT: Duration = Duration::from_secs(20);
 
 /// The task of one replica.
 pub(crate) struct Target {
