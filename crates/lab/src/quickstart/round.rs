@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use holdfast_proto::v1;
+
 use super::Narrator;
 use super::aftermath::{Returned, account, watch_return};
 use super::cut::{Cut, too_early};
@@ -16,6 +18,7 @@ use crate::wait::wait_until;
 use crate::workload::{Acked, Judgement, Ledger, fetch_chain, parse_chain};
 
 const RETURN_LIMIT: Duration = Duration::from_secs(60);
+const HEARD_LIMIT: Duration = Duration::from_secs(30);
 /// How long the client goes on asking after the return.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
@@ -29,13 +32,26 @@ pub fn play(
 ) -> Result<RoundReport, LabError> {
     narrator.say(format_args!("round {number} of {}", options.rounds));
     let scene = set_scene(stage, options, narrator)?;
-    let status = stage.cluster.ask(async |s| s.status().await)?;
+    let status = heard_of(stage, &scene)?;
     narrator.say(format_args!("CUTTING THE POWER of {} ({})", scene.node, scene.role));
     let boot = stage.lab().kill(&scene.node)?;
     // A request that was sent while the power was being cut may still have been answered.
     let dead = BootInstant::now();
     let cut = Cut::at(boot, status.applied);
     judge(stage, narrator, scene, cut, dead)
+}
+
+/// The cluster's status at a moment when the node was heard of within a heartbeat: what is judged
+/// counts from its last answer, and a machine that is slow by more than its pace may have missed some.
+fn heard_of(stage: &Stage, scene: &Scene) -> Result<v1::StatusResponse, LabError> {
+    let heartbeat_ms = scene.lease.lease_ms / 6;
+    let limit = stage.lab().pace().of(HEARD_LIMIT);
+    stage.cluster.wait_for("a heartbeat of the node", limit, async |s| {
+        let status = s.status().await?;
+        let node = status.nodes.iter().find(|n| n.name == scene.node);
+        let heard = node.and_then(|n| n.last_seen_ms).is_some_and(|ago| ago <= heartbeat_ms);
+        Ok(heard.then_some(status))
+    })
 }
 
 /// From here on everything that is wrong is a finding of the round, not an end to it.

@@ -164,7 +164,10 @@ fn logs(lab: &Lab) -> Vec<(String, PathBuf)> {
         let path = lab.layout().node_dir(&node.name).join(format!("{}.log", part.unit()));
         (node.name.clone(), path)
     };
-    nodes.iter().flat_map(|node| [Part::Guardian, Part::Daemon].map(|part| of(node, part))).collect()
+    nodes
+        .iter()
+        .flat_map(|node| [Part::Guardian, Part::Daemon].map(|part| of(node, part)))
+        .collect()
 }
 
 /// The end of every node's logs, when something went wrong.
