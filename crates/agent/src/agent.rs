@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::config::AgentConfig;
 use crate::context::Context;
+use crate::counts::TransferCounts;
 use crate::error::{AgentError, blocking};
 use crate::images::{self, ImportedImage};
 use crate::scrub::{self, ScrubSummary};
@@ -92,6 +93,11 @@ impl AgentHandle {
     /// Whether the guardian holds a live lease.
     pub fn is_leased(&self) -> bool {
         self.context.is_leased()
+    }
+
+    /// What has become of transfers since the agent began.
+    pub fn transfers(&self) -> TransferCounts {
+        self.context.counters.read()
     }
 
     /// Unpacks an archive into a new image volume on this node.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use holdfast_types::{ClusterId, NodeId};
 
+use crate::replicate::TransferLimits;
 use crate::scrub::ScrubPace;
 
 /// Who this node is.
@@ -47,6 +48,8 @@ pub struct AgentConfig {
     pub vxlan_port: u16,
     /// How thoroughly this node's copies are looked at.
     pub scrub: ScrubPace,
+    /// How many transfers it has at a time, and how fast they go.
+    pub transfers: TransferLimits,
     /// Addresses at which a leader may be asked for, `host:port`.
     pub seeds: Vec<String>,
 }

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::agent::Parts;
 use crate::config::AgentConfig;
+use crate::counts::Counters;
 use crate::gate::LeaseState;
 use crate::guardian::Guardian;
 use crate::holdings::Holdings;
@@ -19,7 +20,8 @@ use crate::memory;
 use crate::peers::Peers;
 use crate::places::Places;
 use crate::pool_watch::Fullness;
-use crate::replicate::Shipments;
+use crate::replicate::{LONG_MS, Limits, Shipments, Slots};
+use crate::serve::Intake;
 use crate::strangers::Starts;
 
 /// Which stream of views is the one to follow.
@@ -37,6 +39,12 @@ pub(crate) struct Context {
     pub(crate) holdings: Holdings,
     pub(crate) peers: Peers,
     pub(crate) shipments: Shipments,
+    /// Places for what is shipped from here.
+    pub(crate) slots: Slots,
+    /// Places for what is received here.
+    pub(crate) intake: Intake,
+    pub(crate) limits: Limits,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) starts: Starts,
     pub(crate) fullness: Fullness,
     /// A named snapshot came: the cluster is to hear of it soon.
@@ -62,6 +70,10 @@ impl Context {
             holdings: Holdings::default(),
             peers: Peers::default(),
             shipments: Shipments::default(),
+            slots: Slots::new(config.transfers.sends, LONG_MS),
+            intake: Intake::new(config.transfers.receives),
+            limits: Limits::new(config.transfers),
+            counters: Arc::default(),
             starts: Starts::default(),
             fullness: Fullness::default(),
             kept_arrived: Notify::new(),

@@ -54,6 +54,15 @@ pub enum AgentError {
     /// No snapshot is taken in a pool past its threshold.
     #[error("the pool of the container's node is full: no snapshots are taken until there is room")]
     PoolFull,
+    /// The node has as many transfers under way as it takes.
+    #[error("the node has as many transfers under way as it takes at a time")]
+    Busy,
+    /// The transfer's sender came again.
+    #[error("the transfer was begun anew by its sender")]
+    Superseded,
+    /// The transfer was interrupted for others.
+    #[error("the transfer makes way for shorter ones and goes on later")]
+    MadeWay,
     /// The guardian holds no live lease.
     #[error("this node has no lease now: its protected containers are stopped until it has")]
     NoLease,
@@ -88,6 +97,8 @@ impl AgentError {
             Self::Epoch(_) => Code::StaleEpoch,
             Self::NotSynced => Code::Timeout,
             Self::PoolFull => Code::PoolFull,
+            Self::Busy | Self::MadeWay => Code::Busy,
+            Self::Superseded => Code::Unavailable,
             Self::NoLease => Code::NoLease,
             Self::Ended => Code::Internal,
         }

@@ -11,10 +11,10 @@ use holdfast_types::{
 };
 use tracing::{debug, info, warn};
 
-use crate::clock::{boottime_ms, wall};
+use crate::clock::wall;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
-use crate::replicate::ship;
+use crate::replicate::ship_image;
 use crate::report;
 
 /// The role text of an image's volume: one that the cluster no longer knows may go.
@@ -166,8 +166,8 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
     for node in &image.ship_to {
         let Some(peer) = context.peer(*node) else { continue };
         // One that cannot be reached does not keep the image from the others.
-        match ship(context, &peer.address, &snapshot, boottime_ms(), Vec::new()).await {
-            Ok(_) => info!(image = %image.uid, node = %peer.name, "image shipped"),
+        match ship_image(context, &peer.address, &snapshot).await {
+            Ok(()) => info!(image = %image.uid, node = %peer.name, "image shipped"),
             Err(error) => {
                 debug!(image = %image.uid, node = %peer.name, error = %error.line(), "not shipped yet");
             }

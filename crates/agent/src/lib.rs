@@ -20,6 +20,7 @@ mod asked;
 mod clock;
 mod config;
 mod context;
+mod counts;
 mod enter;
 mod error;
 mod gate;
@@ -32,6 +33,8 @@ mod lease;
 mod memory;
 mod mounts;
 mod overlay;
+#[cfg(test)]
+mod pair;
 mod peers;
 mod places;
 mod pool_watch;
@@ -48,8 +51,10 @@ mod worker;
 
 pub use agent::{Agent, AgentHandle, Parts};
 pub use config::{AgentConfig, AgentIdentity};
+pub use counts::{SideCounts, TransferCounts};
 pub use enter::GuardedEnter;
 pub use error::AgentError;
 pub use images::ImportedImage;
+pub use replicate::TransferLimits;
 pub use scrub::{ScrubPace, ScrubSummary};
 pub use serve::PeerApi;

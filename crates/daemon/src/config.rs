@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use holdfast_agent::TransferLimits;
 use holdfast_proto::Address;
 use holdfast_types::{ByteSize, NodeName};
 use serde::{Deserialize, Deserializer};
@@ -42,6 +43,9 @@ pub struct Config {
     /// The pool.
     #[serde(default)]
     pub pool: PoolConfig,
+    /// What is shipped to other nodes, and received from them.
+    #[serde(default)]
+    pub replication: ReplicationConfig,
     /// Consensus.
     #[serde(default)]
     pub consensus: ConsensusConfig,
@@ -152,6 +156,37 @@ impl PoolDriver {
     }
 }
 
+/// `[replication]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicationConfig {
+    /// How much this node ships in a second, in all; without limit if nobody says.
+    #[serde(deserialize_with = "size")]
+    pub rate: Option<ByteSize>,
+    /// The same for each transfer by itself.
+    #[serde(deserialize_with = "size")]
+    pub job_rate: Option<ByteSize>,
+    /// How many transfers it ships at a time. One of them is kept for short ones.
+    pub sends: usize,
+    /// How many it receives at a time; more are refused, and come again.
+    pub receives: usize,
+}
+
+impl ReplicationConfig {
+    fn check(&self) -> Result<(), String> {
+        let least = ByteSize(64 << 10);
+        let rates = [("rate", self.rate), ("job_rate", self.job_rate)];
+        if let Some((key, _)) = rates.iter().find(|(_, rate)| rate.is_some_and(|r| r < least)) {
+            return Err(format!("replication.{key}: use at least {least}"));
+        }
+        let counts = [("sends", self.sends), ("receives", self.receives)];
+        match counts.iter().find(|(_, count)| !(2..=64).contains(count)) {
+            Some((key, _)) => Err(format!("replication.{key}: use 2 to 64")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// `[consensus]`
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -233,6 +268,7 @@ impl Config {
         if !(50..=10_000).contains(&self.consensus.heartbeat_ms) {
             return Err("consensus.heartbeat_ms: use 50 to 10000".into());
         }
+        self.replication.check()?;
         self.pool.check()
     }
 }
@@ -259,6 +295,13 @@ impl Default for PoolConfig {
             trim_every_s: 24 * 3600,
             when_full: PoolWhenFull::Pause,
         }
+    }
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        let TransferLimits { rate, job_rate, sends, receives } = TransferLimits::default();
+        Self { rate, job_rate, sends, receives }
     }
 }
 
@@ -360,6 +403,20 @@ mod tests {
         }
         let error = load(&format!("{LEAST}{NETWORK}[pool]\nsize = \"4GB\"\n")).unwrap_err();
         assert!(error.to_string().contains("4GB"), "{error}");
+    }
+
+    #[test]
+    fn replication_is_bounded_and_unlimited_unless_said() {
+        let of = |lines: &str| load(&format!("{LEAST}{NETWORK}[replication]\n{lines}"));
+        let free = of("").unwrap().replication;
+        assert_eq!((free.rate, free.job_rate, free.sends, free.receives), (None, None, 4, 8));
+        let said = of("rate = \"100MiB\"\njob_rate = \"20MiB\"\nsends = 2\n").unwrap().replication;
+        assert_eq!((said.rate, said.sends), (Some(ByteSize::mib(100)), 2));
+        for line in ["rate = \"1KiB\"", "job_rate = \"0\"", "sends = 1", "receives = 65"] {
+            let error = of(&format!("{line}\n")).unwrap_err().to_string();
+            let key = line.split(' ').next().unwrap();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

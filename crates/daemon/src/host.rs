@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_agent::{
     Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
+    TransferCounts, TransferLimits,
     ScrubSummary,
 };
 use holdfast_network::LinuxNetwork;
@@ -76,6 +77,12 @@ impl Host {
             scrub: ScrubPace {
                 rate: config.pool.scrub_rate,
                 every: Duration::from_secs(config.pool.scrub_every_s),
+            },
+            transfers: TransferLimits {
+                rate: config.replication.rate,
+                job_rate: config.replication.job_rate,
+                sends: config.replication.sends,
+                receives: config.replication.receives,
             },
             trim_every: Duration::from_secs(config.pool.trim_every_s),
             seeds: me.seeds(),
@@ -301,6 +308,10 @@ impl Duties for HostDuties {
 
     fn is_leased(&self) -> bool {
         self.handle.is_leased()
+    }
+
+    fn transfers(&self) -> TransferCounts {
+        self.handle.transfers()
     }
 
     async fn stop(&self) {

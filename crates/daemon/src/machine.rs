@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use holdfast_agent::TransferCounts;
 use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::v1;
 use holdfast_runtime::{ExecRequest, ExecSession};
@@ -165,6 +166,9 @@ pub trait Duties: Send + Sync + 'static {
 
     /// Whether protected containers may run here now.
     fn is_leased(&self) -> bool;
+
+    /// What has become of transfers of snapshots since the daemon began.
+    fn transfers(&self) -> TransferCounts;
 
     /// Ends the daemon's part; containers run on.
     async fn stop(&self);

@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use holdfast_agent::SideCounts;
 use holdfast_core::State;
 use holdfast_types::{NodeId, RunState};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -79,6 +80,9 @@ fn describe(page: &mut Page, member: &Member) {
     page.put("holdfast_ready", "Whether this node is a member and answers.", "", 1);
     let leased = u64::from(member.duties.is_leased());
     page.put("holdfast_leased", "Whether protected containers may run here.", "", leased);
+    let transfers = member.duties.transfers();
+    side(page, "out", &transfers.sent);
+    side(page, "in", &transfers.received);
     let Some(raft) = &member.raft else { return };
     let reign = member.reign.borrow().clone();
     page.put("holdfast_leader", "Whether this node leads.", "", u64::from(reign.is_some()));
@@ -104,6 +108,27 @@ fn describe(page: &mut Page, member: &Member) {
             page.put("holdfast_pool_metadata_used_bytes", "Use of its metadata.", &label, used);
         }
     }
+}
+
+fn side(page: &mut Page, direction: &str, counts: &SideCounts) {
+    let label = format!("{{direction=\"{direction}\"}}");
+    let name = "holdfast_transfers_begun_total";
+    page.put(name, "Transfers of snapshots, resumed ones included.", &label, counts.begun);
+    let name = "holdfast_transfers_resumed_total";
+    page.put(name, "Transfers that went on where one was interrupted.", &label, counts.resumed);
+    let name = "holdfast_transfers_refused_total";
+    page.put(name, "Transfers that had no place, or made way for others.", &label, counts.made_way);
+    let ends = [
+        ("finished", counts.finished),
+        ("interrupted", counts.interrupted),
+        ("corrupt", counts.corrupt),
+    ];
+    for (end, count) in ends {
+        let label = format!("{{direction=\"{direction}\",end=\"{end}\"}}");
+        page.put("holdfast_transfers_ended_total", "Transfers by how they ended.", &label, count);
+    }
+    let name = "holdfast_transfer_bytes_total";
+    page.put(name, "Bytes of transfers, as they travel.", &label, counts.bytes);
 }
 
 fn containers(page: &mut Page, state: &State, me: NodeId) {
@@ -145,6 +170,17 @@ fn kind(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn transfers_are_counted_each_way() {
+        let mut page = Page::default();
+        side(&mut page, "in", &SideCounts { corrupt: 2, bytes: 7, ..SideCounts::default() });
+        side(&mut page, "out", &SideCounts::default());
+        let corrupt = "\nholdfast_transfers_ended_total{direction=\"in\",end=\"corrupt\"} 2\n";
+        assert!(page.0.contains(corrupt), "{}", page.0);
+        assert!(page.0.contains("\nholdfast_transfer_bytes_total{direction=\"in\"} 7\n"));
+        assert!(page.0.contains("\nholdfast_transfer_bytes_total{direction=\"out\"} 0\n"));
+    }
 
     #[test]
     fn a_metric_is_described_once() {

@@ -42,6 +42,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::PoolFull
         | Code::GroupFull
         | Code::NoAddress
+        | Code::Busy
         | Code::TooManySnapshots => Grpc::ResourceExhausted,
         Code::NotRoot => Grpc::PermissionDenied,
         Code::NoQuorum

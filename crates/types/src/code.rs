@@ -67,6 +67,8 @@ codes! {
     DuplicateDevice = "HF-DUPLICATE-DEVICE", retry false;
     /// A pool operation failed in the kernel or a tool; the message has its words.
     PoolIo = "HF-POOL-IO", retry true;
+    /// The node has as many transfers under way as it takes at a time.
+    Busy = "HF-BUSY", retry true;
     /// No leader with a quorum behind it answered in time.
     NoQuorum = "HF-NO-QUORUM", retry true;
     /// This node does not lead; the answer names the leader if one is known.

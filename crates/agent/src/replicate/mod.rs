@@ -7,18 +7,24 @@
 //!                                        │ Latest
 //!              ┌─────────────────────────┼─────────────────┐
 //!           target n2                 target n3           …   one task each, at its own pace
-//!         restamp | offer, delta      …
+//!         restamp | slot, offer, delta …
 //!              └──── acknowledged ──▶ prune: what no copy needs as its base goes
 //! ```
 
+mod bucket;
 mod kept;
+mod lanes;
+mod limits;
 mod news;
 mod pace;
 mod prune;
 mod ship;
+mod slots;
 mod snapshot;
 mod source;
 mod target;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,9 +38,14 @@ use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::AgentError;
 
+pub use limits::TransferLimits;
+
+pub(crate) use lanes::{LONG_MS, Lanes};
+pub(crate) use limits::Limits;
 pub(crate) use news::{Turn, Words, tell};
 pub(crate) use prune::prune_replica;
-pub(crate) use ship::ship;
+pub(crate) use ship::ship_image;
+pub(crate) use slots::Slots;
 pub(crate) use source::run;
 
 /// Every primary copy that is being shipped from here.

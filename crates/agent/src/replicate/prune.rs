@@ -2,9 +2,9 @@
 //! that a delta remains possible (DESIGN section 4, *Replicate*).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use holdfast_storage::{Pool, SnapshotKind, VolumeState};
+use holdfast_storage::{Hold, Pool, SnapshotKind, VolumeState};
 use holdfast_types::{Epoch, NodeId, Seq, SnapshotUuid, VolumeUid};
 use tracing::warn;
 
@@ -21,6 +21,8 @@ pub(crate) struct Acked {
 #[derive(Default)]
 pub(crate) struct Bases {
     acked: Mutex<BTreeMap<NodeId, SnapshotUuid>>,
+    /// What each replica is being sent, or was when its transfer was interrupted.
+    under_way: Mutex<BTreeMap<NodeId, Hold>>,
     /// The newest snapshot that this life of the agent found.
     found: OnceLock<(Epoch, Seq)>,
 }
@@ -29,6 +31,22 @@ impl Bases {
     /// A replica has this snapshot, verified and durable.
     pub(crate) fn acknowledge(&self, node: NodeId, snapshot: SnapshotUuid) {
         self.acked.lock().unwrap_or_else(PoisonError::into_inner).insert(node, snapshot);
+        self.holds().remove(&node);
+    }
+
+    /// A transfer of this snapshot to the replica begins: it stays, so that the transfer can go on
+    /// when it is interrupted, until the replica acknowledges something or is sent another one.
+    pub(crate) fn hold(&self, node: NodeId, snapshot: Hold) {
+        self.holds().insert(node, snapshot);
+    }
+
+    /// Lets go of what was interrupted: the room is needed.
+    pub(crate) fn let_go(&self) {
+        self.holds().clear();
+    }
+
+    fn holds(&self) -> MutexGuard<'_, BTreeMap<NodeId, Hold>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the replica last acknowledged.
@@ -43,6 +61,7 @@ impl Bases {
         volume: VolumeUid,
         copies: &[Acked],
     ) -> Result<(), AgentError> {
+        self.holds().retain(|node, _| copies.iter().any(|copy| copy.node == *node));
         let state = pool.volume(volume)?.state;
         let newest = || state.newest().map_or((Epoch(0), Seq(0)), |s| s.id.order());
         let found = *self.found.get_or_init(newest);
@@ -77,7 +96,8 @@ fn remove(pool: &dyn Pool, snapshots: Vec<SnapshotUuid>) -> usize {
     snapshots.iter().filter(|uuid| removed(uuid)).count()
 }
 
-/// A replica that has not spoken in this life may have anything from the cluster's floor on that
+/// A replica that has not spoken in this life may have anything, or a part of it by an interrupted
+/// transfer, from the cluster's floor on that
 /// was there when this life began: what was taken since it would have acknowledged. A floor that
 /// is not here any more was followed by something that is.
 fn superfluous(
@@ -94,12 +114,10 @@ fn superfluous(
             (Some(uuid), _) => {
                 keep.insert(uuid);
             }
-            (None, Some(floor)) => {
-                let floor = order(floor).unwrap_or((Epoch(0), Seq(0)));
+            (None, floor) => {
+                let floor = floor.and_then(order).unwrap_or((Epoch(0), Seq(0)));
                 keep_from = [keep_from, Some(floor)].into_iter().flatten().min();
             }
-            // Nothing there yet: the image's snapshot is the base.
-            (None, None) => {}
         }
     }
     let chain = state.snapshots.iter().filter(|s| s.kind == SnapshotKind::Chain);
@@ -187,7 +205,8 @@ mod tests {
     fn a_silent_replica_keeps_everything_from_its_floor_on() {
         let state = state(&[1, 2, 3, 4, 5]);
         assert_eq!(superfluous(&state, &[copy(2, Some(3))], FOUND, |_| None), [uuid(1), uuid(2)]);
-        assert_eq!(superfluous(&state, &[copy(2, None)], FOUND, |_| None).len(), 4);
+        let found = (Epoch(1), Seq(3));
+        assert_eq!(superfluous(&state, &[copy(2, None)], found, |_| None), [uuid(4)], "in part");
     }
 
     /// The cluster's floor lags: what it names had gone here, and with it the replica's real base.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{self, OfferRequest, ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_proto::{FieldError, RemoteError};
 use holdfast_storage::{Member, Offer, Pool, SnapshotInfo, stream};
-use holdfast_types::{SnapshotId, SnapshotUuid};
+use holdfast_types::{ContainerSpec, SnapshotId, SnapshotUuid};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -15,7 +15,10 @@ use tracing::info;
 
 use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
+use crate::counts::End;
 use crate::error::{AgentError, blocking};
+use crate::replicate::lanes::Due;
+use crate::replicate::slots::Slot;
 
 /// How long a node may take to say what it has. One that is gone is noticed sooner, by the connection.
 const OFFER_LIMIT: Duration = Duration::from_secs(20);
@@ -55,84 +58,160 @@ pub(crate) fn candidates(
     bases
 }
 
-/// Offers the snapshot, and streams what the node lacks of it. Returns the node's clock.
-pub(crate) async fn ship(
+/// What a node answered to an offer.
+#[derive(Debug)]
+pub(crate) struct Offered {
+    /// Its clock.
+    pub(crate) clock: PeerClock,
+    /// It has the snapshot.
+    pub(crate) there: bool,
+    /// What it wants a delta against; everything if there is none.
+    pub(crate) base: Option<SnapshotUuid>,
+    /// Where an interrupted transfer goes on.
+    pub(crate) resume_at: u64,
+    /// Another snapshot of the volume, whose transfer was interrupted.
+    pub(crate) under_way: Option<SnapshotUuid>,
+}
+
+/// Asks a node what it lacks of a snapshot, given what a delta can be made from.
+pub(crate) async fn offer(
     context: &Context,
     address: &str,
-    snapshot: &SnapshotInfo,
-    as_of_ms: u64,
-    bases: Vec<SnapshotUuid>,
-) -> Result<PeerClock, AgentError> {
-    let parts = context.parts().ok_or(AgentError::Starting)?;
-    let mut peer = context.peers.at(address)?;
-    let cluster_id: bytes::Bytes = context.config.identity.cluster.to_bytes().into();
+    id: SnapshotId,
+    bases: &[SnapshotUuid],
+) -> Result<Offered, AgentError> {
     let request = OfferRequest {
-        cluster_id: cluster_id.clone(),
-        snapshot: Some(snapshot.id.into()),
+        cluster_id: context.config.identity.cluster.to_bytes().into(),
+        snapshot: Some(id.into()),
         candidates: bases.iter().map(|uuid| uuid.to_bytes().into()).collect(),
     };
+    let mut peer = context.peers.at(address)?;
     let answer = tokio::time::timeout(OFFER_LIMIT, peer.offer(request))
         .await
         .map_err(|_| AgentError::NotSynced)?
         .map_err(RemoteError::from)?
         .into_inner();
-    let clock = PeerClock::heard(answer.clock_ms);
-    let base = match answer.base.is_empty() {
-        true => None,
-        false => Some(
-            SnapshotUuid::try_from(&answer.base[..]).map_err(holdfast_proto::FieldError::from)?,
-        ),
+    let uuid = |bytes: &[u8]| match bytes.is_empty() {
+        true => Ok(None),
+        false => SnapshotUuid::try_from(bytes).map(Some).map_err(FieldError::from),
     };
-    let member =
-        |m: &Member| internal::Member { name: m.name.to_string(), size_bytes: m.size.bytes() };
+    Ok(Offered {
+        clock: PeerClock::heard(answer.clock_ms),
+        there: answer.already_there,
+        base: uuid(&answer.base)?,
+        resume_at: answer.resume_at,
+        under_way: uuid(&answer.under_way)?,
+    })
+}
+
+/// Offers an image's snapshot, waits for a slot, and streams what the node lacks of it.
+pub(crate) async fn ship_image(
+    context: &Context,
+    address: &str,
+    snapshot: &SnapshotInfo,
+) -> Result<(), AgentError> {
+    let now_ms = boottime_ms();
+    let offered = offer(context, address, snapshot.id, &[]).await?;
+    let due = Due::of(&ContainerSpec::default(), now_ms);
+    let slot = context.slots.take(due, offered.resume_at > 0).await;
+    send(context, address, snapshot, now_ms, &offered, &slot).await
+}
+
+/// Streams what the node lacks of a snapshot that was offered to it, and has it vouched for as of
+/// then.
+pub(crate) async fn send(
+    context: &Context,
+    address: &str,
+    snapshot: &SnapshotInfo,
+    as_of_ms: u64,
+    offered: &Offered,
+    slot: &Slot,
+) -> Result<(), AgentError> {
+    let parts = context.parts().ok_or(AgentError::Starting)?;
+    let mut peer = context.peers.at(address)?;
     let offer = Offer {
         snapshot: snapshot.id,
-        base,
+        base: offered.base,
         size: snapshot.size,
         data: snapshot.data.clone(),
         taken: snapshot.taken,
         history: false,
     };
-    let start = ReceiveStart {
-        cluster_id,
+    let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
+    let start = start_of(context, snapshot, as_of_ms, offered);
+    let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };
+    frames.send(first).await.map_err(|_| AgentError::Ended)?;
+    let limits = context.limits.job();
+    let piece = limits.piece();
+    let counters = context.counters.clone();
+    let stream = (!offered.there).then(|| counters.sent.begin(offered.resume_at));
+    let (pool, from, there) = (parts.pool.clone(), offered.resume_at, offered.there);
+    let reading = async move {
+        if there {
+            return Ok(0);
+        }
+        let read = move |frames: &_| read(&*pool, &offer, from, piece, frames);
+        with_signs(SIGN_EVERY, frames, read).await
+    };
+    let moved = Arc::new(AtomicU64::new(0));
+    let (count, passed) = (moved.clone(), counters.clone());
+    let requests = ReceiverStream::new(requests).then(move |request| {
+        let (count, passed, limits) = (count.clone(), passed.clone(), limits.clone());
+        async move {
+            if let Some(receive_request::Part::Frame(bytes)) = &request.part {
+                limits.pass(bytes.len()).await;
+                passed.sent.moved(bytes.len());
+            }
+            count.fetch_add(1, Ordering::Relaxed);
+            request
+        }
+    });
+    let sending = peer.receive(requests);
+    let ended = tokio::select! {
+        (read, sent) = async { tokio::join!(reading, sending) } => outcome(read, sent.map(drop)),
+        () = stalled(&moved) => Err(AgentError::NotSynced),
+        () = slot.over() => Err(AgentError::MadeWay),
+    };
+    if let Some(stream) = stream {
+        stream.ended(End::of(&ended));
+    }
+    let bytes = ended?;
+    info!(volume = %snapshot.id.volume, seq = %snapshot.id.seq, %address, bytes, from, delta = offered.base.is_some(), "shipped");
+    Ok(())
+}
+
+/// The receiver's refusal explains why the reader could not go on, unless it could not read.
+fn outcome(
+    read: Result<u64, AgentError>,
+    sent: Result<(), tonic::Status>,
+) -> Result<u64, AgentError> {
+    match (read, sent) {
+        (Err(error @ AgentError::Storage(_)), _) => Err(error),
+        (_, Err(status)) => Err(RemoteError::from(status).into()),
+        (read, Ok(())) => read,
+    }
+}
+
+pub(super) fn start_of(
+    context: &Context,
+    snapshot: &SnapshotInfo,
+    as_of_ms: u64,
+    offered: &Offered,
+) -> ReceiveStart {
+    let member =
+        |m: &Member| internal::Member { name: m.name.to_string(), size_bytes: m.size.bytes() };
+    ReceiveStart {
+        cluster_id: context.config.identity.cluster.to_bytes().into(),
         snapshot: Some(snapshot.id.into()),
-        base: answer.base,
-        resume_at: answer.resume_at,
+        base: offered.base.map(|base| base.to_bytes().into()).unwrap_or_default(),
+        resume_at: offered.resume_at,
         age_ms: boottime_ms().saturating_sub(as_of_ms),
         size_bytes: snapshot.size.bytes(),
         taken_ms: snapshot.taken.0,
-        clock_ms: clock.clock_ms,
-        since_ms: clock.since_ms(),
+        clock_ms: offered.clock.clock_ms,
+        since_ms: offered.clock.since_ms(),
         data: snapshot.data.iter().map(member).collect(),
-    };
-    let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
-    let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };
-    frames.send(first).await.map_err(|_| AgentError::Ended)?;
-    let done_already = answer.already_there;
-    let pool: Arc<dyn Pool> = parts.pool.clone();
-    let reading = async move {
-        if done_already {
-            return Ok(0);
-        }
-        let from = answer.resume_at;
-        with_signs(SIGN_EVERY, frames, move |frames| read(&*pool, &offer, from, frames)).await
-    };
-    let moved = Arc::new(AtomicU64::new(0));
-    let count = moved.clone();
-    let requests = ReceiverStream::new(requests).map(move |request| {
-        count.fetch_add(1, Ordering::Relaxed);
-        request
-    });
-    let sending = peer.receive(requests);
-    let (read, sent) = tokio::select! {
-        done = async { tokio::join!(reading, sending) } => done,
-        () = stalled(&moved) => return Err(AgentError::NotSynced),
-    };
-    // The receiver's word counts: its refusal explains why the reader could not go on.
-    sent.map_err(RemoteError::from)?;
-    let bytes = read?;
-    info!(volume = %snapshot.id.volume, seq = %snapshot.id.seq, %address, bytes, delta = base.is_some(), "shipped");
-    Ok(clock)
+    }
 }
 
 /// Returns when nothing has moved for too long.
@@ -171,19 +250,23 @@ async fn with_signs<T: Send + 'static>(
     }
 }
 
-/// Reads, encodes, and hands over frame by frame. Returns the plain bytes sent.
+/// Reads, encodes, and hands over in pieces of so many bytes at most. Returns the plain bytes sent.
 fn read(
     pool: &dyn Pool,
     offer: &Offer,
     from: u64,
+    piece: usize,
     frames: &mpsc::Sender<ReceiveRequest>,
 ) -> Result<u64, AgentError> {
     let mut encoder = stream::send(pool, offer, from)?;
     for frame in encoder.by_ref() {
-        let part = receive_request::Part::Frame(frame?);
-        let request = ReceiveRequest { part: Some(part) };
-        if frames.blocking_send(request).is_err() {
-            return Err(AgentError::Ended);
+        let mut frame = frame?;
+        while !frame.is_empty() {
+            let part = receive_request::Part::Frame(frame.split_to(piece.min(frame.len())));
+            let request = ReceiveRequest { part: Some(part) };
+            if frames.blocking_send(request).is_err() {
+                return Err(AgentError::Ended);
+            }
         }
     }
     Ok(encoder.sent())

@@ -222,6 +222,7 @@ impl Source {
         if !may || !self.context.fullness.make_room() {
             return Ok(());
         }
+        self.bases.let_go();
         let gone = blocking(move || give_up(&*pool, uid.into())).await?;
         if gone == 0 {
             self.context.fullness.made_none();
@@ -274,6 +275,10 @@ impl Source {
                     bases: self.bases.clone(),
                     given: Given::default(),
                     clock: None,
+                    as_of_ms: boottime_ms(),
+                    long: false,
+                    resync_told: false,
+                    unfit: None,
                 };
                 tokio::spawn(target.run())
             });

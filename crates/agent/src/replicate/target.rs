@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::internal::{RestampItem, RestampRequest};
-use holdfast_storage::{Pool, SnapshotInfo};
-use holdfast_types::{AssignedView, ContainerUid, NodeId, SnapshotUuid};
+use holdfast_storage::{Pool, SnapshotInfo, VolumeState};
+use holdfast_types::{AssignedView, Code, ContainerUid, NodeId, SnapshotUuid};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
@@ -13,8 +13,11 @@ use crate::clock::{PeerClock, boottime_ms, wall};
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::replicate::kept::{Given, bases_of_history};
+use crate::replicate::lanes::Due;
+use crate::replicate::news::tell;
 use crate::replicate::prune::Bases;
-use crate::replicate::ship::{candidates, ship};
+use crate::replicate::ship::{Offered, candidates, offer, send};
+use crate::replicate::slots::Slot;
 use crate::replicate::source::Latest;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -34,6 +37,14 @@ pub(crate) struct Target {
     pub(crate) given: Given,
     /// The replica's clock, once it has answered.
     pub(crate) clock: Option<PeerClock>,
+    /// The BOOTTIME as of which it has everything, or since when it is to.
+    pub(crate) as_of_ms: u64,
+    /// Whether its transfer has had a slot for long and was not done.
+    pub(crate) long: bool,
+    /// Whether it was told that the replica is shipped from the beginning.
+    pub(crate) resync_told: bool,
+    /// An interrupted transfer that cannot go on.
+    pub(crate) unfit: Option<SnapshotUuid>,
 }
 
 impl Target {
@@ -55,7 +66,12 @@ impl Target {
                         return;
                     }
                 }
+                // Its place in the queue is what it waits for.
+                Err(AgentError::MadeWay) => {}
                 Err(error) => {
+                    if error.code().retryable() && error.code() != Code::Busy {
+                        self.context.peers.drop_channel(&address);
+                    }
                     if !std::mem::replace(&mut quiet, true) {
                         warn!(container = %self.uid, node = %self.node, error = %error.line(), "not shipped yet");
                     }
@@ -66,30 +82,29 @@ impl Target {
         }
     }
 
-    /// Named snapshots go first where they are on the way, so that a replica that has something has
-    /// everything named before it; and after the newest where the replica is ahead of them.
-    async fn bring(&mut self, latest: &Latest, address: &str) -> Result<(), AgentError> {
-        self.give_on_the_way(latest, address).await;
-        let uuid = latest.snapshot.id.uuid;
-        let has_it = self.bases.of(self.node) == Some(uuid);
-        let clock = self.clock.filter(|_| has_it);
-        let restamped = match clock {
+    /// Vouches for the newest snapshot if the replica has it, else ships it; then what it lacks of
+    /// the named ones.
+    pub(super) async fn bring(&mut self, latest: &Latest, address: &str) -> Result<(), AgentError> {
+        let clock = self.clock.filter(|_| self.has(latest));
+        let vouched = match clock {
             Some(clock) => self.restamp(latest, clock, address).await?,
             None => None,
         };
-        self.clock = match restamped {
-            Some(clock) => Some(clock),
-            None => {
-                let bases = self.bases_of(&latest.snapshot)?;
-                Some(self.send(&latest.snapshot, latest.as_of_ms, bases, address).await?)
+        let newest = match vouched {
+            Some(clock) => {
+                self.clock = Some(clock);
+                latest.clone()
             }
+            None => match self.ship_newest(address).await? {
+                Some(newest) => newest,
+                None => return Ok(()),
+            },
         };
-        self.bases.acknowledge(self.node, uuid);
-        self.given.add(uuid);
+        self.as_of_ms = newest.as_of_ms;
         if !self.give_history(address).await? {
             return Ok(());
         }
-        let as_of_ms = latest.as_of_ms;
+        let as_of_ms = newest.as_of_ms;
         let shipment = self.context.shipments.of(self.uid);
         shipment.current_as_of_ms.send_if_modified(|current| {
             let newer = as_of_ms > *current;
@@ -99,6 +114,121 @@ impl Target {
             newer
         });
         Ok(())
+    }
+
+    fn has(&self, latest: &Latest) -> bool {
+        self.bases.of(self.node) == Some(latest.snapshot.id.uuid)
+    }
+
+    /// Ships what is the newest once there is a slot; `None` if there is nothing to ship then.
+    async fn ship_newest(&mut self, address: &str) -> Result<Option<Latest>, AgentError> {
+        let due = Due::of(&self.assigned()?.spec, self.as_of_ms);
+        let slot = self.context.slots.take(due, self.long).await;
+        let Some(newest) = self.latest.borrow_and_update().clone() else { return Ok(None) };
+        let sent = self.bring_newest(&newest, address, &slot).await;
+        self.long = sent.is_err() && (self.long || slot.is_long());
+        self.clock = Some(sent?);
+        Ok(Some(newest))
+    }
+
+    /// Named snapshots go first where they are on the way, so that a replica that has something has
+    /// everything named before it; and after the newest where the replica is ahead of them. Before
+    /// all goes what was interrupted: begun anew with each newer snapshot, the copy of a large volume
+    /// would never arrive over a path that breaks now and then.
+    async fn bring_newest(
+        &mut self,
+        newest: &Latest,
+        address: &str,
+        slot: &Slot,
+    ) -> Result<PeerClock, AgentError> {
+        let snapshot = &newest.snapshot;
+        let mut offered = self.offer(snapshot, address).await?;
+        if let Some(older) = self.interrupted(&offered, snapshot)
+            && self.go_on(&older, address, slot).await?
+        {
+            offered = self.offer(snapshot, address).await?;
+        }
+        if self.give_on_the_way(newest, address, slot).await {
+            offered = self.offer(snapshot, address).await?;
+        }
+        self.tell_resync(&offered).await;
+        self.hold(snapshot);
+        self.send(snapshot, newest.as_of_ms, &offered, address, slot).await?;
+        self.resync_told = false;
+        self.arrived(snapshot);
+        Ok(offered.clock)
+    }
+
+    /// What the replica has the beginning of, if it can go on from here and is on the way.
+    fn interrupted(&self, offered: &Offered, newest: &SnapshotInfo) -> Option<SnapshotInfo> {
+        let uuid = offered.under_way.filter(|uuid| self.unfit != Some(*uuid))?;
+        let state = self.context.parts()?.pool.volume(self.uid.into()).ok()?.state;
+        let older = state.sound().find(|s| s.id.uuid == uuid)?;
+        let acked = self.bases.of(self.node).and_then(|uuid| state.find(uuid));
+        let after = acked.is_none_or(|acked| acked.id.order() < older.id.order());
+        let before = older.id.order() < newest.id.order() && older.id.epoch == newest.id.epoch;
+        (after && before).then(|| older.clone())
+    }
+
+    /// Goes on with an interrupted transfer. Returns whether there was anything to go on with.
+    async fn go_on(
+        &mut self,
+        older: &SnapshotInfo,
+        address: &str,
+        slot: &Slot,
+    ) -> Result<bool, AgentError> {
+        let offered = match self.offer(older, address).await {
+            Ok(offered) => offered,
+            Err(error) if error.code().retryable() => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        if offered.resume_at == 0 && !offered.there {
+            return Ok(false);
+        }
+        self.hold(older);
+        let sent = self.send(older, taken_ms(older), &offered, address, slot).await;
+        if sent.as_ref().is_err_and(|e| matches!(e, AgentError::Storage(_)) || !e.code().retryable())
+        {
+            // It cannot be read or is not taken; the newest perhaps is.
+            self.unfit = Some(older.id.uuid);
+        }
+        sent?;
+        self.arrived(older);
+        Ok(true)
+    }
+
+    /// The replica has it, verified and durable.
+    fn arrived(&mut self, snapshot: &SnapshotInfo) {
+        self.bases.acknowledge(self.node, snapshot.id.uuid);
+        self.given.add(snapshot.id.uuid);
+    }
+
+    /// Keeps what is sent until the replica acknowledges something.
+    fn hold(&self, snapshot: &SnapshotInfo) {
+        let pool = self.context.parts().map(|parts| parts.pool.clone());
+        if let Some(hold) = pool.and_then(|pool| pool.hold(snapshot.id.uuid).ok()) {
+            self.bases.hold(self.node, hold);
+        }
+    }
+
+    /// The replica had something, and no snapshot that it has is here any more (or the other way
+    /// round): everything since the image is shipped again.
+    async fn tell_resync(&mut self, offered: &Offered) {
+        let Ok(assigned) = self.assigned() else { return };
+        let pool = self.context.parts().map(|parts| parts.pool.clone());
+        let state = pool.and_then(|pool| pool.volume(self.uid.into()).ok()).map(|v| v.state);
+        let Some(state) = state else { return };
+        let floor = assigned.replicas.iter().find(|copy| copy.node == self.node);
+        let had = self.bases.of(self.node).or(floor.and_then(|copy| copy.newest)).is_some();
+        let Some(how) = resync(&state, had, offered).filter(|_| !self.resync_told) else { return };
+        let node = self.context.peer(self.node).map(|peer| peer.name.to_string());
+        let node = node.unwrap_or_else(|| self.node.to_string());
+        let message = format!(
+            "the copy of {} on {node} shares no snapshot with the primary any more: it is shipped \
+             {how} again",
+            assigned.name
+        );
+        self.resync_told = tell(&self.context, self.uid, "full-resync", message).await;
     }
 
     /// Vouches for the snapshot that the replica has. Returns its clock if it still has it.
@@ -133,31 +263,40 @@ impl Target {
     }
 
     /// Ships named snapshots between what the replica has and the newest. What does not arrive now
-    /// is history then: it keeps nothing newer back.
-    async fn give_on_the_way(&mut self, latest: &Latest, address: &str) {
-        let Some(acked) = self.bases.of(self.node) else { return };
-        let Ok((pool, lacking)) = self.lacking() else { return };
+    /// is history then: it keeps nothing newer back. Returns whether any arrived.
+    async fn give_on_the_way(&mut self, newest: &Latest, address: &str, slot: &Slot) -> bool {
+        let Some(acked) = self.bases.of(self.node) else { return false };
+        let Ok((pool, lacking)) = self.lacking() else { return false };
         let state = pool.volume(self.uid.into()).map(|volume| volume.state).ok();
-        let Some(from) = state.and_then(|s| s.find(acked).map(|s| s.id.order())) else { return };
+        let Some(from) = state.and_then(|s| s.find(acked).map(|s| s.id.order())) else {
+            return false;
+        };
         let between =
-            |s: &&SnapshotInfo| from < s.id.order() && s.id.order() < latest.snapshot.id.order();
+            |s: &&SnapshotInfo| from < s.id.order() && s.id.order() < newest.snapshot.id.order();
+        let mut any = false;
         for snapshot in lacking.iter().filter(between) {
-            let Ok(bases) = self.bases_of(snapshot) else { return };
-            if self.send(snapshot, taken_ms(snapshot), bases, address).await.is_err() {
-                return;
+            let Ok(offered) = self.offer(snapshot, address).await else { return any };
+            let as_of_ms = taken_ms(snapshot);
+            if self.send(snapshot, as_of_ms, &offered, address, slot).await.is_err() {
+                return any;
             }
             self.given.add(snapshot.id.uuid);
+            any = true;
         }
+        any
     }
 
     /// Ships the named snapshots that the replica is ahead of, the latest first: each is the next
     /// one's base. Stops after any if there is something newer to ship. Returns whether it has all.
     async fn give_history(&mut self, address: &str) -> Result<bool, AgentError> {
         let (pool, lacking) = self.lacking()?;
-        let image = self.assigned()?.image;
+        let assigned = self.assigned()?;
         for snapshot in lacking.iter().rev() {
-            let bases = bases_of_history(&*pool, snapshot, Some(image));
-            self.send(snapshot, taken_ms(snapshot), bases, address).await?;
+            let due = Due::of(&assigned.spec, self.as_of_ms).patient();
+            let slot = self.context.slots.take(due, false).await;
+            let bases = bases_of_history(&*pool, snapshot, Some(assigned.image));
+            let offered = offer(&self.context, address, snapshot.id, &bases).await?;
+            self.send(snapshot, taken_ms(snapshot), &offered, address, &slot).await?;
             self.given.add(snapshot.id.uuid);
             if self.latest.has_changed().unwrap_or(true) {
                 break;
@@ -189,21 +328,34 @@ impl Target {
         Ok(candidates(&*parts.pool, snapshot, first, Some(mine.image)))
     }
 
+    async fn offer(&self, snapshot: &SnapshotInfo, address: &str) -> Result<Offered, AgentError> {
+        let bases = self.bases_of(snapshot)?;
+        offer(&self.context, address, snapshot.id, &bases).await
+    }
+
     async fn send(
         &self,
         snapshot: &SnapshotInfo,
         as_of_ms: u64,
-        bases: Vec<SnapshotUuid>,
+        offered: &Offered,
         address: &str,
-    ) -> Result<PeerClock, AgentError> {
-        let sent = ship(&self.context, address, snapshot, as_of_ms, bases).await;
+        slot: &Slot,
+    ) -> Result<(), AgentError> {
+        let sent = send(&self.context, address, snapshot, as_of_ms, offered, slot).await;
         if let Err(error) = &sent {
             debug!(container = %self.uid, node = %self.node, error = %error.line(), "a transfer ended");
-            if error.code().retryable() {
-                self.context.peers.drop_channel(address);
-            }
         }
         sent
+    }
+}
+
+/// How a replica that had something is shipped from the beginning, if it is.
+pub(super) fn resync(state: &VolumeState, had: bool, offered: &Offered) -> Option<&'static str> {
+    let delta = offered.base.is_some_and(|base| state.find(base).is_some());
+    match offered.base {
+        _ if !had || delta || offered.there => None,
+        Some(_) => Some("against its image"),
+        None => Some("whole"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the leader and other nodes ask of this one: seals, offers, snapshot streams, stamps.
 
+mod intake;
 mod offer;
 mod receive;
 mod restamp;
@@ -21,6 +22,8 @@ use tracing::debug;
 use crate::agent::Parts;
 use crate::context::Context;
 use crate::error::AgentError;
+
+pub(crate) use intake::Intake;
 
 /// The node's service for the leader and its peers.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
-use holdfast_storage::Pool;
+use holdfast_storage::{Partial, Pool};
 use holdfast_types::{ContainerUid, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid};
 
 use super::PeerApi;
@@ -17,13 +17,25 @@ impl PeerApi {
         let parts = self.parts(&request.cluster_id)?;
         let id = SnapshotId::try_from(required(request.snapshot, "snapshot")?)?;
         self.may_receive(&id)?;
-        let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
-        let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
         let view = self.context.view().ok_or(AgentError::Starting)?;
         let images: Vec<_> = view.images.iter().map(|i| i.snapshot).collect();
+        if !images.contains(&id) {
+            self.context.intake.end(id.volume).await?;
+        }
+        let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
+        let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
         let choose = move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates, &images));
         let chosen = blocking(choose).await?;
+        if !chosen.already_there {
+            self.has_place(chosen.resume_at)?;
+        }
         Ok(OfferResponse { clock_ms: boottime_ms(), ..chosen })
+    }
+
+    /// Refuses what there would be no place for, before its sender looks for what is to be sent.
+    fn has_place(&self, resume_at: u64) -> Result<(), AgentError> {
+        let refused = |_: &AgentError| self.context.counters.received.refused();
+        self.context.intake.check(resume_at > 0).inspect_err(refused)
     }
 
     /// Whether this node is to hold that snapshot, by its newest view (I11).
@@ -56,7 +68,7 @@ impl PeerApi {
 }
 
 /// Which base the sender should use: the one of an interrupted transfer of this very snapshot,
-/// else the first candidate that is here.
+/// else the first candidate that is here. An interrupted transfer of another one is told of.
 fn choose(
     pool: &dyn Pool,
     id: &SnapshotId,
@@ -75,7 +87,8 @@ fn choose(
     if there && sound(&id.uuid) {
         return OfferResponse { already_there: true, ..Default::default() };
     }
-    if let Some(partial) = volume.and_then(|v| v.partial).filter(|p| p.snapshot == id.uuid)
+    let partial = volume.and_then(|v| v.partial);
+    if let Some(partial) = partial.filter(|p| p.snapshot == id.uuid)
         && partial.base.is_none_or(|base| candidates.contains(&base) && sound(&base))
     {
         let base = partial.base.map(|b| b.to_bytes().into()).unwrap_or_default();
@@ -83,7 +96,11 @@ fn choose(
     }
     let here = |uuid: &&SnapshotUuid| sound(uuid) && pool.hold(**uuid).is_ok();
     let base = candidates.iter().find(here).map(|b| b.to_bytes().into()).unwrap_or_default();
-    OfferResponse { base, ..Default::default() }
+    let can_go_on = |p: &Partial| {
+        p.snapshot != id.uuid && p.synced > 0 && p.base.is_none_or(|base| here(&&base))
+    };
+    let under_way = partial.filter(can_go_on).map(|p| p.snapshot.to_bytes().into());
+    OfferResponse { base, under_way: under_way.unwrap_or_default(), ..Default::default() }
 }
 
 /// The volume of the image that is a candidate, if one is.

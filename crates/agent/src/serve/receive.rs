@@ -14,8 +14,10 @@ use tonic::Streaming;
 use tracing::{info, warn};
 
 use super::PeerApi;
+use super::intake::{Place, Stay};
 use crate::agent::Parts;
 use crate::clock::{boottime_ms, meant_ms};
+use crate::counts::End;
 use crate::error::{AgentError, blocking};
 use crate::replicate::prune_replica;
 use crate::report;
@@ -41,17 +43,96 @@ impl PeerApi {
         self.may_receive(&offer.snapshot)?;
         let offer = Offer { history: self.name_of(&offer.snapshot).is_some(), ..offer };
         let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
-        let pool = parts.pool.clone();
         let id = offer.snapshot;
-        let begin = blocking(move || pool.begin_receive(&offer)).await?;
-        if let Begin::Receive(receiver) = begin {
-            if receiver.resume_at() != start.resume_at {
-                let text = "the transfer would resume elsewhere: offer it again";
-                return Err(AgentError::Epoch(text.to_owned()));
-            }
-            feed(receiver, &mut stream).await?;
+        let volume = parts.pool.volume(id.volume).ok().map(|volume| volume.state);
+        let there = volume.is_some_and(|v| v.find(id.uuid).is_some() && !v.is_rotten(id.uuid));
+        if !there {
+            self.receive(&parts, offer, start.resume_at, &mut stream).await?;
         }
         self.arrived(&parts, id, as_of_ms).await
+    }
+
+    /// Makes a snapshot of the stream, which is to begin at `resume_at`.
+    async fn receive(
+        &self,
+        parts: &Parts,
+        offer: Offer,
+        resume_at: u64,
+        stream: &mut Streaming<ReceiveRequest>,
+    ) -> Result<(), AgentError> {
+        let received = &self.context.counters.received;
+        let id = offer.snapshot;
+        let entered = self.context.intake.begin(id.volume, resume_at > 0);
+        let (place, stay) = entered.inspect_err(|_| received.refused())?;
+        let pool = parts.pool.clone();
+        // With its place, which it keeps if nobody waits for it any more.
+        let begin = blocking(move || pool.begin_receive(&offer).map(|begin| (begin, place)));
+        let (Begin::Receive(receiver), place) = begin.await? else { return Ok(()) };
+        if receiver.resume_at() != resume_at {
+            let text = "the transfer would resume elsewhere: offer it again";
+            return Err(AgentError::Epoch(text.to_owned()));
+        }
+        let counted = received.begin(resume_at);
+        let fed = self.feed((receiver, place), stay, &id, stream).await;
+        counted.ended(End::of(&fed));
+        fed
+    }
+
+    /// Feeds the stream to the pool on a thread that may block. A stream that breaks off, whose epoch
+    /// is over, or that makes way leaves a partial receive, never a snapshot (I17).
+    async fn feed(
+        &self,
+        (receiver, place): (Box<dyn Receiver>, Place),
+        mut stay: Stay,
+        id: &SnapshotId,
+        stream: &mut Streaming<ReceiveRequest>,
+    ) -> Result<(), AgentError> {
+        let (frames, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(FRAMES_AHEAD);
+        let writing = tokio::task::spawn_blocking(move || {
+            // The place is given back when what came is durable.
+            let (_place, mut receiver) = (place, receiver);
+            while let Some(frame) = incoming.blocking_recv() {
+                match frame {
+                    Some(bytes) => receiver.feed(&bytes)?,
+                    None => return receiver.finish().map(|_| true),
+                }
+            }
+            Ok(false)
+        });
+        let broken = loop {
+            let part = tokio::select! {
+                part = next_part(stream) => part,
+                why = stay.over() => break Some(why),
+            };
+            match part {
+                Ok(Some(receive_request::Part::Frame(bytes))) => {
+                    self.context.counters.received.moved(bytes.len());
+                    if let Err(error) = self.may_receive(id) {
+                        break Some(error);
+                    }
+                    if frames.send(Some(bytes)).await.is_err() {
+                        // The pool refused; its error follows.
+                        break None;
+                    }
+                }
+                Ok(Some(receive_request::Part::Start(_))) => {
+                    break Some(FieldError::Range("part").into());
+                }
+                Ok(None) => {
+                    let _ = frames.send(None).await;
+                    break None;
+                }
+                Err(error) => break Some(error),
+            }
+        };
+        drop(frames);
+        let written = writing.await.map_err(|_| AgentError::Ended)?;
+        match (broken, written) {
+            (Some(error), _) => Err(error),
+            (None, Ok(true)) => Ok(()),
+            (None, Ok(false)) => Err(AgentError::Ended),
+            (None, Err(error)) => Err(error.into()),
+        }
     }
 
     /// A verified snapshot is here: stamp it, tell of an image, drop what it supersedes.
@@ -120,48 +201,4 @@ async fn next_part(
     let message = tokio::time::timeout(SENDER_IDLE, stream.message());
     let message = message.await.map_err(|_| AgentError::NotSynced)?;
     Ok(message.map_err(holdfast_proto::RemoteError::from)?.and_then(|m| m.part))
-}
-
-/// Feeds the stream to the pool on a thread that may block. A stream that breaks off leaves a
-/// partial receive, never a snapshot (I17).
-async fn feed(
-    mut receiver: Box<dyn Receiver>,
-    stream: &mut Streaming<ReceiveRequest>,
-) -> Result<(), AgentError> {
-    let (frames, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(FRAMES_AHEAD);
-    let writing = tokio::task::spawn_blocking(move || {
-        while let Some(frame) = incoming.blocking_recv() {
-            match frame {
-                Some(bytes) => receiver.feed(&bytes)?,
-                None => return receiver.finish().map(|_| true),
-            }
-        }
-        Ok(false)
-    });
-    let broken = loop {
-        match next_part(stream).await {
-            Ok(Some(receive_request::Part::Frame(bytes))) => {
-                if frames.send(Some(bytes)).await.is_err() {
-                    // The pool refused; its error follows.
-                    break None;
-                }
-            }
-            Ok(Some(receive_request::Part::Start(_))) => {
-                break Some(FieldError::Range("part").into());
-            }
-            Ok(None) => {
-                let _ = frames.send(None).await;
-                break None;
-            }
-            Err(error) => break Some(error),
-        }
-    };
-    drop(frames);
-    let written = writing.await.map_err(|_| AgentError::Ended)?;
-    match (broken, written) {
-        (Some(error), _) => Err(error),
-        (None, Ok(true)) => Ok(()),
-        (None, Ok(false)) => Err(AgentError::Ended),
-        (None, Err(error)) => Err(error.into()),
-    }
 }

@@ -51,6 +51,7 @@ impl Node {
                 port: 7789,
             },
             lxc: LxcConfig::default(),
+            replication: Default::default(),
             consensus: ConsensusConfig::default(),
         };
         let mut node = Self { config, strings: Arc::default(), daemon: None, _dir: dir };

@@ -248,6 +248,10 @@ struct PuppetDuties {
 
 #[async_trait]
 impl Duties for PuppetDuties {
+    fn transfers(&self) -> holdfast_agent::TransferCounts {
+        holdfast_agent::TransferCounts::default()
+    }
+
     async fn run(&self) -> Result<(), MachineError> {
         self.strings.runs.fetch_add(1, Ordering::SeqCst);
         match self.is_silent() {

@@ -258,6 +258,10 @@ pub struct OfferResponse {
     /// This node's CLOCK_BOOTTIME at the answer.
     #[prost(uint64, tag = "4")]
     pub clock_ms: u64,
+    /// Another snapshot of the volume, whose transfer was interrupted here and can go on; empty if
+    /// there is none. A transfer of the one that is offered gives up what came of it.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub under_way: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReceiveRequest {

@@ -9,6 +9,7 @@ mod receive;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_types::{
@@ -34,6 +35,8 @@ pub struct FakePool {
     size: ByteSize,
     holds: Holds,
     reserved: Arc<Mutex<ByteSize>>,
+    /// Counts power cuts.
+    life: Arc<AtomicU64>,
     inner: Arc<Mutex<Volumes>>,
 }
 
@@ -74,6 +77,7 @@ impl FakePool {
             size,
             holds: Holds::default(),
             reserved: Arc::default(),
+            life: Arc::default(),
             inner: Arc::default(),
         }
     }
@@ -95,6 +99,15 @@ impl FakePool {
             volume.state.rot(&all);
             Ok(())
         })
+    }
+
+    /// What is being received ends where it was last synced, whatever its receiver still does.
+    pub fn cut_power(&self) {
+        self.life.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn life(&self) -> u64 {
+        self.life.load(Ordering::SeqCst)
     }
 
     fn change_live(&self, uid: VolumeUid, change: impl FnOnce(&mut Content)) -> Result<()> {
@@ -477,7 +490,7 @@ impl Pool for FakePool {
         volume.partial = Some(partial.clone());
         let synced = partial.synced;
         let holds = (hold, self.holds.take(offer.snapshot.uuid));
-        let sink = FakeSink { pool: self.clone(), partial, _holds: holds };
+        let sink = FakeSink { pool: self.clone(), life: self.life(), partial, _holds: holds };
         Ok(Begin::Receive(Box::new(Applier::new(offer.clone(), synced, Box::new(sink)))))
     }
 

@@ -5,7 +5,7 @@ use super::content::Content;
 use crate::catalog::SnapshotInfo;
 use crate::pool::Offer;
 use crate::stream::Sink;
-use crate::{Hold, Result};
+use crate::{Error, Hold, Result};
 
 /// What of a receive would survive a crash.
 #[derive(Debug, Clone)]
@@ -18,9 +18,20 @@ pub(super) struct FakePartial {
 /// The working copy of a partial.
 pub(super) struct FakeSink {
     pub(super) pool: FakePool,
+    /// The pool's when it began.
+    pub(super) life: u64,
     pub(super) partial: FakePartial,
     /// On the base, and on the snapshot that is to be: a second receive of it is refused.
     pub(super) _holds: (Option<Hold>, Hold),
+}
+
+impl FakeSink {
+    fn alive(&self) -> Result<()> {
+        match self.pool.life() == self.life {
+            true => Ok(()),
+            false => Err(Error::Timeout("a disk without power".into())),
+        }
+    }
 }
 
 impl Sink for FakeSink {
@@ -35,6 +46,7 @@ impl Sink for FakeSink {
     }
 
     fn sync(&mut self, offset: u64) -> Result<()> {
+        self.alive()?;
         self.partial.synced = offset;
         let partial = self.partial.clone();
         self.pool.with(partial.offer.snapshot.volume, |volume| {
@@ -46,6 +58,7 @@ impl Sink for FakeSink {
     }
 
     fn commit(self: Box<Self>) -> Result<SnapshotInfo> {
+        self.alive()?;
         let FakePartial { offer, content, .. } = self.partial;
         self.pool.with(offer.snapshot.volume, |volume| {
             let info = volume.state.add_received(&offer)?;
@@ -56,6 +69,9 @@ impl Sink for FakeSink {
     }
 
     fn discard(self: Box<Self>) {
+        if self.alive().is_err() {
+            return;
+        }
         // The volume may be gone; then so is its partial.
         let _ = self.pool.with(self.partial.offer.snapshot.volume, |volume| {
             volume.partial = None;
