@@ -8,6 +8,7 @@ mod minority;
 mod power;
 mod race;
 mod resize;
+mod resume;
 mod rot;
 mod sets;
 mod stopped;

@@ -8,8 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_agent::{
     Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
-    TransferCounts, TransferLimits,
-    ScrubSummary,
+    ScrubSummary, TransferCounts, TransferLimits,
 };
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;

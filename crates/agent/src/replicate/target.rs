@@ -187,7 +187,9 @@ impl Target {
         }
         self.hold(older);
         let sent = self.send(older, taken_ms(older), &offered, address, slot).await;
-        if sent.as_ref().is_err_and(|e| matches!(e, AgentError::Storage(_)) || !e.code().retryable())
+        if sent
+            .as_ref()
+            .is_err_and(|e| matches!(e, AgentError::Storage(_)) || !e.code().retryable())
         {
             // It cannot be read or is not taken; the newest perhaps is.
             self.unfit = Some(older.id.uuid);

@@ -44,7 +44,9 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("{what}"));
+    tokio::time::timeout(Duration::from_secs(60), waiting)
+        .await
+        .unwrap_or_else(|_| panic!("{what}"));
 }
 
 fn sent(pair: &Pair) -> u64 {
@@ -280,7 +282,8 @@ async fn a_corrupted_chunk_is_refused_counted_and_resent() {
     let mut peer = context.peers.at(&direct).unwrap();
     let status = peer.receive(tokio_stream::iter(requests)).await.unwrap_err();
     let error = RemoteError::from(status);
-    assert_eq!((error.code, error.code.retryable()), (Code::StreamCorrupt, true));
+    let code = error.code;
+    assert_eq!((code, code.retryable()), (Code::StreamCorrupt, true), "{error}");
     assert_eq!(synced(&pair), 0, "what a stream that errs brought is not built upon");
     assert_eq!(pair.receiver.context.counters.read().received.corrupt, 1);
     ship(context, &direct, &snapshot).await.unwrap();
@@ -398,5 +401,8 @@ async fn a_stamp_waits_for_no_transfer() {
     pair.write(0, MIB, 2);
     let newer = pair.snapshot();
     let waits = shipping.round(&pair, &newer, &direct);
-    assert!(tokio::time::timeout(Duration::from_millis(300), waits).await.is_err(), "it has no slot");
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), waits).await.is_err(),
+        "it has no slot"
+    );
 }

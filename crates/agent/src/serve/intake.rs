@@ -99,7 +99,6 @@ impl Intake {
             running.over.send_replace(true);
             running.over.clone()
         };
-        // Closed when both the place and those who watch it are gone.
         let gone = async {
             while self.lock().volumes.get(&volume).is_some_and(|r| r.over.same_channel(&ended)) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -133,10 +132,12 @@ impl Stay {
                 return AgentError::Busy;
             }
             let mut over = self.over.clone();
-            let waiting = over.wait_for(|over| *over);
-            // The place outlives what it is for; a closed channel says the same.
-            if tokio::time::timeout(LOOK, waiting).await.is_ok() {
-                return AgentError::Superseded;
+            let waiting = async { over.wait_for(|over| *over).await.is_ok() };
+            match tokio::time::timeout(LOOK, waiting).await {
+                Ok(true) => return AgentError::Superseded,
+                // It has no place any more, because it has failed: the pool's error says how.
+                Ok(false) => std::future::pending::<()>().await,
+                Err(_) => {}
             }
         }
     }
