@@ -18,6 +18,7 @@ mod limits;
 mod news;
 mod pace;
 mod prune;
+mod resume;
 mod ship;
 mod slots;
 mod snapshot;

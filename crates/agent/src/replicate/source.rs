@@ -278,6 +278,7 @@ impl Source {
                     as_of_ms: boottime_ms(),
                     long: false,
                     resync_told: false,
+                    sent: None,
                     unfit: None,
                 };
                 tokio::spawn(target.run())

@@ -4,17 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_proto::internal::{RestampItem, RestampRequest};
-use holdfast_storage::{Pool, SnapshotInfo, VolumeState};
+use holdfast_storage::{Pool, SnapshotInfo};
 use holdfast_types::{AssignedView, Code, ContainerUid, NodeId, SnapshotUuid};
 use tokio::sync::watch;
 use tracing::{debug, warn};
 
-use crate::clock::{PeerClock, boottime_ms, wall};
+use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
 use crate::error::AgentError;
 use crate::replicate::kept::{Given, bases_of_history};
 use crate::replicate::lanes::Due;
-use crate::replicate::news::tell;
 use crate::replicate::prune::Bases;
 use crate::replicate::ship::{Offered, candidates, offer, send};
 use crate::replicate::slots::Slot;
@@ -25,6 +24,10 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 
 /// How long a stamp may take. A node that is gone is noticed sooner, by the connection.
 const RESTAMP_LIMIT: Duration = Duration::from_secs(20);
+
+/// For what a snapshot is the whole content, if nobody remembers: no promise is built on what wall
+/// clocks say of it (I22).
+pub(super) const UNKNOWN: u64 = 0;
 
 /// The task of one replica.
 pub(crate) struct Target {
@@ -43,6 +46,8 @@ pub(crate) struct Target {
     pub(crate) long: bool,
     /// Whether it was told that the replica is shipped from the beginning.
     pub(crate) resync_told: bool,
+    /// What it was last sent as the newest, and the BOOTTIME for which that is the whole content.
+    pub(crate) sent: Option<(SnapshotUuid, u64)>,
     /// An interrupted transfer that cannot go on.
     pub(crate) unfit: Option<SnapshotUuid>,
 }
@@ -153,84 +158,11 @@ impl Target {
         }
         self.tell_resync(&offered).await;
         self.hold(snapshot);
+        self.sent = Some((snapshot.id.uuid, newest.as_of_ms));
         self.send(snapshot, newest.as_of_ms, &offered, address, slot).await?;
         self.resync_told = false;
         self.arrived(snapshot);
         Ok(offered.clock)
-    }
-
-    /// What the replica has the beginning of, if it can go on from here and is on the way.
-    fn interrupted(&self, offered: &Offered, newest: &SnapshotInfo) -> Option<SnapshotInfo> {
-        let uuid = offered.under_way.filter(|uuid| self.unfit != Some(*uuid))?;
-        let state = self.context.parts()?.pool.volume(self.uid.into()).ok()?.state;
-        let older = state.sound().find(|s| s.id.uuid == uuid)?;
-        let acked = self.bases.of(self.node).and_then(|uuid| state.find(uuid));
-        let after = acked.is_none_or(|acked| acked.id.order() < older.id.order());
-        let before = older.id.order() < newest.id.order() && older.id.epoch == newest.id.epoch;
-        (after && before).then(|| older.clone())
-    }
-
-    /// Goes on with an interrupted transfer. Returns whether there was anything to go on with.
-    async fn go_on(
-        &mut self,
-        older: &SnapshotInfo,
-        address: &str,
-        slot: &Slot,
-    ) -> Result<bool, AgentError> {
-        let offered = match self.offer(older, address).await {
-            Ok(offered) => offered,
-            Err(error) if error.code().retryable() => return Err(error),
-            Err(_) => return Ok(false),
-        };
-        if offered.resume_at == 0 && !offered.there {
-            return Ok(false);
-        }
-        self.hold(older);
-        let sent = self.send(older, taken_ms(older), &offered, address, slot).await;
-        if sent
-            .as_ref()
-            .is_err_and(|e| matches!(e, AgentError::Storage(_)) || !e.code().retryable())
-        {
-            // It cannot be read or is not taken; the newest perhaps is.
-            self.unfit = Some(older.id.uuid);
-        }
-        sent?;
-        self.arrived(older);
-        Ok(true)
-    }
-
-    /// The replica has it, verified and durable.
-    fn arrived(&mut self, snapshot: &SnapshotInfo) {
-        self.bases.acknowledge(self.node, snapshot.id.uuid);
-        self.given.add(snapshot.id.uuid);
-    }
-
-    /// Keeps what is sent until the replica acknowledges something.
-    fn hold(&self, snapshot: &SnapshotInfo) {
-        let pool = self.context.parts().map(|parts| parts.pool.clone());
-        if let Some(hold) = pool.and_then(|pool| pool.hold(snapshot.id.uuid).ok()) {
-            self.bases.hold(self.node, hold);
-        }
-    }
-
-    /// The replica had something, and no snapshot that it has is here any more (or the other way
-    /// round): everything since the image is shipped again.
-    async fn tell_resync(&mut self, offered: &Offered) {
-        let Ok(assigned) = self.assigned() else { return };
-        let pool = self.context.parts().map(|parts| parts.pool.clone());
-        let state = pool.and_then(|pool| pool.volume(self.uid.into()).ok()).map(|v| v.state);
-        let Some(state) = state else { return };
-        let floor = assigned.replicas.iter().find(|copy| copy.node == self.node);
-        let had = self.bases.of(self.node).or(floor.and_then(|copy| copy.newest)).is_some();
-        let Some(how) = resync(&state, had, offered).filter(|_| !self.resync_told) else { return };
-        let node = self.context.peer(self.node).map(|peer| peer.name.to_string());
-        let node = node.unwrap_or_else(|| self.node.to_string());
-        let message = format!(
-            "the copy of {} on {node} shares no snapshot with the primary any more: it is shipped \
-             {how} again",
-            assigned.name
-        );
-        self.resync_told = tell(&self.context, self.uid, "full-resync", message).await;
     }
 
     /// Vouches for the snapshot that the replica has. Returns its clock if it still has it.
@@ -278,12 +210,12 @@ impl Target {
         let mut any = false;
         for snapshot in lacking.iter().filter(between) {
             let Ok(offered) = self.offer(snapshot, address).await else { return any };
-            let as_of_ms = taken_ms(snapshot);
-            if self.send(snapshot, as_of_ms, &offered, address, slot).await.is_err() {
-                return any;
+            match self.send(snapshot, UNKNOWN, &offered, address, slot).await {
+                Ok(()) => any = true,
+                Err(AgentError::Storage(_)) => {}
+                Err(_) => return any,
             }
             self.given.add(snapshot.id.uuid);
-            any = true;
         }
         any
     }
@@ -298,8 +230,11 @@ impl Target {
             let slot = self.context.slots.take(due, false).await;
             let bases = bases_of_history(&*pool, snapshot, Some(assigned.image));
             let offered = offer(&self.context, address, snapshot.id, &bases).await?;
-            self.send(snapshot, taken_ms(snapshot), &offered, address, &slot).await?;
-            self.given.add(snapshot.id.uuid);
+            match self.send(snapshot, UNKNOWN, &offered, address, &slot).await {
+                // What cannot be read here keeps nothing else back; the next life tries again.
+                Ok(()) | Err(AgentError::Storage(_)) => self.given.add(snapshot.id.uuid),
+                Err(error) => return Err(error),
+            }
             if self.latest.has_changed().unwrap_or(true) {
                 break;
             }
@@ -314,7 +249,7 @@ impl Target {
         Ok((pool, lacking))
     }
 
-    fn assigned(&self) -> Result<AssignedView, AgentError> {
+    pub(super) fn assigned(&self) -> Result<AssignedView, AgentError> {
         let view = self.context.view().ok_or(AgentError::Starting)?;
         let mine = view.assigned.iter().find(|a| a.uid == self.uid).cloned();
         let reason = "is not assigned to this node";
@@ -330,12 +265,16 @@ impl Target {
         Ok(candidates(&*parts.pool, snapshot, first, Some(mine.image)))
     }
 
-    async fn offer(&self, snapshot: &SnapshotInfo, address: &str) -> Result<Offered, AgentError> {
+    pub(super) async fn offer(
+        &self,
+        snapshot: &SnapshotInfo,
+        address: &str,
+    ) -> Result<Offered, AgentError> {
         let bases = self.bases_of(snapshot)?;
         offer(&self.context, address, snapshot.id, &bases).await
     }
 
-    async fn send(
+    pub(super) async fn send(
         &self,
         snapshot: &SnapshotInfo,
         as_of_ms: u64,
@@ -349,19 +288,4 @@ impl Target {
         }
         sent
     }
-}
-
-/// How a replica that had something is shipped from the beginning, if it is.
-pub(super) fn resync(state: &VolumeState, had: bool, offered: &Offered) -> Option<&'static str> {
-    let delta = offered.base.is_some_and(|base| state.find(base).is_some());
-    match offered.base {
-        _ if !had || delta || offered.there => None,
-        Some(_) => Some("against its image"),
-        None => Some("whole"),
-    }
-}
-
-/// The BOOTTIME at which it was taken, by this node's clocks as they are now.
-fn taken_ms(snapshot: &SnapshotInfo) -> u64 {
-    boottime_ms().saturating_sub(wall().since(snapshot.taken))
 }

@@ -13,10 +13,11 @@ use super::kept::Given;
 use super::lanes::Due;
 use super::limits::TransferLimits;
 use super::prune::{Acked, Bases, give_up};
+use super::resume::resync;
 use super::ship::{offer, send, start_of};
 use super::slots::Slots;
 use super::source::Latest;
-use super::target::{Target, resync};
+use super::target::Target;
 use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::AgentError;
@@ -91,6 +92,7 @@ impl Shipping {
             as_of_ms: boottime_ms(),
             long: false,
             resync_told: false,
+            sent: None,
             unfit: None,
         };
         Self { target, latest, bases }
