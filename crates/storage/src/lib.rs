@@ -7,9 +7,11 @@
 //!
 //! Everything here blocks: async callers use `spawn_blocking`.
 
+mod aligned;
 pub mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod direct;
 mod directory;
 mod durable;
 mod error;

@@ -1,12 +1,13 @@
-//! The receiver that every driver shares: verifies, writes through a [`Sink`], syncs as it goes.
+//! The receiver that every driver shares: verifies, and writes behind through a [`Sink`].
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::behind::{Behind, Gone, Written};
 use super::{Decoder, Header, Record, StreamError};
 use crate::catalog::SnapshotInfo;
 use crate::pool::{Offer, Receiver};
 use crate::{Error, Result};
-
-/// How much is written between two syncs: what a resume may have to send again.
-const SYNC_EVERY: u64 = 64 << 20;
 
 /// Where a driver puts what is received, until it is committed. Dropping it keeps what was synced.
 pub trait Sink: Send {
@@ -33,57 +34,64 @@ pub struct Applier {
 struct Taken {
     offer: Offer,
     resume_at: u64,
-    synced: u64,
-    /// Everything below has been written.
-    written: u64,
-    unsynced: u64,
-    /// The disk refused something: what it has of the rest is not known.
-    failed: bool,
-    /// `None` once committed or given up.
-    sink: Option<Box<dyn Sink>>,
+    synced: Arc<AtomicU64>,
+    stage: Stage,
+}
+
+enum Stage {
+    /// Nothing has come yet.
+    Begun(Box<dyn Sink>),
+    Writing(Behind),
+    /// Committed or given up.
+    Over,
 }
 
 impl Applier {
     /// A receiver of `offer` whose bytes below `resume_at` are durable in `sink`.
     pub fn new(offer: Offer, resume_at: u64, sink: Box<dyn Sink>) -> Self {
-        let taken = Taken {
-            offer,
-            resume_at,
-            synced: resume_at,
-            written: resume_at,
-            unsynced: 0,
-            failed: false,
-            sink: Some(sink),
-        };
+        let synced = Arc::new(AtomicU64::new(resume_at));
+        let taken = Taken { offer, resume_at, synced, stage: Stage::Begun(sink) };
         Self { decoder: Decoder::default(), taken }
     }
 }
 
 impl Taken {
     fn take(&mut self, record: Record<'_>) -> Result<()> {
-        let Some(sink) = self.sink.as_mut() else { return Err(StreamError::AfterEnd.into()) };
-        let (end, len) = match record {
+        let taken = match record {
             Record::Header(Header { offer, from, .. }) => {
                 let agreed = offer == self.offer && from == self.resume_at;
                 return if agreed { Ok(()) } else { Err(StreamError::OtherOffer.into()) };
             }
-            Record::Data { offset, data } => {
-                sink.write(offset, data)?;
-                (offset + data.len() as u64, data.len() as u64)
-            }
-            Record::Hole { offset, len } => {
-                sink.zero(offset, len)?;
-                (offset + len, 0)
-            }
-            Record::End => return Ok(()),
+            Record::Data { offset, data } => self.behind()?.write(offset, data),
+            Record::Hole { offset, len } => self.behind()?.zero(offset, len),
+            Record::End => Ok(()),
         };
-        self.written = end;
-        self.unsynced += len;
-        if self.unsynced >= SYNC_EVERY {
-            sink.sync(end)?;
-            (self.synced, self.unsynced) = (end, 0);
+        match taken {
+            Ok(()) => Ok(()),
+            // It has ended early: for what reason is in its last words.
+            Err(Gone) => self.end().map_or(Ok(()), |written| written.keep().map(drop)),
         }
-        Ok(())
+    }
+
+    fn behind(&mut self) -> Result<&mut Behind> {
+        if let Stage::Begun(_) = self.stage
+            && let Stage::Begun(sink) = std::mem::replace(&mut self.stage, Stage::Over)
+        {
+            self.stage = Stage::Writing(Behind::start(sink, self.synced.clone())?);
+        }
+        match &mut self.stage {
+            Stage::Writing(behind) => Ok(behind),
+            _ => Err(StreamError::AfterEnd.into()),
+        }
+    }
+
+    /// Waits until everything taken is written, or could not be.
+    fn end(&mut self) -> Option<Written> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Begun(sink) => Some(Written::nothing(sink, self.resume_at)),
+            Stage::Writing(behind) => Some(behind.end()),
+            Stage::Over => None,
+        }
     }
 }
 
@@ -95,41 +103,35 @@ impl Receiver for Applier {
     fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         let Self { decoder, taken } = self;
         let result = decoder.feed(bytes, |record| taken.take(record));
-        self.taken.failed |= result.is_err();
         if matches!(result, Err(Error::Stream(_)))
             // What was written before passed its checks, but a sender that errs is not resumed.
-            && let Some(sink) = self.taken.sink.take()
+            && let Some(written) = self.taken.end()
         {
-            sink.discard();
+            written.sink.discard();
         }
         result
     }
 
     fn synced_offset(&self) -> u64 {
-        self.taken.synced
+        self.taken.synced.load(Ordering::Acquire)
     }
 
     fn finish(mut self: Box<Self>) -> Result<SnapshotInfo> {
         if !self.decoder.ended() {
             return Err(StreamError::Truncated.into());
         }
-        match self.taken.sink.take() {
-            Some(sink) => sink.commit(),
-            None => Err(StreamError::AfterEnd.into()),
-        }
+        let written = self.taken.end().ok_or(StreamError::AfterEnd)?;
+        written.complete()?.commit()
     }
 }
 
 impl Drop for Taken {
-    /// An interrupted receive keeps what it has. After a failure only what was durable before: the
-    /// kernel says once that it lost what it could not write back, and then that all is well.
+    /// An interrupted receive keeps what it has.
     fn drop(&mut self) {
-        if let Some(mut sink) = self.sink.take()
-            && !self.failed
-            && self.written > self.synced
-            && let Err(error) = sink.sync(self.written)
+        if let Some(written) = self.end()
+            && let Err(error) = written.keep()
         {
-            tracing::debug!(%error, "an interrupted receive could not be synced");
+            tracing::debug!(%error, "an interrupted receive had failed");
         }
     }
 }

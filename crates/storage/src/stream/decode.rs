@@ -1,5 +1,7 @@
 //! The receiving side's parser: from bytes, cut anywhere, to verified records.
 
+use std::mem;
+
 use holdfast_types::ByteSize;
 
 use super::StreamError;
@@ -10,9 +12,8 @@ use crate::members::Shape;
 
 /// Parses and verifies one stream. Buffers at most one record; never panics, whatever comes.
 pub struct Decoder {
+    /// A record that has come in part.
     buffer: Vec<u8>,
-    /// Bytes of `buffer` that were consumed.
-    read: usize,
     /// Bytes of the stream that were consumed.
     position: u64,
     chain: Chain,
@@ -37,7 +38,6 @@ impl Default for Decoder {
     fn default() -> Self {
         Self {
             buffer: Vec::new(),
-            read: 0,
             position: 0,
             chain: Chain::new(),
             plain: vec![0; CHUNK],
@@ -58,12 +58,33 @@ impl Decoder {
         bytes: &[u8],
         mut take: impl FnMut(Record<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        // Pieces of bounded size keep the buffer bounded whatever the caller's frames are.
-        for piece in bytes.chunks(CHUNK) {
-            self.buffer.drain(..self.read);
-            self.read = 0;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.buffer.is_empty() {
+                match self.step(rest, &mut take)? {
+                    // Less than a record.
+                    0 => {
+                        self.buffer.extend_from_slice(rest);
+                        return Ok(());
+                    }
+                    read => rest = &rest[read..],
+                }
+                continue;
+            }
+            let had = self.buffer.len();
+            // Pieces of bounded size keep the buffer bounded whatever the caller's frames are.
+            let piece = &rest[..rest.len().min(CHUNK)];
             self.buffer.extend_from_slice(piece);
-            while self.step(&mut take)? {}
+            let buffer = mem::take(&mut self.buffer);
+            let read = self.step(&buffer, &mut take)?;
+            self.buffer = buffer;
+            rest = match read.checked_sub(had) {
+                Some(read) => {
+                    self.buffer.clear();
+                    &rest[read..]
+                }
+                None => &rest[piece.len()..],
+            };
         }
         Ok(())
     }
@@ -73,48 +94,62 @@ impl Decoder {
         self.stage == Stage::Ended
     }
 
-    /// Consumes one record if it is complete.
+    /// Bytes of an incomplete record.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Consumes the record that `input` begins with, if it is complete; returns how long it was, 0
+    /// for one that is not.
     fn step<E: From<StreamError>>(
         &mut self,
+        input: &[u8],
         take: &mut impl FnMut(Record<'_>) -> Result<(), E>,
-    ) -> Result<bool, E> {
+    ) -> Result<usize, E> {
+        let before = self.position;
         let record = match self.stage {
-            Stage::Ended if self.rest().is_empty() => None,
+            Stage::Ended if input.is_empty() => None,
             Stage::Ended => Err(StreamError::AfterEnd)?,
-            Stage::Magic => return Ok(self.magic()?),
-            Stage::Header => self.header()?.map(Record::Header),
-            Stage::Chunks => match self.rest().first() {
+            Stage::Magic => {
+                self.magic(input)?;
+                None
+            }
+            Stage::Header => self.header(input)?.map(Record::Header),
+            Stage::Chunks => match input.first() {
                 None => None,
-                Some(b'T') => self.trailer()?.then_some(Record::End),
-                Some(_) => self.chunk()?,
+                Some(b'T') => self.trailer(input)?.then_some(Record::End),
+                Some(_) => self.chunk(input)?,
             },
         };
-        record.map_or(Ok(false), |record| take(record).map(|()| true))
+        if let Some(record) = record {
+            take(record)?;
+        }
+        Ok((self.position - before) as usize)
     }
 
-    fn magic(&mut self) -> Result<bool, StreamError> {
-        let have = self.rest().len().min(MAGIC.len());
-        if self.rest()[..have] != MAGIC[..have] {
+    fn magic(&mut self, input: &[u8]) -> Result<(), StreamError> {
+        let have = input.len().min(MAGIC.len());
+        if input[..have] != MAGIC[..have] {
             return Err(StreamError::Magic);
         }
-        if have < MAGIC.len() {
-            return Ok(false);
+        if have == MAGIC.len() {
+            self.position += MAGIC.len() as u64;
+            self.stage = Stage::Header;
         }
-        self.consume(MAGIC.len());
-        self.stage = Stage::Header;
-        Ok(true)
+        Ok(())
     }
 
-    fn header(&mut self) -> Result<Option<Header>, StreamError> {
-        let Some(head) = self.rest().first_chunk::<5>() else { return Ok(None) };
+    fn header(&mut self, input: &[u8]) -> Result<Option<Header>, StreamError> {
+        let Some(head) = input.first_chunk::<5>() else { return Ok(None) };
         let len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]) as usize;
         if head[0] != b'H' || len > MAX_HEADER {
             return Err(StreamError::Header);
         }
-        if self.rest().len() < 5 + len + CHECK {
+        if input.len() < 5 + len + CHECK {
             return Ok(None);
         }
-        let (record, check) = self.rest()[..5 + len + CHECK].split_at(5 + len);
+        let (record, check) = input[..5 + len + CHECK].split_at(5 + len);
         let header = serde_json::from_slice::<Header>(&record[5..]);
         let ok = self.chain.clone().add(record, &[])[..CHECK] == *check;
         let header = header.ok().filter(|_| ok).ok_or(StreamError::Header)?;
@@ -122,16 +157,15 @@ impl Decoder {
         if header.chunk as usize > CHUNK || header.from > shape.end() {
             return Err(StreamError::Header);
         }
-        let record = record.to_vec();
-        self.chain.add(&record, &[]);
-        self.consume(record.len() + CHECK);
+        self.chain.add(record, &[]);
+        self.position += (record.len() + CHECK) as u64;
         (self.shape, self.passed, self.stage) = (shape, header.from, Stage::Chunks);
         Ok(Some(header))
     }
 
-    fn chunk(&mut self) -> Result<Option<Record<'_>>, StreamError> {
+    fn chunk<'a>(&'a mut self, input: &'a [u8]) -> Result<Option<Record<'a>>, StreamError> {
         let at = self.position;
-        let Some(head) = self.rest().first_chunk::<CHUNK_HEAD>().copied() else {
+        let Some(head) = input.first_chunk::<CHUNK_HEAD>().copied() else {
             return Ok(None);
         };
         let tag = head[0];
@@ -150,10 +184,10 @@ impl Decoder {
             return Err(StreamError::Malformed(at));
         };
         let whole = CHUNK_HEAD + stored + CHECK;
-        if self.rest().len() < whole {
+        if input.len() < whole {
             return Ok(None);
         }
-        let body = &self.buffer[self.read + CHUNK_HEAD..self.read + CHUNK_HEAD + stored];
+        let (body, check) = input[CHUNK_HEAD..whole].split_at(stored);
         let data = match tag {
             b'D' => body,
             b'Z' => {
@@ -165,11 +199,9 @@ impl Decoder {
             }
             _ => &[],
         };
-        let check = &self.buffer[self.read + CHUNK_HEAD + stored..self.read + whole];
         if self.chain.add(&head, data)[..CHECK] != *check {
             return Err(StreamError::Checksum(at));
         }
-        self.read += whole;
         self.position += whole as u64;
         self.passed = end;
         self.chunks += 1;
@@ -180,8 +212,8 @@ impl Decoder {
         }))
     }
 
-    fn trailer(&mut self) -> Result<bool, StreamError> {
-        let Some(record) = self.rest().first_chunk::<TRAILER>().copied() else {
+    fn trailer(&mut self, input: &[u8]) -> Result<bool, StreamError> {
+        let Some(record) = input.first_chunk::<TRAILER>().copied() else {
             return Ok(false);
         };
         let (head, check) = record.split_at(TRAILER - 32);
@@ -191,18 +223,9 @@ impl Decoder {
         if (chunks, bytes) != (self.chunks, self.bytes) || !check_ok {
             return Err(StreamError::Trailer);
         }
-        self.consume(TRAILER);
+        self.position += TRAILER as u64;
         self.stage = Stage::Ended;
         Ok(true)
-    }
-
-    fn rest(&self) -> &[u8] {
-        &self.buffer[self.read..]
-    }
-
-    fn consume(&mut self, n: usize) {
-        self.read += n;
-        self.position += n as u64;
     }
 }
 

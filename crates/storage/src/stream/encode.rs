@@ -1,31 +1,26 @@
 //! The sending side: from a list of extents to frames.
 
-use std::collections::VecDeque;
-
 use bytes::{Bytes, BytesMut};
 use holdfast_types::SnapshotUuid;
 
-use super::wire::{
-    CHECK, CHUNK, CHUNK_HEAD, Chain, FRAME, HOLE, Header, MAGIC, TRAILER, chunk_head,
-};
+use super::ahead::{Ahead, Batch};
+use super::pack::Packer;
+use super::wire::{CHECK, CHUNK, CHUNK_HEAD, Chain, FRAME, Header, MAGIC, TRAILER, chunk_head};
 use crate::pool::{Extent, ExtentKind, Offer, Pool, SnapshotReader};
-use crate::{Error, Hold, Result};
-
-/// Level 1: at disk speed on one core, and most of the gain.
-const ZSTD_LEVEL: i32 = 1;
+use crate::{Hold, Result};
 
 /// Makes the frames of one stream, each at most [`FRAME`] bytes.
 ///
-/// An iterator, so that the caller decides when the next frame is read from disk (rate limits,
-/// back pressure). It holds the snapshot and its base meanwhile.
+/// An iterator, so that the caller decides when the next frame is made (rate limits, back
+/// pressure). The disk is read a bounded piece ahead, by a thread. It holds the snapshot and its
+/// base meanwhile.
 pub struct Encoder {
-    extents: VecDeque<Extent>,
-    reader: Box<dyn SnapshotReader>,
+    ahead: Ahead,
+    /// What is being encoded.
+    batch: Option<Batch>,
     _holds: Vec<Hold>,
     chain: Chain,
-    zstd: zstd::bulk::Compressor<'static>,
-    plain: Vec<u8>,
-    packed: Vec<u8>,
+    packer: Packer,
     start: Option<Vec<u8>>,
     chunks: u64,
     bytes: u64,
@@ -57,17 +52,14 @@ impl Encoder {
         let mut chain = Chain::new();
         let start =
             header_record(&Header { offer: offer.clone(), from, chunk: CHUNK as u32 }, &mut chain)?;
-        let extents: VecDeque<_> = extents.into_iter().filter_map(|e| above(e, from)).collect();
+        let extents: Vec<_> = extents.into_iter().filter_map(|e| above(e, from)).collect();
         Ok(Self {
             left: extents.iter().map(|e| e.len).sum(),
-            extents,
-            reader,
+            ahead: Ahead::start(extents.into(), reader)?,
+            batch: None,
             _holds: holds,
             chain,
-            zstd: zstd::bulk::Compressor::new(ZSTD_LEVEL)
-                .map_err(Error::io("starting zstd for", offer.snapshot.uuid.to_string()))?,
-            plain: vec![0; CHUNK],
-            packed: Vec::with_capacity(CHUNK),
+            packer: Packer::new()?,
             start: Some(start),
             chunks: 0,
             bytes: 0,
@@ -86,52 +78,69 @@ impl Encoder {
     }
 
     fn frame(&mut self) -> Result<Bytes> {
+        const LARGEST_RECORD: usize = CHUNK_HEAD + CHUNK + CHECK;
         let mut frame = BytesMut::with_capacity(FRAME);
         if let Some(start) = self.start.take() {
             frame.extend_from_slice(&start);
         }
-        const LARGEST_RECORD: usize = CHUNK_HEAD + CHUNK + CHECK;
         while frame.len() + LARGEST_RECORD + TRAILER <= FRAME {
-            let Some(extent) = self.extents.pop_front() else {
+            let Some(mut batch) =
+                self.batch.take().map(Ok).or_else(|| self.ahead.next()).transpose()?
+            else {
                 self.trailer(&mut frame);
                 break;
             };
-            let (now, later) = split(extent);
-            if let Some(later) = later {
-                self.extents.push_front(later);
+            let Some((extent, at)) = batch.pieces.pop_front() else {
+                self.ahead.done(batch);
+                continue;
+            };
+            match extent.kind {
+                ExtentKind::Hole => self.hole(extent, &mut frame),
+                ExtentKind::Data => {
+                    let len = extent.len.min(CHUNK as u64);
+                    self.data(extent.offset, batch.content(at, len as usize), &mut frame);
+                    if len < extent.len {
+                        let (offset, left) = (extent.offset + len, extent.len - len);
+                        let later = Extent { offset, len: left, ..extent };
+                        batch.pieces.push_front((later, at + len as usize));
+                    }
+                }
             }
-            self.chunk(now, &mut frame)?;
+            self.batch = Some(batch);
         }
         Ok(frame.freeze())
     }
 
-    fn chunk(&mut self, extent: Extent, frame: &mut BytesMut) -> Result<()> {
-        let len = extent.len as u32;
-        self.chunks += 1;
-        self.bytes += extent.len;
-        self.left -= extent.len;
-        if extent.kind == ExtentKind::Data {
-            let plain = &mut self.plain[..extent.len as usize];
-            self.reader.read_at(extent.offset, plain)?;
-            if !is_zero(plain) {
-                self.packed.clear();
-                // Failing to compress is no failure: the content travels raw.
-                let packed = self.zstd.compress_to_buffer(plain, &mut self.packed);
-                let worth = packed.is_ok_and(|n| n < plain.len() - plain.len() / 16);
-                let (tag, stored) = if worth { (b'Z', &self.packed[..]) } else { (b'D', &*plain) };
-                let head = chunk_head(tag, extent.offset, len, stored.len() as u32);
-                let check = self.chain.add(&head, plain);
-                frame.extend_from_slice(&head);
-                frame.extend_from_slice(stored);
-                frame.extend_from_slice(&check[..CHECK]);
-                return Ok(());
-            }
+    fn data(&mut self, offset: u64, plain: &[u8], frame: &mut BytesMut) {
+        let len = plain.len();
+        if is_zero(plain) {
+            let kind = ExtentKind::Hole;
+            return self.hole(Extent { offset, len: len as u64, kind }, frame);
         }
-        let head = chunk_head(b'0', extent.offset, len, 0);
-        let check = self.chain.add(&head, &[]);
+        let (tag, stored) = match self.packer.pack(plain) {
+            Some(packed) => (b'Z', packed),
+            None => (b'D', plain),
+        };
+        let head = chunk_head(tag, offset, len as u32, stored.len() as u32);
         frame.extend_from_slice(&head);
+        frame.extend_from_slice(stored);
+        let check = self.chain.add(&head, plain);
         frame.extend_from_slice(&check[..CHECK]);
-        Ok(())
+        self.count(len as u64);
+    }
+
+    fn hole(&mut self, Extent { offset, len, .. }: Extent, frame: &mut BytesMut) {
+        let head = chunk_head(b'0', offset, len as u32, 0);
+        frame.extend_from_slice(&head);
+        let check = self.chain.add(&head, &[]);
+        frame.extend_from_slice(&check[..CHECK]);
+        self.count(len);
+    }
+
+    fn count(&mut self, len: u64) {
+        self.chunks += 1;
+        self.bytes += len;
+        self.left -= len;
     }
 
     fn trailer(&mut self, frame: &mut BytesMut) {
@@ -152,7 +161,9 @@ impl Iterator for Encoder {
         if self.done {
             return None;
         }
+        self.packer.wanted();
         let frame = self.frame();
+        self.packer.taken();
         self.done |= frame.is_err();
         Some(frame)
     }
@@ -175,17 +186,6 @@ fn above(extent: Extent, from: u64) -> Option<Extent> {
     let offset = extent.offset.max(from);
     let end = extent.offset.saturating_add(extent.len);
     (offset < end).then(|| Extent { offset, len: end - offset, ..extent })
-}
-
-/// As much of an extent as one record takes, and the rest.
-fn split(extent: Extent) -> (Extent, Option<Extent>) {
-    let most = match extent.kind {
-        ExtentKind::Data => CHUNK as u64,
-        ExtentKind::Hole => HOLE,
-    };
-    let now = extent.len.min(most);
-    let later = Extent { offset: extent.offset + now, len: extent.len - now, ..extent };
-    (Extent { len: now, ..extent }, (later.len > 0).then_some(later))
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
 use proptest::prelude::*;
 
-use super::wire::{CHUNK, FRAME};
+use super::wire::{CHECK, CHUNK, Chain, FRAME, TRAILER, chunk_head};
 use super::{Decoder, Encoder, Record, StreamError};
 use crate::Result;
 use crate::pool::{Extent, ExtentKind, Offer, SnapshotReader};
@@ -19,7 +19,7 @@ impl SnapshotReader for Memory {
     }
 }
 
-fn offer() -> Offer {
+pub(super) fn offer() -> Offer {
     let snapshot = SnapshotId {
         volume: VolumeUid::generate(),
         epoch: Epoch(1),
@@ -32,8 +32,17 @@ fn offer() -> Offer {
 }
 
 fn encode(content: &[u8], extents: Vec<Extent>, from: u64) -> Vec<Vec<u8>> {
+    encode_as(&offer(), content, extents, from)
+}
+
+pub(super) fn encode_as(
+    offer: &Offer,
+    content: &[u8],
+    extents: Vec<Extent>,
+    from: u64,
+) -> Vec<Vec<u8>> {
     let reader = Box::new(Memory(content.to_vec()));
-    let encoder = Encoder::new(&offer(), from, extents, reader, Vec::new()).unwrap();
+    let encoder = Encoder::new(offer, from, extents, reader, Vec::new()).unwrap();
     encoder.map(|frame| frame.unwrap().to_vec()).collect()
 }
 
@@ -144,6 +153,85 @@ proptest! {
             prop_assert!(!ended);
         }
     }
+
+    /// Records whose checks are true may lie with their lengths all the same. Whatever is taken of
+    /// them lies in the volume, and after what was taken before.
+    #[test]
+    fn records_that_lie_are_refused(
+        records in proptest::collection::vec(lie(), 1..6),
+        cut in 1usize..5_000,
+    ) {
+        let whole = encode(&[], Vec::new(), 0).concat();
+        let mut stream = whole[..whole.len() - TRAILER].to_vec();
+        // After the header its check goes on.
+        let mut chain = Chain::after(&stream[8..stream.len() - CHECK]);
+        for (tag, offset, len, stored, content) in records {
+            let head = chunk_head(tag, offset, len, stored);
+            stream.extend_from_slice(&head);
+            stream.extend_from_slice(&content);
+            stream.extend_from_slice(&chain.add(&head, &content)[..CHECK]);
+        }
+        let (mut decoder, mut passed) = (Decoder::default(), 0);
+        for piece in stream.chunks(cut) {
+            let fed = decoder.feed(piece, |record| -> Result<(), StreamError> {
+                let (offset, len) = match record {
+                    Record::Data { offset, data } => (offset, data.len() as u64),
+                    Record::Hole { offset, len } => (offset, len),
+                    Record::Header(_) | Record::End => return Ok(()),
+                };
+                assert!(offset >= passed && len > 0 && offset + len <= SIZE);
+                passed = offset + len;
+                Ok(())
+            });
+            if fed.is_err() {
+                break;
+            }
+        }
+        prop_assert!(!decoder.ended());
+    }
+
+    /// Not one bit alone: pieces cut out, doubled and overwritten.
+    #[test]
+    fn a_stream_that_was_tampered_with_never_ends(
+        (content, extents) in delta(),
+        at: prop::sample::Index,
+        to: prop::sample::Index,
+        len in 1usize..2_000,
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let stream = encode(&content, extents, 0).concat();
+        let (at, to) = (at.index(stream.len()), to.index(stream.len()));
+        let piece = stream[at..(at + len).min(stream.len())].to_vec();
+        let mut doubled = stream.clone();
+        doubled.splice(to..to, piece);
+        let mut cut = stream.clone();
+        cut.drain(at..(at + len).min(stream.len()));
+        let mut over = stream.clone();
+        over.splice(at..(at + bytes.len()).min(stream.len()), bytes);
+        for changed in [doubled, cut, over] {
+            if changed != stream && let Ok((out, ended)) = decode(&changed, CHUNK) {
+                prop_assert!(!ended || out == content, "byte {at}");
+            }
+        }
+    }
+}
+
+/// A record of whatever tag and numbers, near what is possible and far from it.
+fn lie() -> impl Strategy<Value = (u8, u64, u32, u32, Vec<u8>)> {
+    let tag = prop::sample::select(b"DDZ00T".to_vec());
+    let offset = prop_oneof![0..SIZE, SIZE - 10..SIZE + 10, any::<u64>()];
+    let content = proptest::collection::vec(any::<u8>(), 0..300);
+    (tag, offset, 0u32..5, any::<u32>(), content).prop_map(|(tag, offset, how, any, content)| {
+        let true_len = content.len() as u32;
+        let (len, stored) = match how {
+            0 => (true_len, true_len),
+            1 => (any, true_len),
+            2 => (true_len, any),
+            3 => (any % (CHUNK as u32 + 9), 0),
+            _ => (any, any),
+        };
+        (tag, offset, len, stored, content)
+    })
 }
 
 #[test]

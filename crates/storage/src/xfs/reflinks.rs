@@ -1,7 +1,6 @@
 //! Items as files that share their blocks.
 
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
@@ -9,6 +8,7 @@ use rustix::fs::{FallocateFlags, fallocate, ioctl_ficlone};
 use super::diff;
 use super::image::Mounted;
 use super::space::Space;
+use crate::direct::DirectFile;
 use crate::directory::blocks::{Blocks, Device, Part, ReadAt, WriteAt};
 use crate::loopdev::{Backing, LoopDevice};
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
@@ -96,11 +96,13 @@ impl Blocks for Reflinks {
     }
 
     fn reader(&self, item: &Path) -> Result<Box<dyn ReadAt>> {
-        Ok(Box::new(Reading { file: open(item)?, item: item.to_owned() }))
+        let file = DirectFile::open(item, false).map_err(Error::io("opening", item))?;
+        Ok(Box::new(Reading { file, item: item.to_owned() }))
     }
 
     fn writer(&self, item: &Path) -> Result<Box<dyn WriteAt>> {
-        Ok(Box::new(Filling { file: open_writable(item)?, item: item.to_owned() }))
+        let file = DirectFile::open(item, true).map_err(Error::io("opening", item))?;
+        Ok(Box::new(Filling { file, item: item.to_owned() }))
     }
 
     fn attach(&self, item: &Path) -> Result<LoopDevice> {
@@ -156,7 +158,7 @@ impl Device for LoopDevice {
 }
 
 struct Reading {
-    file: File,
+    file: DirectFile,
     item: PathBuf,
 }
 
@@ -166,18 +168,18 @@ impl ReadAt for Reading {
     }
 
     fn forget_cached(&mut self) {
-        forget_cached(&self.file);
+        forget_cached(self.file.cached());
     }
 }
 
 impl Drop for Reading {
     fn drop(&mut self) {
-        forget_cached(&self.file);
+        forget_cached(self.file.cached());
     }
 }
 
 struct Filling {
-    file: File,
+    file: DirectFile,
     item: PathBuf,
 }
 
@@ -188,12 +190,12 @@ impl WriteAt for Filling {
 
     fn zero(&mut self, offset: u64, len: u64) -> Result<()> {
         let mode = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        fallocate(&self.file, mode, offset, len).map_err(Error::io("punching", &self.item))
+        fallocate(self.file.cached(), mode, offset, len).map_err(Error::io("punching", &self.item))
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_all().map_err(Error::io("syncing", &self.item))?;
-        forget_cached(&self.file);
+        self.file.cached().sync_all().map_err(Error::io("syncing", &self.item))?;
+        forget_cached(self.file.cached());
         Ok(())
     }
 }

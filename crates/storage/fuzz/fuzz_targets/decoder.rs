@@ -1,0 +1,143 @@
+//! The decoder of the delta stream against whatever comes (I27): it may refuse, and must not panic,
+//! take memory on a length's word, or hand out a record that no volume of the offer's shape has.
+//!
+//! The first byte of an input says how to read it. An even one: the rest is the stream. An odd one:
+//! the rest is a list of records, which get true checks, so that what lies behind the checks is
+//! tried as well. The second byte says in what pieces the stream arrives.
+#![no_main]
+
+use holdfast_storage::stream::{CHUNK, Decoder, Record, StreamError};
+use holdfast_storage::{Member, Offer, Shape};
+use holdfast_types::{ByteSize, Epoch, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let [kind, cut, rest @ ..] = input else { return };
+    let cut = 1 + usize::from(*cut) * 37;
+    match kind % 2 {
+        0 => decode(rest, cut),
+        _ => decode(&checked(rest), cut),
+    }
+});
+
+fn decode(stream: &[u8], cut: usize) {
+    let (mut decoder, mut shape, mut passed, mut over) = (Decoder::default(), None, 0, false);
+    for piece in stream.chunks(cut) {
+        let fed = decoder.feed(piece, |record| -> Result<(), StreamError> {
+            assert!(!over, "a record after the end");
+            match record {
+                Record::Header(header) => {
+                    assert!(shape.is_none(), "two headers");
+                    passed = header.from;
+                    shape = Some(header.offer.shape());
+                }
+                Record::Data { offset, data } => {
+                    assert!(data.len() <= CHUNK);
+                    passed = follow(&shape, passed, offset, data.len() as u64);
+                }
+                Record::Hole { offset, len } => passed = follow(&shape, passed, offset, len),
+                Record::End => over = true,
+            }
+            Ok(())
+        });
+        if fed.is_err() {
+            return;
+        }
+    }
+    assert_eq!(over, decoder.ended());
+}
+
+fn follow(shape: &Option<Shape>, passed: u64, offset: u64, len: u64) -> u64 {
+    let shape = shape.as_ref().expect("a record before the header");
+    assert!(len > 0 && offset >= passed && shape.contains(offset, len));
+    offset + len
+}
+
+/// A stream of whatever records the bytes say, with checks as they should be.
+fn checked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut stream = b"HFDELTA\x02".to_vec();
+    let mut chain = [0; 32];
+    let header = header();
+    let mut head = vec![b'H'];
+    head.extend_from_slice(&(header.len() as u32).to_le_bytes());
+    head.extend_from_slice(&header);
+    add(&mut stream, &mut chain, &head, &[], &[]);
+    let (mut end, mut chunks, mut total) = (0u64, 0u64, 0u64);
+    while let Some((what, rest)) = bytes.split_first_chunk::<8>() {
+        let [how, far, a, b, c, repeat, len_a, len_b] = *what;
+        bytes = rest;
+        if how & 0x40 != 0 {
+            let mut head = vec![b'T'];
+            let lie = u64::from(how & 0x20 != 0);
+            head.extend_from_slice(&(chunks + lie).to_le_bytes());
+            head.extend_from_slice(&total.to_le_bytes());
+            chain = next(chain, &head, &[]);
+            stream.extend_from_slice(&head);
+            stream.extend_from_slice(&chain);
+            continue;
+        }
+        let take = usize::from(u16::from_le_bytes([len_a, len_b])).min(rest.len());
+        let (content, rest) = rest.split_at(take);
+        bytes = rest;
+        let mut plain = content.repeat(1 + usize::from(repeat));
+        plain.truncate(CHUNK + 1);
+        let step = u64::from(u32::from_le_bytes([a, b, c, 0]));
+        // After the last, in a later member, or anywhere.
+        let offset = match far % 8 {
+            0..=4 => end + step,
+            5 => ((u64::from(far) / 8) << 44) + step,
+            6 => end.wrapping_sub(step),
+            _ => u64::MAX - step,
+        };
+        let (tag, stored, len) = match how % 4 {
+            0 => (b'D', plain.clone(), plain.len()),
+            1 => (b'Z', zstd::bulk::compress(&plain, 1).unwrap_or_default(), plain.len()),
+            2 => (b'0', Vec::new(), step as usize),
+            _ => (b'Z', content.to_vec(), plain.len()),
+        };
+        if tag == b'0' {
+            plain.clear();
+        }
+        let lie = if how & 0x10 != 0 { u32::from(repeat) << (how % 32) } else { 0 };
+        let mut head = vec![tag];
+        head.extend_from_slice(&offset.to_le_bytes());
+        head.extend_from_slice(&(len as u32 ^ lie).to_le_bytes());
+        head.extend_from_slice(&(stored.len() as u32).to_le_bytes());
+        add(&mut stream, &mut chain, &head, &stored, &plain);
+        (end, chunks, total) = (offset.wrapping_add(len as u64), chunks + 1, total + len as u64);
+    }
+    stream
+}
+
+fn add(stream: &mut Vec<u8>, chain: &mut [u8; 32], head: &[u8], stored: &[u8], plain: &[u8]) {
+    *chain = next(*chain, head, plain);
+    stream.extend_from_slice(head);
+    stream.extend_from_slice(stored);
+    stream.extend_from_slice(&chain[..16]);
+}
+
+fn next(chain: [u8; 32], head: &[u8], plain: &[u8]) -> [u8; 32] {
+    let content = blake3::hash(plain);
+    let mut hasher = blake3::Hasher::new();
+    *hasher.update(&chain).update(head).update(content.as_bytes()).finalize().as_bytes()
+}
+
+/// Of a set with a root of 8 MiB and one data member of 4 MiB; the same each time.
+fn header() -> Vec<u8> {
+    let id = [7; 16];
+    let offer = Offer {
+        snapshot: SnapshotId {
+            volume: VolumeUid::try_from(&id[..]).expect("16 bytes"),
+            epoch: Epoch(1),
+            seq: Seq(1),
+            uuid: SnapshotUuid::try_from(&id[..]).expect("16 bytes"),
+            parent: None,
+        },
+        base: None,
+        size: ByteSize::mib(8),
+        data: vec![Member::new("data".parse().expect("a name"), ByteSize::mib(4))],
+        taken: TimestampMs(1),
+        history: false,
+    };
+    serde_json::json!({ "offer": offer, "from": 0, "chunk": CHUNK }).to_string().into_bytes()
+}
