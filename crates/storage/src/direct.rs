@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Advice, OFlags};
 
 use crate::aligned::is_aligned;
 
@@ -41,6 +41,14 @@ impl DirectFile {
 
     pub(crate) fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.way(offset, buf).read_exact_at(buf, offset)
+    }
+
+    /// Begins to fetch a range that is read through the page cache. Only a hint.
+    pub(crate) fn expect(&self, offset: u64, len: u64) {
+        if len < LEAST as u64 {
+            let len = std::num::NonZeroU64::new(len);
+            let _ = rustix::fs::fadvise(&self.cached, offset, len, Advice::WillNeed);
+        }
     }
 
     pub(crate) fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {

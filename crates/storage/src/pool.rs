@@ -278,6 +278,9 @@ impl Quiesce for AlreadyQuiet {
 pub trait SnapshotReader: Send {
     /// Fills `buf` from an address. Reading past a member's end is an error.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()>;
+
+    /// A range that will be read soon; a driver may begin to fetch it.
+    fn expect(&mut self, _offset: u64, _len: u64) {}
 }
 
 /// A throw-away writable clone of a snapshot (a diverged filesystem's journal needs replay).

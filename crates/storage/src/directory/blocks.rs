@@ -150,6 +150,9 @@ pub trait ReadAt: Send {
     /// Fills `buf` from `offset`; reading past the end is an error.
     fn read_at(&mut self, offset: u64, buf: &mut [u8]) -> Result<()>;
 
+    /// A range that will be read soon.
+    fn expect(&mut self, _offset: u64, _len: u64) {}
+
     /// The next reads of it come from the disk, where the system caches them.
     fn forget_cached(&mut self) {}
 }

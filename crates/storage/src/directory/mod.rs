@@ -402,4 +402,11 @@ impl SnapshotReader for HeldReader {
             }
         }
     }
+
+    fn expect(&mut self, address: u64, len: u64) {
+        let (member, offset) = locate(address);
+        if let Some(reader) = self.readers.get_mut(member) {
+            reader.expect(offset, len);
+        }
+    }
 }

@@ -4,31 +4,11 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use super::batch::{BUFFERS, Batch, Buffers, QUEUE};
 use super::wire::HOLE;
-use crate::aligned::{ALIGN, Aligned};
+use crate::aligned::Aligned;
 use crate::pool::{Extent, ExtentKind, SnapshotReader};
 use crate::{Error, Result};
-
-/// Bytes that are read at once: in smaller pieces a disk that is far away does not get going.
-pub(super) const BATCH: usize = 4 << 20;
-/// Buffers that there are: one being read into, one being encoded, the others between.
-pub(super) const BUFFERS: usize = 4;
-/// Pieces of a batch, so that a list of holes is bounded as well.
-const PIECES: usize = 1024;
-
-/// What was read in one go.
-pub(super) struct Batch {
-    /// Each with where its content is in the buffer.
-    pub(super) pieces: VecDeque<(Extent, usize)>,
-    buffer: Aligned,
-}
-
-impl Batch {
-    /// The content of a piece of so many bytes.
-    pub(super) fn content(&self, at: usize, len: usize) -> &[u8] {
-        &self.buffer.get()[at..at + len]
-    }
-}
 
 /// The reading thread. Dropping it waits until it has ended.
 pub(super) struct Ahead {
@@ -44,9 +24,8 @@ impl Ahead {
         reader: Box<dyn SnapshotReader>,
     ) -> Result<Self> {
         let (used, free) = sync_channel(BUFFERS);
-        // With one at each end.
-        let (full, read) = sync_channel(BUFFERS - 2);
-        let reading = Reading { extents, reader, free, made: 0 };
+        let (full, read) = sync_channel(QUEUE);
+        let reading = Reading { extents, reader, free: Buffers::new(free) };
         let thread = std::thread::Builder::new()
             .name("delta-read".to_owned())
             .spawn(move || reading.run(&full))
@@ -62,7 +41,7 @@ impl Ahead {
     /// Gives a batch's buffer back.
     pub(super) fn done(&self, batch: Batch) {
         // The thread may have read everything.
-        let _ = self.used.send(batch.buffer);
+        let _ = self.used.send(batch.into_buffer());
     }
 }
 
@@ -79,14 +58,13 @@ impl Drop for Ahead {
 struct Reading {
     extents: VecDeque<Extent>,
     reader: Box<dyn SnapshotReader>,
-    free: Receiver<Aligned>,
-    made: usize,
+    free: Buffers,
 }
 
 impl Reading {
     fn run(mut self, full: &SyncSender<Result<Batch>>) {
         while !self.extents.is_empty() {
-            let Some(buffer) = self.buffer() else { return };
+            let Some(buffer) = self.free.take() else { return };
             let batch = self.batch(buffer);
             let failed = batch.is_err();
             if full.send(batch).is_err() || failed {
@@ -95,38 +73,29 @@ impl Reading {
         }
     }
 
-    fn buffer(&mut self) -> Option<Aligned> {
-        if let Ok(buffer) = self.free.try_recv() {
-            return Some(buffer);
-        }
-        if self.made == BUFFERS {
-            return self.free.recv().ok();
-        }
-        self.made += 1;
-        Some(Aligned::new(BATCH))
-    }
-
-    fn batch(&mut self, mut buffer: Aligned) -> Result<Batch> {
-        let mut pieces = VecDeque::new();
-        let mut at = 0;
-        while let Some(extent) = self.extents.pop_front() {
-            let (now, later) = split(extent, (BATCH - at) as u64);
-            if now.kind == ExtentKind::Data {
-                let len = now.len as usize;
-                self.reader.read_at(now.offset, &mut buffer.get_mut()[at..at + len])?;
-                pieces.push_back((now, at));
-                at = (at + len).next_multiple_of(ALIGN);
-            } else {
-                pieces.push_back((now, 0));
-            }
+    fn batch(&mut self, buffer: Aligned) -> Result<Batch> {
+        let mut batch = Batch::new(buffer);
+        while batch.room() > 0
+            && let Some(extent) = self.extents.pop_front()
+        {
+            let (now, later) = split(extent, batch.room() as u64);
+            batch.add(now);
             if let Some(later) = later {
                 self.extents.push_front(later);
             }
-            if at >= BATCH || pieces.len() == PIECES {
-                break;
-            }
         }
-        Ok(Batch { pieces, buffer })
+        let data = |(extent, at): &(Extent, usize)| {
+            (extent.kind == ExtentKind::Data).then_some((extent.offset, extent.len as usize, *at))
+        };
+        let pieces: Vec<_> = batch.pieces.iter().filter_map(data).collect();
+        // All of them at once, so that the disk need not wait for us between small ones.
+        if pieces.len() > 1 {
+            pieces.iter().for_each(|(offset, len, _)| self.reader.expect(*offset, *len as u64));
+        }
+        for (offset, len, at) in pieces {
+            self.reader.read_at(offset, batch.content_mut(at, len))?;
+        }
+        Ok(batch)
     }
 }
 

@@ -8,7 +8,7 @@ use holdfast_types::ByteSize;
 
 use super::tests::{encode_as, offer};
 use super::wire::{CHUNK, FRAME};
-use super::{Applier, Decoder, Encoder, Sink, ahead, behind};
+use super::{Applier, Decoder, Encoder, Sink, batch};
 use crate::catalog::SnapshotInfo;
 use crate::members::{self, Member};
 use crate::pool::{Extent, ExtentKind, Offer, Receiver as _, SnapshotReader};
@@ -24,8 +24,8 @@ const CALLERS: usize = 4 * FRAME + (16 << 20);
 /// A queue and its ends is all that there is, so this is all that there can be.
 #[test]
 fn a_transfer_fits_in_its_memory() {
-    let encoder = ahead::BUFFERS * ahead::BATCH + FRAME + 2 * CHUNK;
-    let applier = behind::BUFFERS * behind::BATCH + 3 * CHUNK;
+    let encoder = batch::BUFFERS * batch::BATCH + FRAME + 2 * CHUNK;
+    let applier = batch::BUFFERS * batch::BATCH + 3 * CHUNK;
     assert!(encoder + CALLERS < MEMORY && applier + CALLERS < MEMORY);
 }
 
@@ -49,7 +49,7 @@ fn the_disk_is_read_a_bounded_piece_ahead() {
     let read = Arc::new(AtomicU64::new(0));
     let reader = Box::new(Counting(read.clone()));
     let mut encoder = Encoder::new(&offer, 0, whole, reader, Vec::new()).unwrap();
-    let most = (ahead::BUFFERS * ahead::BATCH) as u64;
+    let most = (batch::BUFFERS * batch::BATCH) as u64;
     let mut furthest = 0;
     while let Some(frame) = encoder.next() {
         frame.unwrap();
@@ -146,14 +146,14 @@ fn a_slow_disk_makes_the_sender_wait() {
         }
         Box::new(applier).finish().unwrap_err()
     });
-    let most = (behind::BUFFERS * behind::BATCH + FRAME) as u64;
-    while fed.load(Ordering::SeqCst) < 3 * behind::BATCH as u64 {
+    let most = (batch::BUFFERS * batch::BATCH + FRAME) as u64;
+    while fed.load(Ordering::SeqCst) < 3 * batch::BATCH as u64 {
         std::thread::yield_now();
     }
     (0..10_000).for_each(|_| std::thread::yield_now());
     // Each word lets one write go; by then the next ones are where they can be.
-    for written in 0..size / behind::BATCH as u64 {
-        let ahead = fed.load(Ordering::SeqCst).saturating_sub(written * behind::BATCH as u64);
+    for written in 0..size / batch::BATCH as u64 {
+        let ahead = fed.load(Ordering::SeqCst).saturating_sub(written * batch::BATCH as u64);
         assert!(ahead <= most, "{ahead} after {written}");
         open.send(()).unwrap();
     }

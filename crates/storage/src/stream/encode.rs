@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use holdfast_types::SnapshotUuid;
 
-use super::ahead::{Ahead, Batch};
+use super::ahead::Ahead;
+use super::batch::Batch;
 use super::pack::Packer;
 use super::wire::{CHECK, CHUNK, CHUNK_HEAD, Chain, FRAME, Header, MAGIC, TRAILER, chunk_head};
 use crate::pool::{Extent, ExtentKind, Offer, Pool, SnapshotReader};

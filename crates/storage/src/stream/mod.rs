@@ -22,6 +22,7 @@
 
 mod ahead;
 mod apply;
+mod batch;
 mod behind;
 mod decode;
 mod encode;

@@ -298,10 +298,10 @@ fn what_a_disk_has_lost_is_sent_again() {
     let hole = Extent { offset: 1 << 20, len: 1 << 20, kind: ExtentKind::Hole };
     let (offer, content) = (offer(), Memory(vec![7; SIZE as usize]));
     let frames = Encoder::new(&offer, 0, vec![data, hole], Box::new(content), Vec::new()).unwrap();
-    let mut receiver = super::Applier::new(offer, 0, Box::new(sink));
-    let mut fed = frames.map(|frame| receiver.feed(&frame.unwrap()));
-    assert!(fed.any(|result| matches!(result, Err(crate::Error::Io { .. }))));
-    drop(fed);
-    drop(receiver);
+    let mut receiver = Box::new(super::Applier::new(offer, 0, Box::new(sink)));
+    // It is written behind: how that went may only be said at the end.
+    let fed = frames.map(|frame| frame.unwrap()).try_for_each(|frame| receiver.feed(&frame));
+    let ended = fed.and_then(|()| receiver.finish().map(drop));
+    assert!(matches!(ended, Err(crate::Error::Io { .. })));
     assert_eq!(*noted.lock().unwrap(), [0; 0], "it was told that what is lost is there");
 }

@@ -167,6 +167,10 @@ impl ReadAt for Reading {
         self.file.read_exact_at(buf, offset).map_err(Error::io("reading", &self.item))
     }
 
+    fn expect(&mut self, offset: u64, len: u64) {
+        self.file.expect(offset, len);
+    }
+
     fn forget_cached(&mut self) {
         forget_cached(self.file.cached());
     }

@@ -5,6 +5,7 @@ mod failover;
 mod idle;
 mod lab;
 mod machine;
+mod replicate;
 mod report;
 mod statistics;
 
@@ -28,6 +29,15 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Full copies and deltas beside a raw copy, btrfs and rsync, and what a writer notices of a
+    /// snapshot. As root; some 20 minutes with the default settings.
+    Replicate {
+        #[command(flatten)]
+        options: replicate::Options,
+        /// Print one JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// What an idle node costs: the last rows of `failover`, alone.
     Idle {
         /// Print one JSON object instead of a table.
@@ -44,6 +54,10 @@ impl Bench {
                 let mut rows = failover::measure(&bin, rounds)?;
                 rows.extend(idle::measure(&bin)?);
                 report::Report::new("failover", rows).print(json)
+            }
+            Self::Replicate { options, json } => {
+                let rows = replicate::measure(root, &options)?;
+                report::Report::new("replicate", rows).print(json)
             }
             Self::Idle { json } => {
                 let rows = idle::measure(&lab::build(root)?)?;

@@ -31,6 +31,13 @@ impl Row {
         self.met = Some(self.value <= limit);
         self
     }
+
+    /// The same, with a lower limit.
+    pub(crate) fn at_least(mut self, limit: f64) -> Self {
+        self.target = format!(">= {limit}");
+        self.met = Some(self.value >= limit);
+        self
+    }
 }
 
 /// One bench's result.
