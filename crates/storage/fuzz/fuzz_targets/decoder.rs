@@ -84,7 +84,7 @@ fn checked(mut bytes: &[u8]) -> Vec<u8> {
         let step = u64::from(u32::from_le_bytes([a, b, c, 0]));
         // After the last, in a later member, or anywhere.
         let offset = match far % 8 {
-            0..=4 => end + step,
+            0..=4 => end.wrapping_add(step),
             5 => ((u64::from(far) / 8) << 44) + step,
             6 => end.wrapping_sub(step),
             _ => u64::MAX - step,
@@ -104,7 +104,7 @@ fn checked(mut bytes: &[u8]) -> Vec<u8> {
         head.extend_from_slice(&(len as u32 ^ lie).to_le_bytes());
         head.extend_from_slice(&(stored.len() as u32).to_le_bytes());
         add(&mut stream, &mut chain, &head, &stored, &plain);
-        (end, chunks, total) = (offset.wrapping_add(len as u64), chunks + 1, total + len as u64);
+        (end, chunks, total) = (offset.wrapping_add(len as u64), chunks + 1, total.wrapping_add(len as u64));
     }
     stream
 }

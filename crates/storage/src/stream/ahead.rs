@@ -14,7 +14,7 @@ use crate::{Error, Result};
 pub(super) struct Ahead {
     read: Option<Receiver<Result<Batch>>>,
     /// Where buffers go to be used again.
-    used: SyncSender<Aligned>,
+    used: Option<SyncSender<Aligned>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -30,7 +30,7 @@ impl Ahead {
             .name("delta-read".to_owned())
             .spawn(move || reading.run(&full))
             .map_err(Error::io("starting", "a thread that reads ahead"))?;
-        Ok(Self { read: Some(read), used, thread: Some(thread) })
+        Ok(Self { read: Some(read), used: Some(used), thread: Some(thread) })
     }
 
     /// The next batch in order; `None` after the last.
@@ -40,14 +40,17 @@ impl Ahead {
 
     /// Gives a batch's buffer back.
     pub(super) fn done(&self, batch: Batch) {
-        // The thread may have read everything.
-        let _ = self.used.send(batch.into_buffer());
+        if let Some(used) = &self.used {
+            // The thread may have read everything.
+            let _ = used.send(batch.into_buffer());
+        }
     }
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        self.read = None;
+        // Whatever it waits for does not come any more.
+        (self.read, self.used) = (None, None);
         if let Some(thread) = self.thread.take() {
             // Its panic was told already.
             let _ = thread.join();
