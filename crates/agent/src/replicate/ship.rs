@@ -286,7 +286,8 @@ mod tests {
             move |_: &mpsc::Sender<ReceiveRequest>| wait.recv().map_err(|_| AgentError::Ended);
         let reading = tokio::spawn(with_signs(Duration::from_millis(1), frames, read));
         for _ in 0..3 {
-            let sign = sent.recv().await.unwrap().part;
+            let sign = tokio::time::timeout(Duration::from_secs(10), sent.recv()).await;
+            let sign = sign.expect("it says nothing").unwrap().part;
             assert_eq!(sign, Some(receive_request::Part::Frame(bytes::Bytes::new())));
         }
         go_on.send(()).unwrap();
