@@ -265,9 +265,8 @@ impl<'a> Life<'a> {
     fn ship_history(&mut self) {
         let Some(newest) = self.newest_common() else { return };
         let (order, here, there) = (self.shots[newest].id.order(), self.primary, self.other());
-        let lacking = self.those(|s| {
-            s.on[here] && !s.on[there] && !s.diverged && s.id.order() < order
-        });
+        let lacking =
+            self.those(|s| s.on[here] && !s.on[there] && !s.diverged && s.id.order() < order);
         if let Some(at) = self.dice.pick(&lacking) {
             let base = self.base_for(at);
             self.deliver(at, base, true);
@@ -321,8 +320,11 @@ impl<'a> Life<'a> {
     fn forget(&mut self) {
         let side = self.dice.below(2) as usize;
         let kept = [self.newest_common(), self.head()];
-        let spare: Vec<usize> =
-            self.those(|s| s.on[side]).into_iter().filter(|at| !kept.contains(&Some(*at))).collect();
+        let spare: Vec<usize> = self
+            .those(|s| s.on[side])
+            .into_iter()
+            .filter(|at| !kept.contains(&Some(*at)))
+            .collect();
         if let Some(at) = self.dice.pick(&spare) {
             self.forget_at(side, at);
         }

@@ -23,8 +23,7 @@ fn noise(seed: u64, len: u64) -> Vec<u8> {
 }
 
 fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotInfo {
-    let id =
-        rig.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
+    let id = rig.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
     rig.pool().snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
     rig.pool().volume(uid).unwrap().state.find(id.uuid).unwrap().clone()
 }
@@ -42,12 +41,7 @@ fn hash(rig: &dyn Rig, info: &SnapshotInfo) -> blake3::Hash {
 }
 
 /// Ships one, and says how many bytes were on the wire. Both sides are the same afterwards.
-fn ship(
-    from: &dyn Rig,
-    to: &dyn Rig,
-    info: &SnapshotInfo,
-    base: Option<&SnapshotInfo>,
-) -> usize {
+fn ship(from: &dyn Rig, to: &dyn Rig, info: &SnapshotInfo, base: Option<&SnapshotInfo>) -> usize {
     let offer = Offer {
         snapshot: info.id,
         base: base.map(|base| base.id.uuid),

@@ -116,8 +116,7 @@ fn keep(rig: &LvmRig) -> (VolumeUid, SnapshotUuid) {
     rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
     rig.pool().activate(uid, Epoch(1)).unwrap();
     rig.write(uid, 1 << 20, b"durable");
-    let id =
-        rig.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
+    let id = rig.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
     rig.pool().snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
     (uid, id.uuid)
 }
@@ -253,7 +252,11 @@ fn programs_that_do_not_do_are_named() {
         (&[("lvm", lvm)], true, &["HF-MISSING-TOOL", "thin-provisioning-tools"]),
         (&[("thin_check", "echo 0.6.1")], false, &["HF-TOOL-TOO-OLD", "0.6.1"]),
         (&[("lvm", "echo LVM version: '2.02.98(2)'")], false, &["HF-TOOL-TOO-OLD", "2.2.98"]),
-        (&[("thin_delta", "echo its last words >&2; exit 3")], false, &["HF-POOL-IO", "last words"]),
+        (
+            &[("thin_delta", "echo its last words >&2; exit 3")],
+            false,
+            &["HF-POOL-IO", "last words"],
+        ),
     ];
     for (programs, alone, expected) in cases {
         let stubs = Stubs::new(programs);

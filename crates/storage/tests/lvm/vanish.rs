@@ -83,10 +83,7 @@ fn a_disk_that_vanishes_loses_nothing_that_was_durable() {
         rig.pool().writable().unwrap_err().code(),
     ];
     println!("{codes:?}");
-    assert!(
-        codes.iter().all(|code| matches!(code, Code::PoolIo | Code::PoolDamaged)),
-        "{codes:?}"
-    );
+    assert!(codes.iter().all(|code| matches!(code, Code::PoolIo | Code::PoolDamaged)), "{codes:?}");
 
     disk.come_back();
     rig.restart();

@@ -37,8 +37,8 @@ mod step;
 
 pub use check::{Finding, Severity, check};
 pub use found::{Device, Found, Group, Logical, Mapped, Physical, Piece, Tools};
-pub(super) use look::{check_tools, why_unusable};
 pub use look::{Identity, identify, look};
+pub(super) use look::{check_tools, why_unusable};
 pub use name::Name;
 pub use refusal::Refusal;
 pub use request::{Change, Place, Request};
