@@ -7,7 +7,8 @@ use holdfast_runtime::image::ROOTFS_DIR;
 use holdfast_runtime::{ContainerNet, StartRequest};
 use holdfast_storage::{ExtentKind, Pool, SnapshotInfo, SnapshotKind, Tail, VolumeState, fsys};
 use holdfast_types::{
-    AssignedView, CidrV4, ContainerUid, Epoch, KeptView, SnapshotId, SnapshotUuid, VolumeUid,
+    AssignedView, CidrV4, ContainerUid, Epoch, ImageView, KeptView, SnapshotId, SnapshotUuid,
+    VolumeUid,
 };
 use tracing::warn;
 
@@ -33,6 +34,7 @@ pub(crate) fn observe(
     uid: ContainerUid,
     places: &Places,
     assigned: Option<&AssignedView>,
+    images: &[ImageView],
 ) -> Result<Observed, AgentError> {
     let volume = match parts.pool.volume(uid.into()) {
         Ok(volume) => Some(volume),
@@ -57,14 +59,21 @@ pub(crate) fn observe(
             short: assigned.is_some_and(|view| grow::is_short(&v.state, &view.spec)),
         }),
         image_held: assigned.is_some_and(|view| holds(&*parts.pool, view.image)),
+        image_comes: assigned.is_some_and(|view| comes(images, view.image)),
         reported: None,
         failed: None,
         resized_told: false,
+        resting: Vec::new(),
     })
 }
 
 pub(crate) fn is_kept(kind: &SnapshotKind) -> bool {
     matches!(kind, SnapshotKind::Kept { .. })
+}
+
+/// Whether another node is to ship that image's snapshot here, as far as the cluster knows.
+fn comes(images: &[ImageView], id: SnapshotId) -> bool {
+    images.iter().any(|image| image.snapshot == id && !image.held)
 }
 
 /// Whether the pool holds that snapshot, and it is sound.

@@ -146,6 +146,8 @@ mod tests {
             chain,
             desired: DesiredState::Running,
             resizing: false,
+            resize_asked: holdfast_types::Revision::default(),
+            made: false,
             image,
             address,
             mac: MacAddr::from_ipv4(address),

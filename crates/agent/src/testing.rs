@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use holdfast_storage::fake::FakePool;
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
-use holdfast_storage::{Member, Pool, Shape, fsys};
+use holdfast_storage::{AlreadyQuiet, Member, Pool, PoolIdentity, Shape, fsys};
 use holdfast_types::{
     AssignedView, ByteSize, Chain, ClusterId, ContainerSpec, ContainerUid, DesiredState, Epoch,
-    MacAddr, Seq, SnapshotId, SnapshotUuid, VolumeUid,
+    MacAddr, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
 };
 use uuid::Uuid;
 
@@ -26,6 +27,8 @@ pub(crate) fn assigned() -> AssignedView {
         chain: Chain::begin(Epoch(1)),
         desired: DesiredState::Running,
         resizing: false,
+        resize_asked: holdfast_types::Revision::default(),
+        made: false,
         image: SnapshotId {
             volume: UID.into(),
             epoch: Epoch(1),
@@ -39,6 +42,20 @@ pub(crate) fn assigned() -> AssignedView {
         kept: Vec::new(),
         restore: None,
     }
+}
+
+/// A primary copy with snapshots 1 to 4 in a pool that is nowhere.
+pub(crate) fn snapshotted() -> FakePool {
+    let identity =
+        PoolIdentity { cluster: ClusterId(Uuid::from_u128(1)), pool: Uuid::from_u128(2) };
+    let pool = FakePool::new(identity, ByteSize::gib(1));
+    pool.create(UID.into(), ByteSize::mib(64), Epoch(1)).unwrap();
+    for n in 1..=4 {
+        let uuid = SnapshotUuid(Uuid::from_u128(n.into()));
+        let id = pool.volume(UID.into()).unwrap().state.next_snapshot(uuid).unwrap();
+        pool.snapshot(&id, TimestampMs(n), &mut AlreadyQuiet).unwrap();
+    }
+    pool
 }
 
 /// A mounted primary copy of 64 MiB on a real pool; everything goes when it is dropped.

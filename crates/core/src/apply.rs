@@ -219,9 +219,11 @@ impl Change<'_> {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::World;
-    use crate::{Command, Outcome, SetDesired};
-    use holdfast_types::{DesiredState, RequestId};
+    use crate::testing::{World, branch, create, lost, report, restore, take_over, want, want_by};
+    use crate::{Command, Outcome, Resize, SetDesired, SetSchedule};
+    use holdfast_types::{
+        ByteSize, Code, DesiredState, Epoch, KeptBy, Report, RequestId, RunState,
+    };
 
     /// I7: a retried request applies once, and its answer is the first one's.
     #[test]
@@ -238,23 +240,65 @@ mod tests {
         assert_eq!(world.state.containers[&uid].desired, DesiredState::Running);
     }
 
+    /// A world with something of everything that a container may have.
+    fn rich() -> World {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.container("db", 2, &[3]);
+        let Command::CreateContainer(mut create) = create("with-volumes", 1, &[2]) else {
+            unreachable!()
+        };
+        create.spec.volumes = vec!["data=2GiB:/srv".parse().unwrap()];
+        world.ok(Command::CreateContainer(create));
+        let keep = "hourly=24,daily=7".parse().ok();
+        world.ok(Command::SetSchedule(SetSchedule { uid, keep }));
+        world.running(uid, 1);
+        world.taken(uid, "s1", 1, 5);
+        world.taken(uid, "s2", 2, 6);
+        world.ok(want(uid, "s3", 3));
+        let failed = Report::SnapshotFailed {
+            uid,
+            epoch: Epoch(1),
+            snapshot: world.kept(uid, "s3").uuid,
+            code: Code::PoolWorn,
+            message: "worn".into(),
+        };
+        world.ok(report(1, 1, failed));
+        world.ok(want_by(uid, "auto-1", 4, KeptBy::Schedule));
+        world.ok(Command::Resize(Resize { uid, volume: None, size: ByteSize::gib(4) }));
+        world.desire(uid, DesiredState::Stopped);
+        let stopped = Report::Run { uid, epoch: Epoch(1), state: RunState::Stopped };
+        world.ok(report(1, 1, stopped));
+        world.ok(restore(uid, "s1", "before"));
+        let web = &world.state.containers[&uid];
+        assert!(web.restore.is_some() && web.schedule.is_some() && web.kept.len() == 4);
+        world
+    }
+
     /// I4: the same entries give the same bytes.
     #[test]
     fn the_same_entries_give_the_same_hash() {
+        assert_eq!(rich().state.hash(), rich().state.hash());
+    }
+
+    /// I4: what a takeover makes of it is the same everywhere, new identities included.
+    #[test]
+    fn a_takeover_of_everything_gives_the_same_hash() {
         let build = || {
-            let mut world = World::three_nodes();
-            world.container("web", 1, &[2]);
-            world.container("db", 2, &[3]);
+            let mut world = rich();
+            let uid = world.state.names[&"web".parse().unwrap()];
+            world.ok(lost(1, 1));
+            world.ok(branch(take_over(uid, 1, 1, 2), 5));
             world.state.hash()
         };
         assert_eq!(build(), build());
+        assert_ne!(build(), rich().state.hash());
     }
 
     /// I4 across restarts: encoding and decoding changes nothing.
     #[test]
     fn the_state_survives_its_encoding() {
-        let mut world = World::three_nodes();
-        world.container("web", 1, &[2]);
+        let world = rich();
         let bytes = rmp_serde::to_vec_named(&world.state).unwrap();
         let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(back, world.state);

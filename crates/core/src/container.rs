@@ -13,7 +13,7 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Kept, Restore};
+use crate::{Kept, Restore, ScheduleFailed};
 
 /// The newest verified snapshot that a node was known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +99,17 @@ pub struct Container {
     /// Its node has not said yet that what is there has the sizes of the spec.
     #[serde(default)]
     pub resizing: bool,
+    /// The last entry that asked for that.
+    #[serde(default)]
+    pub resize_asked: Revision,
+    /// Its node has said that a filesystem did not grow to the size of the spec.
+    #[serde(default)]
+    pub short: bool,
     /// What its node last said that it is doing, under the present epoch.
     pub run: RunState,
+    /// Its node has run it, or had its volume at rest: it begins as what it comes from no more.
+    #[serde(default)]
+    pub made: bool,
     /// The epoch in force, and where each before it ended.
     pub chain: Chain,
     /// Where its primary copy is.
@@ -122,6 +131,9 @@ pub struct Container {
     /// Snapshots are taken of it by the clock, and so many kept.
     #[serde(default)]
     pub schedule: Option<KeepRules>,
+    /// Why the last snapshot that the schedule asked for came to nothing.
+    #[serde(default)]
+    pub schedule_failed: Option<ScheduleFailed>,
     /// Its address on the overlay.
     pub address: Ipv4Addr,
     /// Its link address.

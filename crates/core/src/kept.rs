@@ -76,6 +76,15 @@ pub struct Restore {
     pub before: SnapshotName,
 }
 
+/// A schedule's last snapshot was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduleFailed {
+    /// When it was asked for.
+    pub at: TimestampMs,
+    /// Why it was not taken, in one line.
+    pub reason: String,
+}
+
 impl Kept {
     /// What was taken, if it is on the chain.
     pub fn taken(&self) -> Option<&Taken> {
@@ -185,13 +194,31 @@ impl Container {
         Err(Refusal::new(Code::WrongState, message))
     }
 
+    /// Whether it has a snapshot of that name that is still to be taken.
+    pub(crate) fn is_wanted(&self, name: &SnapshotName) -> bool {
+        self.kept.get(name).is_some_and(|kept| kept.state == KeptState::Wanted)
+    }
+
     /// Whether its volume is still to be made of what it comes from.
     pub fn is_unmade(&self) -> bool {
-        self.run == RunState::Pending && self.chain.branch().is_none()
+        self.run == RunState::Pending && self.chain.branch().is_none() && !self.was_made()
+    }
+
+    /// Whether somebody has said that there is data of it.
+    pub fn was_made(&self) -> bool {
+        self.made || !self.copies.is_empty()
     }
 }
 
 impl State {
+    /// A container that is still to be made on that node of a snapshot of that one.
+    pub fn unmade_clone_on(&self, original: &Container, node: NodeId) -> Option<&Container> {
+        let volume = VolumeUid::from(original.uid);
+        let of_it = |c: &&Container| c.node == node && c.image_snapshot.volume == volume;
+        let mut clones = self.containers.values().filter(of_it);
+        clones.find(|c| c.is_unmade() && !c.is_deleting())
+    }
+
     /// Refuses if a container is still to be made of one of these snapshots of that one.
     pub(crate) fn refuse_while_cloned(
         &self,

@@ -34,7 +34,7 @@ pub use container::{Container, Copy, Hold, HoldCause};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};
 pub use event::Event;
 pub use image::Image;
-pub use kept::{Kept, KeptState, Restore, Taken};
+pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};
 pub use node::{Evidence, Node, NodeLife, NodeRole};
 pub use operation::{Operation, OperationKind, OperationState};
 pub use state::{Cluster, Diverged, State};

@@ -74,6 +74,8 @@ fn assigned_view(c: &Container) -> AssignedView {
         chain: c.chain.clone(),
         desired: c.desired,
         resizing: c.resizing,
+        resize_asked: c.resize_asked,
+        made: c.was_made(),
         image: c.image_snapshot,
         address: c.address,
         mac: c.mac,

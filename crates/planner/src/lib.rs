@@ -28,5 +28,5 @@ pub use observe::{HeldCopy, NodeObservation, Observations, PoolObservation};
 pub use place::{Placement, PlacementError, place};
 pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
 pub use room::WhyNot;
-pub use schedule::{SnapshotsDue, plan_snapshots};
+pub use schedule::{SnapshotsDue, plan_snapshots, schedule_trouble};
 pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide, live_holders};

@@ -38,8 +38,11 @@ fn plan_one(
     } else if replicas.len() > wanted && replicas.iter().all(|id| is_current(state, container, *id))
     {
         // Every copy is good, so dropping one loses nothing (I18), unless its node also keeps what
-        // it never shipped: that yields to a person alone (I21).
-        let plain = |id: &&NodeId| !keeps_diverged(state, container, **id);
+        // it never shipped: that yields to a person alone (I21); or a clone is still to begin there.
+        let plain = |id: &&NodeId| {
+            !keeps_diverged(state, container, **id)
+                && state.unmade_clone_on(container, **id).is_none()
+        };
         let surplus = replicas.iter().rfind(plain).copied();
         replicas.retain(|id| Some(*id) != surplus);
     }

@@ -3,6 +3,9 @@
 //! A rule keeps the newest snapshot of each of its latest periods (`hourly=24`: of the latest 24 hours
 //! in which there is one). A snapshot stays while any rule keeps it. What people and restores keep is
 //! not looked at.
+//!
+//! Snapshots are dated by the clock of whoever led then. What is dated more than a period ahead of now
+//! was so by a clock that ran ahead: it does not count as the present's, and yields its place first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,13 +47,49 @@ pub fn plan_snapshots(state: &State, seen: &Observations, now: TimestampMs) -> V
     let due = scheduled.filter_map(|container| {
         let rules = container.schedule.as_ref()?;
         let there = of_schedule(container);
-        let take = may_take(container, seen) && is_due(rules, now, &there);
+        let take = may_take(container, seen) && is_due(rules, now, container, &there);
         let name = format!("auto-{}", now.in_a_name()).parse().ok();
-        let name = name.filter(|name| take && !container.kept.contains_key(name));
-        let remove = superfluous(rules, &there);
+        let mut name = name.filter(|name| take && !container.kept.contains_key(name));
+        let mut remove = superfluous(rules, now, &there);
+        if let Some(new) = name.take_if(|_| is_full(container)) {
+            // It comes when there is room.
+            remove = superseded(rules, now, &there, new);
+        }
         Some(SnapshotsDue { uid: container.uid, take: name, remove })
     });
     due.filter(|due| due.take.is_some() || !due.remove.is_empty()).collect()
+}
+
+/// How long a snapshot that a schedule asked for may be on its way before somebody is told.
+const LATE_MS: u64 = 600_000;
+
+/// What keeps the container's schedule from going on, in one line.
+pub fn schedule_trouble(container: &Container, now: TimestampMs) -> Option<String> {
+    let rules = container.schedule.as_ref().filter(|_| !container.is_deleting())?;
+    let name = &container.name;
+    let there = of_schedule(container);
+    if let Some(failed) = &container.schedule_failed {
+        return Some(format!("the schedule of {name} stands still: {}", failed.reason));
+    }
+    let late = |s: &&Scheduled| s.state == Progress::Wanted && now.since(s.at) > LATE_MS;
+    if let Some(late) = there.iter().find(late) {
+        return Some(format!(
+            "the schedule of {name} stands still: snapshot {} is not taken yet",
+            late.name
+        ));
+    }
+    let stuck = || "new".parse().is_ok_and(|new| superseded(rules, now, &there, new).is_empty());
+    if is_full(container) && is_due(rules, now, container, &there) && stuck() {
+        return Some(format!(
+            "the schedule of {name} stands still: it has {MAX_KEPT} snapshots, and none that a new \
+             one would supersede: remove one"
+        ));
+    }
+    let ahead = there.iter().find(|s| s.state == Progress::Taken && is_ahead(rules, now, s.at))?;
+    Some(format!(
+        "snapshot {} of {name} is dated in the future: the clock of a node ran ahead",
+        ahead.name
+    ))
 }
 
 /// Whether its node would take a snapshot now. What a full pool would refuse is not asked for again
@@ -59,7 +98,18 @@ fn may_take(container: &Container, seen: &Observations) -> bool {
     let node = seen.nodes.get(&container.node);
     let admits = node.is_some_and(|n| n.leased && n.pool.as_ref().is_some_and(|p| p.admits));
     let busy = container.hold.is_some() || container.restore.is_some() || container.is_unmade();
-    admits && !busy && container.kept.len() < MAX_KEPT
+    admits && !busy
+}
+
+/// Whether one must go before another can come.
+fn is_full(container: &Container) -> bool {
+    container.kept.len() >= MAX_KEPT
+}
+
+/// Whether a moment is further ahead of now than a clock that was set back a little explains.
+fn is_ahead(rules: &KeepRules, now: TimestampMs, at: TimestampMs) -> bool {
+    let shortest = rules.iter().map(|(period, _)| period).min();
+    shortest.is_some_and(|period| period.number(at) > period.number(now) + 1)
 }
 
 fn of_schedule(container: &Container) -> Vec<Scheduled> {
@@ -76,25 +126,44 @@ fn of_schedule(container: &Container) -> Vec<Scheduled> {
     its.map(one).collect()
 }
 
-/// Whether some rule's present period has no snapshot. One at a time: what is wanted comes first. A
-/// clock that was set back waits until it is where it was.
-fn is_due(rules: &KeepRules, now: TimestampMs, there: &[Scheduled]) -> bool {
+/// Whether some rule's present period has no snapshot. One at a time: what is wanted comes first, and
+/// what could not be taken is asked for again in the next period. A clock that was set back a little
+/// waits until it is where it was.
+fn is_due(rules: &KeepRules, now: TimestampMs, container: &Container, there: &[Scheduled]) -> bool {
     let waiting = there.iter().any(|s| s.state == Progress::Wanted);
-    let newest = there.iter().filter(|s| s.state == Progress::Taken).map(|s| s.at).max();
+    let taken = there.iter().filter(|s| s.state == Progress::Taken).map(|s| s.at);
+    let failed = container.schedule_failed.iter().map(|failed| failed.at);
+    let newest = taken.chain(failed).filter(|at| !is_ahead(rules, now, *at)).max();
     let lacks = |period: holdfast_types::Period| {
         newest.is_none_or(|newest| period.number(newest) < period.number(now))
     };
     !waiting && rules.iter().any(|(period, _)| lacks(period))
 }
 
-/// What no rule keeps. What is still to be taken is not counted: it may come to nothing.
-fn superfluous(rules: &KeepRules, there: &[Scheduled]) -> Vec<SnapshotName> {
+/// What no rule would keep if one more were taken now.
+fn superseded(
+    rules: &KeepRules,
+    now: TimestampMs,
+    there: &[Scheduled],
+    new: SnapshotName,
+) -> Vec<SnapshotName> {
+    let mut then = there.to_vec();
+    then.push(Scheduled { name: new.clone(), at: now, state: Progress::Taken });
+    let mut gone = superfluous(rules, now, &then);
+    gone.retain(|name| *name != new);
+    gone
+}
+
+/// What no rule keeps. What is still to be taken is not counted: it may come to nothing. What is dated
+/// ahead keeps the places that the others leave: else each new one would be the first to go.
+fn superfluous(rules: &KeepRules, now: TimestampMs, there: &[Scheduled]) -> Vec<SnapshotName> {
     let taken = || there.iter().filter(|s| s.state == Progress::Taken);
     let mut kept: BTreeSet<&SnapshotName> = BTreeSet::new();
     for (period, count) in rules.iter() {
-        let mut newest: BTreeMap<u64, &Scheduled> = BTreeMap::new();
+        let mut newest: BTreeMap<(bool, u64), &Scheduled> = BTreeMap::new();
         for snapshot in taken() {
-            let of_period = newest.entry(period.number(snapshot.at)).or_insert(snapshot);
+            let is_past = !is_ahead(rules, now, snapshot.at);
+            let of_period = newest.entry((is_past, period.number(snapshot.at))).or_insert(snapshot);
             if (snapshot.at, &snapshot.name) > (of_period.at, &of_period.name) {
                 *of_period = snapshot;
             }
@@ -109,7 +178,7 @@ fn superfluous(rules: &KeepRules, there: &[Scheduled]) -> Vec<SnapshotName> {
 mod tests {
     use super::*;
     use crate::testing::{add_container, observed, three_nodes};
-    use holdfast_core::{Kept, Taken};
+    use holdfast_core::{Kept, ScheduleFailed, Taken};
     use holdfast_types::{ByteSize, Period, SnapshotUuid};
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -129,6 +198,115 @@ mod tests {
         times.iter().map(one).collect()
     }
 
+    /// A container whose schedule has not failed.
+    fn plain() -> Container {
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2], |_| {});
+        state.containers[&uid].clone()
+    }
+
+    fn is_due(rules: &KeepRules, now: TimestampMs, there: &[Scheduled]) -> bool {
+        super::is_due(rules, now, &plain(), there)
+    }
+
+    /// As it is when nothing is dated ahead.
+    fn superfluous(rules: &KeepRules, there: &[Scheduled]) -> Vec<SnapshotName> {
+        super::superfluous(rules, TimestampMs(u64::MAX / 2), there)
+    }
+
+    /// One leader's clock was a day ahead: nothing was due until that day, and what had been taken by
+    /// then would have been the first to go.
+    #[test]
+    fn a_clock_that_ran_ahead_ended_the_schedule() {
+        let rules = rules("hourly=2");
+        let (now, day) = (TimestampMs(10 * HOUR), 24 * HOUR);
+        let mut there = at(&[day + HOUR, day + 2 * HOUR]);
+        assert!(is_due(&rules, now, &there));
+        there.extend(at(&[now.0]));
+        assert!(!is_due(&rules, now, &there));
+        let first = format!("auto-{}", day + HOUR).parse().unwrap();
+        assert_eq!(super::superfluous(&rules, now, &there), [first]);
+        let mut web = plain();
+        web.schedule = Some(rules);
+        assert_eq!(schedule_trouble(&web, now), None);
+        let id = web.image_snapshot;
+        keep(&mut web, "auto-x", 1, day, taken_as(id));
+        let said = schedule_trouble(&web, now).unwrap();
+        assert!(said.contains("dated in the future"), "{said}");
+        assert_eq!(schedule_trouble(&web, TimestampMs(day)), None);
+    }
+
+    /// It had as many snapshots as it may have, most of them of people.
+    #[test]
+    fn a_full_list_ended_the_schedule() {
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2], |_| {});
+        let web = state.containers.get_mut(&uid).unwrap();
+        web.schedule = Some(rules("hourly=2"));
+        let id = web.image_snapshot;
+        keep(web, "auto-1", 1, HOUR, taken_as(id));
+        keep(web, "auto-2", 2, 2 * HOUR, taken_as(id));
+        for n in 3..=MAX_KEPT as u64 {
+            keep(web, &format!("mine-{n}"), n, 0, taken_as(id));
+            web.kept.get_mut(&format!("mine-{n}").parse().unwrap()).unwrap().by = KeptBy::Person;
+        }
+        let now = TimestampMs(3 * HOUR);
+        let due = plan_snapshots(&state, &observed(&[1, 2, 3]), now);
+        let remove = vec!["auto-1".parse().unwrap()];
+        assert_eq!(due, [SnapshotsDue { uid, take: None, remove }], "the new one supersedes it");
+        let web = state.containers.get_mut(&uid).unwrap();
+        web.kept.remove(&"auto-1".parse().unwrap());
+        let due = plan_snapshots(&state, &observed(&[1, 2, 3]), now);
+        assert!(due[0].take.is_some() && due[0].remove.is_empty(), "{due:?}");
+    }
+
+    /// The rules keep more than there is room for beside what people keep.
+    #[test]
+    fn a_schedule_that_stands_still_says_so() {
+        let mut web = plain();
+        let now = TimestampMs(3 * HOUR);
+        web.schedule = Some(rules("hourly=2"));
+        let id = web.image_snapshot;
+        keep(&mut web, "auto-1", 1, HOUR, KeptState::Wanted);
+        let said = schedule_trouble(&web, now).unwrap();
+        assert!(said.contains("auto-1 is not taken yet"), "{said}");
+        web.kept.clear();
+        for n in 1..=MAX_KEPT as u64 {
+            keep(&mut web, &format!("s{n}"), n, 0, taken_as(id));
+            web.kept.get_mut(&format!("s{n}").parse().unwrap()).unwrap().by = KeptBy::Person;
+        }
+        let said = schedule_trouble(&web, now).unwrap();
+        assert!(said.contains("remove one"), "{said}");
+        web.schedule_failed = Some(ScheduleFailed { at: now, reason: "worn".into() });
+        let said = schedule_trouble(&web, now).unwrap();
+        assert!(said.ends_with("stands still: worn"), "{said}");
+        web.schedule = None;
+        assert_eq!(schedule_trouble(&web, now), None);
+    }
+
+    /// It was asked for again every ten seconds.
+    #[test]
+    fn what_could_not_be_taken_waits_for_the_next_period() {
+        let hourly = rules("hourly=2");
+        let mut web = plain();
+        web.schedule_failed = Some(ScheduleFailed { at: TimestampMs(HOUR), reason: "x".into() });
+        assert!(!super::is_due(&hourly, TimestampMs(2 * HOUR - 1), &web, &[]));
+        assert!(super::is_due(&hourly, TimestampMs(2 * HOUR), &web, &[]));
+    }
+
+    fn taken_as(id: holdfast_types::SnapshotId) -> KeptState {
+        let (taken, size) = (TimestampMs(0), ByteSize::gib(1));
+        KeptState::Taken(Taken { id, taken, size, holders: BTreeSet::new() })
+    }
+
+    /// A snapshot of the schedule's.
+    fn keep(c: &mut Container, name: &str, n: u64, created: u64, state: KeptState) {
+        let uuid = SnapshotUuid(Uuid::from_u128(n.into()));
+        let (by, created) = (KeptBy::Schedule, TimestampMs(created));
+        let kept = Kept { uuid, by, created, operation: None, state, missed: false };
+        c.kept.insert(name.parse().unwrap(), kept);
+    }
+
     #[test]
     fn one_is_due_when_a_period_has_none() {
         let hourly = rules("hourly=2,daily=1");
@@ -136,7 +314,7 @@ mod tests {
         let mut there = at(&[HOUR + 5]);
         assert!(!is_due(&hourly, TimestampMs(2 * HOUR - 1), &there));
         assert!(is_due(&hourly, TimestampMs(2 * HOUR), &there));
-        assert!(!is_due(&hourly, TimestampMs(HOUR - 1), &there), "a clock that was set back");
+        assert!(!is_due(&hourly, TimestampMs(HOUR - 1), &there), "a clock that was set back a bit");
         there[0].state = Progress::Wanted;
         assert!(!is_due(&hourly, TimestampMs(9 * HOUR), &there), "one at a time");
         there[0].state = Progress::Gone;

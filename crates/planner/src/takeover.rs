@@ -48,7 +48,7 @@ pub fn cases(state: &State) -> Vec<TakeoverCase> {
                 holders: live_holders(state, c),
                 runs: c.desired == DesiredState::Running,
                 priority: c.spec.priority,
-                size: c.spec.disk,
+                size: c.spec.promised(),
             })
         })
         .collect();

@@ -7,26 +7,27 @@ use holdfast_types::{KeptView, RestoreView, SnapshotUuid};
 use crate::next::step;
 use crate::{Action, Observed, Step, Why};
 
-/// What is to be kept, let go, or told. A snapshot that is kept here and not named was removed: its
-/// name was known here before it came.
+/// What is to be kept, let go, or told, but for what failed lately. A snapshot that is kept here and
+/// not named was removed: its name was known here before it came.
 pub(crate) fn next(named: &[KeptView], observed: &Observed) -> Option<Step> {
     let volume = observed.volume.as_ref()?;
     let is_named = |uuid: &SnapshotUuid| named.iter().any(|kept| kept.uuid == *uuid);
-    if let Some(snapshot) = volume.kept.iter().copied().find(|uuid| !is_named(uuid)) {
-        return step(Action::LetGo { snapshot }, Why::Named);
-    }
+    let nameless = volume.kept.iter().copied().filter(|uuid| !is_named(uuid));
+    let let_go = nameless.map(|snapshot| Action::LetGo { snapshot });
     let here = |uuid: SnapshotUuid| volume.snapshots.iter().any(|id| id.uuid == uuid);
     let bare = |kept: &&KeptView| here(kept.uuid) && !volume.kept.contains(&kept.uuid);
-    if let Some(kept) = named.iter().find(bare) {
-        let (snapshot, name) = (kept.uuid, kept.name.clone());
-        return step(Action::Keep { snapshot, name }, Why::Named);
+    let keep = |kept: &KeptView| Action::Keep { snapshot: kept.uuid, name: kept.name.clone() };
+    let keep = named.iter().filter(bare).map(keep);
+    if let Some(action) = let_go.chain(keep).find(|action| !observed.resting.contains(action)) {
+        return step(action, Why::Named);
     }
     let taken = || named.iter().filter(|kept| !kept.wanted);
     let held: BTreeSet<_> = taken().map(|kept| kept.uuid).filter(|uuid| here(*uuid)).collect();
     let told: BTreeSet<_> = taken().filter(|kept| kept.held).map(|kept| kept.uuid).collect();
-    match held == told {
+    let report = Action::ReportKept { held: held.iter().copied().collect() };
+    match held == told || observed.resting.contains(&report) {
         true => None,
-        false => step(Action::ReportKept { held: held.into_iter().collect() }, Why::News),
+        false => step(report, Why::News),
     }
 }
 
@@ -104,6 +105,22 @@ mod tests {
         // Gone, or rotten: the cluster hears of it, and it comes again.
         let tell = Action::ReportKept { held: vec![] };
         assert_eq!(action(next(&[named(2, false, true)], &seen(&[1, 3], &[2]))), Some(tell));
+    }
+
+    /// One that cannot be let go kept the others from being named, and the container from starting.
+    #[test]
+    fn a_chore_that_failed_held_up_the_others() {
+        let named = [named(2, false, false)];
+        let mut seen = seen(&[1, 2, 3], &[3]);
+        let let_go = Action::LetGo { snapshot: uuid(3) };
+        let keep = Action::Keep { snapshot: uuid(2), name: "s2".parse().unwrap() };
+        let tell = Action::ReportKept { held: vec![uuid(2)] };
+        for chore in [let_go, keep, tell] {
+            assert_eq!(action(next(&named, &seen)), Some(chore.clone()));
+            assert!(chore.is_chore());
+            seen.resting.push(chore);
+        }
+        assert_eq!(next(&named, &seen), None);
     }
 
     /// It may come before the cluster knows that it was taken.

@@ -109,6 +109,24 @@ pub enum Action {
     Wait,
 }
 
+impl Action {
+    /// Whether it can wait without keeping anything else back: what fails is tried again by itself.
+    pub fn is_chore(&self) -> bool {
+        match self {
+            Self::Keep { .. } | Self::LetGo { .. } | Self::ReportKept { .. } | Self::Resize => true,
+            Self::Kill | Self::Stop | Self::Deactivate | Self::Demote { .. } => false,
+            Self::CloneImage { .. } | Self::Promote { .. } | Self::GoOn { .. } => false,
+            Self::Start | Self::Remove | Self::ReportRun(_) | Self::ReportRemoved => false,
+            Self::Restore { .. } | Self::ReportRestored { .. } | Self::Wait => false,
+        }
+    }
+
+    /// Whether the container cannot run before it is done: the cluster is told when it fails.
+    pub fn is_needed_to_run(&self) -> bool {
+        matches!(self, Self::CloneImage { .. } | Self::Promote { .. } | Self::Start)
+    }
+}
+
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
@@ -128,6 +146,10 @@ pub enum Why {
     NoVolume,
     /// The image is not here yet.
     NoImage,
+    /// What it is to be made of is neither here nor on its way.
+    NoOrigin,
+    /// It had data, and its volume is not here any more.
+    LostVolume,
     /// The branch point is not here: the cluster chose us by a copy that is gone.
     NoBranch,
     /// Protected containers may not start now.
@@ -155,6 +177,8 @@ impl fmt::Display for Why {
             Self::Returned => "its node came back before a takeover",
             Self::NoVolume => "it has no volume here yet",
             Self::NoImage => "its image is not here yet",
+            Self::NoOrigin => "what it is to be made of is neither here nor on its way",
+            Self::LostVolume => "its volume is not on this node any more, and had data",
             Self::NoBranch => "the snapshot that it should start from is not here",
             Self::GateClosed => "there is no live lease",
             Self::Short => "its disk is to be larger",
@@ -244,15 +268,37 @@ fn take_up(view: &AssignedView, observed: &Observed) -> Option<Step> {
         }
         (Some(volume), Some(branch)) => {
             match volume.snapshots.iter().any(|id| id.uuid == branch.uuid) {
-                true => step(Action::Promote { branch, epoch }, Why::NoVolume),
+                true => make(observed, Action::Promote { branch, epoch }),
                 false => wait_or_report(observed, Why::NoBranch),
             }
         }
         (None, Some(_)) => wait_or_report(observed, Why::NoBranch),
+        // Made anew it would be empty, and its copies would follow it.
+        (_, None) if has_data(view) => wait_or_report(observed, Why::LostVolume),
         (_, None) if observed.image_held => {
-            step(Action::CloneImage { image: view.image, epoch }, Why::NoVolume)
+            make(observed, Action::CloneImage { image: view.image, epoch })
         }
-        (_, None) => step(Action::Wait, Why::NoImage),
+        (_, None) if observed.image_comes => step(Action::Wait, Why::NoImage),
+        (_, None) => wait_or_report(observed, Why::NoOrigin),
+    }
+}
+
+/// Whether anybody has heard of data of it, here or in a copy.
+fn has_data(view: &AssignedView) -> bool {
+    view.made || view.replicas.iter().any(|copy| copy.newest.is_some())
+}
+
+/// Makes its live part, unless that failed lately.
+fn make(observed: &Observed, action: Action) -> Option<Step> {
+    told_of_failure(observed).or_else(|| step(action, Why::NoVolume))
+}
+
+/// What failed is told once, and waits for its turn.
+fn told_of_failure(observed: &Observed) -> Option<Step> {
+    let failed = RunState::Failed { reason: observed.failed.clone()? };
+    match observed.reported.as_ref() == Some(&failed) {
+        true => step(Action::Wait, Why::Failed),
+        false => step(Action::ReportRun(failed), Why::News),
     }
 }
 
@@ -266,12 +312,8 @@ fn wait_or_report(observed: &Observed, why: Why) -> Option<Step> {
 }
 
 fn start(view: &AssignedView, observed: &Observed, gate: Gate) -> Option<Step> {
-    if let Some(reason) = &observed.failed {
-        let failed = RunState::Failed { reason: reason.clone() };
-        return match observed.reported.as_ref() == Some(&failed) {
-            true => step(Action::Wait, Why::Failed),
-            false => step(Action::ReportRun(failed), Why::News),
-        };
+    if observed.failed.is_some() {
+        return told_of_failure(observed);
     }
     if view.spec.protection == Protection::Protected && gate == Gate::Closed {
         return step(Action::Wait, Why::GateClosed);
@@ -290,7 +332,8 @@ fn report(observed: &Observed, state: RunState) -> Option<Step> {
 fn resize(view: &AssignedView, observed: &Observed) -> Option<Step> {
     let short = observed.volume.as_ref().is_some_and(|volume| volume.short);
     let awaited = view.resizing && !observed.resized_told;
-    (short || awaited).then_some(Step { action: Action::Resize, why: Why::Short })
+    let rests = observed.resting.contains(&Action::Resize);
+    ((short || awaited) && !rests).then_some(Step { action: Action::Resize, why: Why::Short })
 }
 
 fn replica(view: &ReplicaView, observed: &Observed) -> Option<Step> {
@@ -369,6 +412,8 @@ mod tests {
             chain: chain(epoch),
             desired,
             resizing: false,
+            resize_asked: holdfast_types::Revision::default(),
+            made: false,
             image: snap(0, 1),
             address,
             mac: MacAddr::from_ipv4(address),
@@ -396,6 +441,11 @@ mod tests {
 
     fn action(step: Option<Step>) -> Option<Action> {
         step.map(|s| s.action)
+    }
+
+    fn is_told(step: &Option<Step>) -> bool {
+        let action = step.as_ref().map(|s| &s.action);
+        matches!(action, Some(Action::ReportRun(RunState::Failed { .. })))
     }
 
     #[test]
@@ -435,8 +485,55 @@ mod tests {
         let promote = Action::Promote { branch: snap(1, 3), epoch: Epoch(2) };
         assert_eq!(action(next(duty, &seen, Gate::Open)), Some(promote));
         seen.volume = volume(None, &[snap(1, 2)]);
-        let report = action(next(duty, &seen, Gate::Open));
-        assert!(matches!(report, Some(Action::ReportRun(RunState::Failed { .. }))));
+        assert!(is_told(&next(duty, &seen, Gate::Open)));
+    }
+
+    /// A pool that takes no more snapshots promotes none: the takeover went nowhere, in silence.
+    #[test]
+    fn a_promotion_that_fails_for_ever_was_told_to_nobody() {
+        let view = view(2, DesiredState::Running);
+        let mut seen = Observed {
+            volume: volume(None, &[snap(1, 3)]),
+            failed: Some("the pool is worn".into()),
+            ..Default::default()
+        };
+        let told = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert!(is_told(&told));
+        seen.reported = Some(RunState::Failed { reason: "the pool is worn".into() });
+        let waits = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert_eq!(waits, step(Action::Wait, Why::Failed));
+    }
+
+    /// Its node's pool was replaced. Made of its image again it would begin empty, and its copies
+    /// would be made to follow.
+    #[test]
+    fn a_container_whose_volume_is_gone_is_not_begun_anew() {
+        let mut known = view(1, DesiredState::Running);
+        let seen = Observed { image_held: true, ..Default::default() };
+        assert!(matches!(
+            action(next(Duty::Assigned(&known), &seen, Gate::Open)),
+            Some(Action::CloneImage { .. })
+        ));
+        let newest = Some(snap(1, 3).uuid);
+        known.replicas = vec![holdfast_types::CopyView { node: NodeId(2), newest }];
+        assert!(is_told(&next(Duty::Assigned(&known), &seen, Gate::Open)));
+        let mut alone = view(1, DesiredState::Running);
+        alone.made = true;
+        assert!(is_told(&next(Duty::Assigned(&alone), &seen, Gate::Open)));
+    }
+
+    /// A clone's origin went before the clone was made: nobody ships it, and nobody heard of it.
+    #[test]
+    fn a_container_waited_for_ever_for_what_nobody_ships() {
+        let view = view(1, DesiredState::Running);
+        let mut seen = Observed { image_comes: true, ..Default::default() };
+        let waits = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert_eq!(waits, step(Action::Wait, Why::NoImage));
+        seen.image_comes = false;
+        assert!(is_told(&next(Duty::Assigned(&view), &seen, Gate::Open)));
+        seen.reported = Some(RunState::Failed { reason: Why::NoOrigin.to_string() });
+        let waits = next(Duty::Assigned(&view), &seen, Gate::Open);
+        assert_eq!(waits, step(Action::Wait, Why::NoOrigin));
     }
 
     /// Rule 5: a node that was lost and returns before a takeover keeps what it runs.
@@ -546,6 +643,8 @@ mod tests {
         seen.volume.as_mut().unwrap().short = true;
         let grows = next(Duty::Assigned(&view), &seen, Gate::Open);
         assert_eq!(action(grows), Some(Action::Resize));
+        seen.resting.push(Action::Resize);
+        assert_eq!(next(Duty::Assigned(&view), &seen, Gate::Open), None, "it failed lately");
         view.desired = DesiredState::Stopped;
         let stops = next(Duty::Assigned(&view), &seen, Gate::Open);
         assert_eq!(action(stops), Some(Action::Stop));

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use holdfast_types::{Epoch, OperationId, RunState, SnapshotId, SnapshotUuid};
 
+use crate::Action;
+
 /// One container on this node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -15,12 +17,16 @@ pub struct Observed {
     pub volume: Option<ObservedVolume>,
     /// The pool holds the snapshot of its image.
     pub image_held: bool,
+    /// The snapshot of its image is not here, and somebody is to ship it.
+    pub image_comes: bool,
     /// What was last reported of it, under the present assignment.
     pub reported: Option<RunState>,
-    /// Starting it failed under the present assignment and desired state; it waits for its turn.
+    /// Making or starting it failed under the present assignment and desired state; it waits for its turn.
     pub failed: Option<String>,
     /// The cluster was told, under the present assignment, that it has the sizes of the spec.
     pub resized_told: bool,
+    /// What is not urgent and failed lately: each waits for its own turn.
+    pub resting: Vec<Action>,
 }
 
 /// What the pool holds.

@@ -85,7 +85,7 @@ pub enum SpecError {
     #[error("a disk of {0} is out of range: use 16MiB to 16TiB")]
     Disk(ByteSize),
     /// There are too many data volumes.
-    #[error("{0} data volumes are too many: at most 7 are possible")]
+    #[error("{0} data volumes are too many: at most {MAX_VOLUMES} are possible")]
     Volumes(usize),
     /// A data volume is smaller than a filesystem needs or larger than one can be.
     #[error("volume {0} of {1} is out of range: use 16MiB to 16TiB")]
@@ -128,7 +128,7 @@ pub enum SpecError {
 const MAX_SPEC_BYTES: usize = 32 * 1024;
 
 /// Most data volumes of a container.
-const MAX_VOLUMES: usize = 7;
+pub const MAX_VOLUMES: usize = 7;
 
 impl SpecError {
     /// The stable code of this refusal.

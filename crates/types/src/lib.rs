@@ -22,7 +22,9 @@ mod volume;
 
 pub use chain::Chain;
 pub use code::Code;
-pub use container::{ContainerSpec, DesiredState, Limits, Protection, RunState, SpecError};
+pub use container::{
+    ContainerSpec, DesiredState, Limits, MAX_VOLUMES, Protection, RunState, SpecError,
+};
 pub use ids::{
     ClusterId, ContainerUid, Epoch, IdError, ImageUid, Incarnation, NodeId, OperationId, RequestId,
     Revision, Seq, SnapshotUuid, VolumeUid,

@@ -72,6 +72,12 @@ pub struct AssignedView {
     /// Somebody waits for its volume to have the size that the spec says.
     #[serde(default)]
     pub resizing: bool,
+    /// The entry that asked for that: it is answered once.
+    #[serde(default)]
+    pub resize_asked: Revision,
+    /// Somebody has said that there is data of it: it is not made again of what it comes from.
+    #[serde(default)]
+    pub made: bool,
     /// The snapshot of its image.
     pub image: SnapshotId,
     /// Its address on the overlay.

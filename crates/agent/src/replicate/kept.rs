@@ -13,11 +13,13 @@ use crate::context::Context;
 use crate::error::AgentError;
 use crate::report;
 
-/// The first snapshot that is wanted and not here.
+/// The first snapshot that is wanted and not here. What is kept before a restore is what is there
+/// when the container has come to rest.
 pub(crate) fn wanted(pool: &dyn Pool, assigned: &AssignedView) -> Option<SnapshotUuid> {
-    let state = pool.volume(assigned.uid.into()).ok()?.state;
+    let volume = pool.volume(assigned.uid.into()).ok()?;
+    let last = assigned.restore.map(|restore| restore.before).filter(|_| volume.device.is_some());
     let mut wanted = assigned.kept.iter().filter(|kept| kept.wanted).map(|kept| kept.uuid);
-    wanted.find(|uuid| state.find(*uuid).is_none())
+    wanted.find(|uuid| volume.state.find(*uuid).is_none() && Some(*uuid) != last)
 }
 
 /// Gives those that are wanted and here their names. A crash before this leaves a snapshot that is
@@ -48,15 +50,29 @@ pub(crate) async fn tell_taken(context: &Context, epoch: Epoch, taken: Vec<Snaps
     }
 }
 
-/// Tells the cluster that a full pool keeps this one from being taken.
+/// Whether whoever waits for a snapshot is told why it is not taken, after so many rounds in a row:
+/// at once of a full pool, which may last for days; of what will not go by itself when it is no matter
+/// of the very moment at which the volume was taken out of use; of the rest when it lasts.
+pub(crate) fn is_told(error: &AgentError, rounds: u32) -> bool {
+    match error.code() {
+        Code::PoolFull => true,
+        code if code.retryable() => rounds >= LASTS,
+        _ => rounds > 1,
+    }
+}
+
+/// Rounds come once a second while they fail.
+const LASTS: u32 = 60;
+
+/// Tells the cluster why this one is not taken.
 pub(crate) async fn tell_refused(
     context: &Context,
     uid: ContainerUid,
     epoch: Epoch,
     snapshot: SnapshotUuid,
+    error: &AgentError,
 ) {
-    let message = AgentError::PoolFull.to_string();
-    let code = Code::PoolFull;
+    let (code, message) = (error.code(), error.line());
     let report = Report::SnapshotFailed { uid, epoch, snapshot, code, message };
     if let Err(error) = report::send(context, &report).await {
         debug!(container = %uid, error = %error.line(), "a refusal is told of later");
@@ -117,10 +133,9 @@ pub(crate) fn bases_of_history(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{UID, assigned};
-    use holdfast_storage::fake::FakePool;
-    use holdfast_storage::{AlreadyQuiet, PoolIdentity};
-    use holdfast_types::{ByteSize, ClusterId, KeptView, TimestampMs};
+    use crate::testing::{UID, assigned, snapshotted as pool};
+    use holdfast_storage::AlreadyQuiet;
+    use holdfast_types::{ByteSize, KeptView, RestoreView, TimestampMs};
     use uuid::Uuid;
 
     fn uuid(n: u128) -> SnapshotUuid {
@@ -131,19 +146,6 @@ mod tests {
         let holders = holders.iter().map(|n| NodeId(*n)).collect();
         let name = format!("s{n}").parse().unwrap();
         KeptView { name, uuid: uuid(n), wanted, held: !wanted, holders }
-    }
-
-    /// A primary copy with snapshots 1 to 4.
-    fn pool() -> FakePool {
-        let cluster = ClusterId(Uuid::from_u128(1));
-        let identity = PoolIdentity { cluster, pool: Uuid::from_u128(2) };
-        let pool = FakePool::new(identity, ByteSize::gib(1));
-        pool.create(UID.into(), ByteSize::mib(64), Epoch(1)).unwrap();
-        for n in 1..=4 {
-            let id = pool.volume(UID.into()).unwrap().state.next_snapshot(uuid(n)).unwrap();
-            pool.snapshot(&id, TimestampMs(0), &mut AlreadyQuiet).unwrap();
-        }
-        pool
     }
 
     fn uuids(snapshots: Vec<SnapshotInfo>) -> Vec<SnapshotUuid> {
@@ -163,6 +165,31 @@ mod tests {
         assert_eq!(kind, SnapshotKind::Kept { label: "s2".into() });
         view.kept = vec![named(2, false, &[1])];
         assert_eq!(wanted(&pool, &view), None);
+    }
+
+    /// A restore, and a schedule, waited for ever for a snapshot that cannot be taken.
+    #[test]
+    fn what_cannot_be_taken_was_told_to_nobody() {
+        let bad = AgentError::Storage(holdfast_storage::Error::BadText("label"));
+        assert!(is_told(&bad, 2) && !is_told(&bad, 1));
+        assert!(is_told(&AgentError::PoolFull, 1));
+        let slow = AgentError::Storage(holdfast_storage::Error::Timeout("freezing".into()));
+        assert!(!is_told(&slow, 2), "the next round may take it");
+        assert!(is_told(&slow, LASTS));
+    }
+
+    /// It was asked for while the container was at rest, and taken when it ran again.
+    #[test]
+    fn what_a_restore_keeps_first_was_taken_of_a_running_container() {
+        let pool = pool();
+        let mut view = assigned();
+        let operation = holdfast_types::OperationId(Uuid::from_u128(9));
+        view.restore = Some(RestoreView { operation, from: uuid(1), before: uuid(7) });
+        view.kept = vec![named(7, true, &[]), named(8, true, &[])];
+        pool.activate(UID.into(), Epoch(1)).unwrap();
+        assert_eq!(wanted(&pool, &view), Some(uuid(8)));
+        pool.deactivate(UID.into()).unwrap();
+        assert_eq!(wanted(&pool, &view), Some(uuid(7)));
     }
 
     /// Every named snapshot goes to every replica, and again to one that has lost it.

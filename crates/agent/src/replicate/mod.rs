@@ -92,6 +92,14 @@ impl Shipments {
         }
     }
 
+    /// Somebody waits for the next round.
+    pub(crate) fn look(&self, uid: ContainerUid) {
+        let volumes = self.volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shipment) = volumes.get(&uid) {
+            shipment.now.notify_one();
+        }
+    }
+
     pub(crate) fn forget(&self, uid: ContainerUid) {
         self.volumes.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
     }

@@ -51,6 +51,7 @@ pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
         withheld: Turn::default(),
         torn: Turn::default(),
         given_up: 0,
+        refusals: 0,
         quiet: false,
     };
     while let Some(assigned) = source.assigned() {
@@ -85,6 +86,8 @@ struct Source {
     torn: Turn,
     /// Snapshots that went to make room, and nobody was told of yet.
     given_up: usize,
+    /// How many rounds in a row came to nothing.
+    refusals: u32,
     quiet: bool,
 }
 
@@ -146,12 +149,21 @@ impl Source {
         };
         let (snapshooter, result) = blocking(work).await?;
         self.snapshooter = snapshooter;
+        let full = AgentError::PoolFull;
+        let refused = match &result {
+            Ok(Round::NotReady | Round::Current(_)) => None,
+            Ok(Round::Withheld) => Some(&full),
+            Err(error) => Some(error),
+        };
+        self.refusals = if refused.is_some() { self.refusals.saturating_add(1) } else { 0 };
+        if let (Some(snapshot), Some(error)) = (wanted, refused)
+            && kept::is_told(error, self.refusals)
+        {
+            kept::tell_refused(&self.context, uid, epoch, snapshot, error).await;
+        }
         let latest = match result? {
             Round::NotReady => return Ok(None),
             Round::Withheld => {
-                if let Some(snapshot) = wanted {
-                    kept::tell_refused(&self.context, uid, epoch, snapshot).await;
-                }
                 return self.withhold(assigned).await.map(|()| Some(every));
             }
             Round::Current(latest) => latest,

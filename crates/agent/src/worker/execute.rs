@@ -36,7 +36,12 @@ impl Worker {
             (Action::Deactivate, _) => {
                 self.parts.network.detach(uid).await?;
                 self.context.shipments.rests(uid);
-                blocking(move || act::deactivate(&parts, uid, &at)).await
+                blocking(move || act::deactivate(&parts, uid, &at)).await?;
+                if matches!(duty, Duty::Assigned(view) if view.restore.is_some()) {
+                    // What is kept before a restore is taken now.
+                    self.context.shipments.look(uid);
+                }
+                Ok(())
             }
             (Action::Demote { to }, Duty::Assigned(AssignedView { chain, kept, .. }))
             | (Action::Demote { to }, Duty::Replica(ReplicaView { chain, kept, .. })) => {

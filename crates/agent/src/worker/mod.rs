@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_reconcile::{Action, Duty, Gate, Observed, next};
-use holdfast_types::{ByteSize, ContainerUid, Epoch, NodeView, RunState};
+use holdfast_types::{ByteSize, ContainerUid, Epoch, ImageView, NodeView, Revision, RunState};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -21,7 +21,7 @@ use crate::act;
 use crate::agent::Parts;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
-use trouble::{MUST_LAST, Trouble, about, counts};
+use trouble::{Chores, MUST_LAST, Trouble, about, is_told};
 
 /// More steps than any container needs: past it something fights us.
 const MAX_STEPS: usize = 32;
@@ -35,8 +35,12 @@ pub(crate) struct Worker {
     reported: Option<(Epoch, RunState)>,
     diverged_told: bool,
     started: Option<(Epoch, Instant)>,
-    resized: Option<(Epoch, Vec<ByteSize>)>,
+    /// What was told of sizes, and the request that it answers.
+    resized: Option<(Epoch, Vec<ByteSize>, Revision)>,
     trouble: Option<Trouble>,
+    chores: Chores,
+    /// The node's assignments as of the last look.
+    assignments: Revision,
 }
 
 impl Worker {
@@ -56,6 +60,8 @@ impl Worker {
             started: None,
             resized: None,
             trouble: None,
+            chores: Chores::default(),
+            assignments: Revision::default(),
         }
     }
 
@@ -65,10 +71,10 @@ impl Worker {
             if !self.work().await {
                 return;
             }
-            let retry = self.trouble.as_ref().map(|t| t.retry_at);
+            let retries = self.trouble.iter().map(|t| t.retry_at).chain(self.chores.retries());
             let far = Instant::now() + Duration::from_secs(3600);
             // A retry that is due already waits for a wake: it was looked at just now.
-            let until = retry.filter(|at| *at > Instant::now()).unwrap_or(far);
+            let until = retries.filter(|at| *at > Instant::now()).min().unwrap_or(far);
             let _ = tokio::time::timeout_at(until, self.wake.notified()).await;
         }
     }
@@ -82,7 +88,8 @@ impl Worker {
                 return true;
             }
             let duty = duty(&view, self.uid);
-            let observed = match self.observe(duty).await {
+            self.asked_again(view.assignment_revision);
+            let observed = match self.observe(duty, &view.images).await {
                 Ok(observed) => observed,
                 Err(error) => {
                     self.fail(duty, None, &error);
@@ -107,14 +114,18 @@ impl Worker {
                 return true;
             }
             info!(container = %self.uid, action = ?step.action, why = %step.why, "acts");
-            let is_start = step.action == Action::Start;
+            let action = step.action.clone();
             match self.execute(&view, duty, step.action).await {
-                Ok(()) => {}
+                Ok(()) => self.chores.done(&action),
+                Err(error) if action.is_chore() => {
+                    warn!(container = %self.uid, error = %error.line(), "a chore waits");
+                    self.chores.failed(action, Instant::now());
+                }
                 Err(error) => {
-                    let is_start = is_start && counts(&error);
-                    self.fail(duty, is_start.then(|| error.line()), &error);
+                    let told = is_told(&action, &error);
+                    self.fail(duty, told.then(|| error.line()), &error);
                     // A failed start is told to the cluster; the rest is tried again later.
-                    if !is_start {
+                    if !told {
                         return true;
                     }
                 }
@@ -124,15 +135,26 @@ impl Worker {
         true
     }
 
-    async fn observe(&mut self, duty: Duty<'_>) -> Result<Observed, AgentError> {
+    /// Somebody may have asked for it again, and waits for an answer to that.
+    fn asked_again(&mut self, assignments: Revision) {
+        if std::mem::replace(&mut self.assignments, assignments) != assignments {
+            self.reported.take_if(|(_, state)| matches!(state, RunState::Failed { .. }));
+        }
+    }
+
+    async fn observe(
+        &mut self,
+        duty: Duty<'_>,
+        images: &[ImageView],
+    ) -> Result<Observed, AgentError> {
         let assigned = match duty {
             Duty::Assigned(view) => Some(view.clone()),
             _ => None,
         };
-        let told = assigned.as_ref().map(|view| (view.chain.epoch, view.spec.sizes()));
-        let (parts, uid) = (self.parts.clone(), self.uid);
+        let told = assigned.as_ref().map(tell::resize_told);
+        let (parts, uid, images) = (self.parts.clone(), self.uid, images.to_vec());
         let places = self.context.places(uid);
-        let look = move || act::observe(&parts, uid, &places, assigned.as_ref());
+        let look = move || act::observe(&parts, uid, &places, assigned.as_ref(), &images);
         let mut observed = blocking(look).await?;
         observed.resized_told = told.is_some() && self.resized == told;
         let about = about(duty);
@@ -145,6 +167,7 @@ impl Worker {
         self.notice_end(duty, observed.running);
         let waiting = self.trouble.as_ref().filter(|t| t.retry_at > Instant::now());
         observed.failed = waiting.and_then(|t| t.reason.clone());
+        observed.resting = self.chores.resting(Instant::now());
         Ok(observed)
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_reconcile::Duty;
-use holdfast_types::{AssignedView, Code, Epoch, Report, RunState};
+use holdfast_types::{AssignedView, ByteSize, Code, Epoch, Report, Revision, RunState};
 use tracing::warn;
 
 use super::Worker;
@@ -12,6 +12,11 @@ use crate::{act, report};
 
 /// How long a removed copy's view may take to forget it.
 const FORGOTTEN: Duration = Duration::from_millis(250);
+
+/// What is known once the cluster was told of sizes: which ones, and in answer to what.
+pub(super) fn resize_told(view: &AssignedView) -> (Epoch, Vec<ByteSize>, Revision) {
+    (view.chain.epoch, view.spec.sizes(), view.resize_asked)
+}
 
 impl Worker {
     pub(super) async fn report_run(
@@ -41,7 +46,7 @@ impl Worker {
             Err(error) if error.code() == Code::StaleEpoch => {}
             Err(error) => return Err(error),
         }
-        self.resized = Some((assigned.chain.epoch, assigned.spec.sizes()));
+        self.resized = Some(resize_told(assigned));
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use holdfast_types::{
     ByteSize, Chain, Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, Epoch,
-    ImageUid, MacAddr, NodeId, OperationId, RunState, SnapshotId, SnapshotName,
+    ImageUid, MacAddr, NodeId, OperationId, Revision, RunState, SnapshotId, SnapshotName,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,10 @@ impl CreateContainer {
             image_snapshot: snapshot,
             desired: self.desired,
             resizing: false,
+            resize_asked: Revision::default(),
+            short: false,
             run: RunState::Pending,
+            made: false,
             chain: Chain::begin(Epoch(1)),
             node: self.node,
             replicas: self.replicas,
@@ -80,6 +83,7 @@ impl CreateContainer {
             kept: BTreeMap::new(),
             restore: None,
             schedule: None,
+            schedule_failed: None,
             address,
             mac: MacAddr::from_ipv4(address),
             created: change.at,
@@ -112,7 +116,9 @@ impl CreateContainer {
         };
         let original = state.container(origin.uid)?;
         let taken = original.kept_taken(&origin.snapshot)?;
-        if original.is_deleting() || !taken.holders.contains(&self.node) {
+        // Whoever is no member any more is about to remove what it holds.
+        let stays = original.members().any(|member| member == self.node);
+        if original.is_deleting() || !taken.holders.contains(&self.node) || !stays {
             let message = format!("snapshot {} went away meanwhile", origin.snapshot);
             return Err(Refusal::new(Code::NoPlacement, message));
         }

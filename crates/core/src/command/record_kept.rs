@@ -9,7 +9,9 @@ use holdfast_types::{
 
 use super::RecordReport;
 use crate::apply::Change;
-use crate::{Container, KeptState, OperationState, Outcome, Refusal, Response, Taken};
+use crate::{
+    Container, KeptState, OperationState, Outcome, Refusal, Response, ScheduleFailed, Taken,
+};
 
 impl RecordReport {
     /// A wanted snapshot is there. One that nobody wants any more changes nothing.
@@ -34,6 +36,9 @@ impl RecordReport {
         }
         let (operation, by) = (kept.operation, kept.by);
         kept.state = KeptState::Taken(Taken { id, taken, size, holders: [self.node].into() });
+        if by == KeptBy::Schedule {
+            container.schedule_failed = None;
+        }
         container.revision = change.revision;
         change.touch_views(container.members().collect::<Vec<_>>());
         if by != KeptBy::Schedule {
@@ -65,11 +70,18 @@ impl RecordReport {
             return Ok(Outcome::Unchanged);
         }
         let operation = kept.operation;
+        let scheduled = (kept.by == KeptBy::Schedule).then_some(kept.created);
         container.kept.remove(&name);
         container.revision = change.revision;
         change.touch_views(container.members().collect::<Vec<_>>());
-        let text = format!("snapshot {name} of {} was not taken: {message}", container.name);
-        change.container_event("snapshot-failed", &container, Some(self.node), text, []);
+        let failed = scheduled.map(|at| ScheduleFailed { at, reason: message.clone() });
+        let said = container.schedule_failed.as_ref().map(|failed| &failed.reason);
+        // A schedule asks again in each of its periods.
+        if failed.as_ref().is_none_or(|failed| said != Some(&failed.reason)) {
+            let text = format!("snapshot {name} of {} was not taken: {message}", container.name);
+            change.container_event("snapshot-failed", &container, Some(self.node), text, []);
+        }
+        container.schedule_failed = failed.or(container.schedule_failed);
         if container.restore.as_ref().is_some_and(|restore| restore.before == name) {
             container.fail_restore(change, code, message.clone());
         }
@@ -115,9 +127,7 @@ impl RecordReport {
         }
         container.revision = change.revision;
         change.touch_views(container.members().collect::<Vec<_>>());
-        for (name, holders) in missed {
-            change.tell_missed(&container, &name, &holders);
-        }
+        change.tell_missed(&container, &missed);
         change.state.containers.insert(uid, container);
         Ok(Outcome::Done)
     }
@@ -128,19 +138,25 @@ impl Change<'_> {
     pub(super) fn tell_missed(
         &mut self,
         container: &Container,
-        name: &SnapshotName,
-        holders: &BTreeSet<NodeId>,
+        missed: &[(SnapshotName, BTreeSet<NodeId>)],
     ) {
-        let named = |id| self.state.nodes.get(id).map(|n| n.name.to_string()).unwrap_or_default();
-        let others: Vec<_> = holders.iter().map(named).collect();
-        let where_it_is = match others.is_empty() {
-            true => "no node has".to_owned(),
-            false => format!("only {} has", others.join(", ")),
+        if missed.is_empty() {
+            return;
+        }
+        let named =
+            |id: &NodeId| self.state.nodes.get(id).map(|n| n.name.to_string()).unwrap_or_default();
+        let one = |(name, holders): &(SnapshotName, BTreeSet<NodeId>)| {
+            let others: Vec<_> = holders.iter().map(&named).collect();
+            match others.is_empty() {
+                true => format!("{name} (no node has it)"),
+                false => format!("{name} (only {} has it)", others.join(", ")),
+            }
         };
         let message = format!(
-            "node {}, where {} is now, has no copy of its snapshot {name}: {where_it_is}",
+            "node {}, where {} is now, has no copy of its snapshots {}",
             named(&container.node),
-            container.name
+            container.name,
+            missed.iter().map(one).collect::<Vec<_>>().join(", ")
         );
         self.container_event("snapshot-missed", container, Some(container.node), message, []);
     }
@@ -153,9 +169,11 @@ fn find(container: &mut Container, uuid: SnapshotUuid) -> Option<(SnapshotName, 
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{World, branch, lost, register, remove, report, take_over, taken, want};
+    use crate::testing::{
+        World, branch, lost, register, remove, report, take_over, taken, want, want_by,
+    };
     use crate::{KeptState, OperationState, Outcome};
-    use holdfast_types::{Code, ContainerUid, Epoch, NodeId, Report, SnapshotUuid};
+    use holdfast_types::{Code, ContainerUid, Epoch, KeptBy, NodeId, Report, SnapshotUuid};
 
     fn held(uid: ContainerUid, held: Vec<SnapshotUuid>) -> Report {
         Report::KeptHeld { uid, held }
@@ -217,6 +235,28 @@ mod tests {
         );
     }
 
+    /// A worn pool takes none of a schedule's snapshots, period after period.
+    #[test]
+    fn a_schedule_that_cannot_go_on_is_told_of_once() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        for n in 1..=2 {
+            let name = format!("auto-{n}");
+            world.ok(want_by(uid, &name, n, KeptBy::Schedule));
+            let snapshot = world.kept(uid, &name).uuid;
+            let (code, message) = (Code::PoolWorn, "worn".to_owned());
+            let epoch = Epoch(1);
+            let failed = Report::SnapshotFailed { uid, epoch, snapshot, code, message };
+            world.ok(report(1, 1, failed));
+        }
+        assert_eq!(events(&world, "snapshot-failed"), 1);
+        let failed = world.state.containers[&uid].schedule_failed.clone().unwrap();
+        assert_eq!(failed.reason, "worn");
+        world.ok(want_by(uid, "auto-3", 3, KeptBy::Schedule));
+        world.taken_as(uid, "auto-3", 1, 5);
+        assert_eq!(world.state.containers[&uid].schedule_failed, None);
+    }
+
     /// Holders say what they hold, and the view says it back to them.
     #[test]
     fn holders_are_as_they_say() {
@@ -261,5 +301,21 @@ mod tests {
         assert_eq!(events(&world, "snapshot-missed"), 2);
         world.ok(register(1));
         world.ok(remove(uid, "new"));
+    }
+
+    /// Each takeover of a container with many snapshots pushed that many events out of the state.
+    #[test]
+    fn a_takeover_said_of_each_snapshot_that_it_is_missed() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.taken(uid, "a", 1, 2);
+        world.taken(uid, "b", 2, 3);
+        world.ok(lost(1, 1));
+        world.ok(branch(take_over(uid, 1, 1, 2), 4));
+        let missed: Vec<_> =
+            world.state.events.iter().filter(|e| e.kind == "snapshot-missed").collect();
+        assert_eq!(missed.len(), 1);
+        let text = &missed[0].message;
+        assert!(text.ends_with("a (only n1 has it), b (only n1 has it)"), "{text}");
     }
 }

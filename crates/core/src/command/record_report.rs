@@ -98,6 +98,7 @@ impl RecordReport {
             RunState::Stopped => ("container-stopped", "stopped".to_owned()),
             RunState::Failed { reason } => ("container-failed", format!("failed: {reason}")),
         };
+        container.made |= matches!(run, RunState::Running | RunState::Stopped);
         container.run = run.clone();
         container.revision = change.revision;
         let message = format!("container {} {message}", container.name);
@@ -138,7 +139,7 @@ impl RecordReport {
         if !container.resizing || !reached {
             return Ok(Outcome::Unchanged);
         }
-        container.resizing = false;
+        (container.resizing, container.short) = (false, false);
         container.revision = change.revision;
         let message = format!("{} now", disks(&container));
         change.container_event("container-resized", &container, Some(self.node), message, []);
@@ -162,7 +163,7 @@ impl RecordReport {
         if !container.resizing {
             return Ok(Outcome::Unchanged);
         }
-        container.resizing = false;
+        (container.resizing, container.short) = (false, true);
         container.revision = change.revision;
         let message = format!(
             "{} now, but a filesystem grows only when it is started again: {reason}",

@@ -40,16 +40,19 @@ impl RecordReport {
                 change.end_operation(operation, OperationState::Done);
             }
         }
-        change.touch_views([self.node]);
+        change.touch_views(container.members().collect::<Vec<_>>());
         change.state.containers.insert(uid, container);
         Ok(Outcome::Done)
     }
 }
 
 impl Container {
-    /// The restore comes to nothing.
+    /// The restore comes to nothing. What was to be kept before it is not wanted any more.
     pub(crate) fn fail_restore(&mut self, change: &mut Change<'_>, code: Code, message: String) {
         let Some(restore) = self.restore.take() else { return };
+        if self.is_wanted(&restore.before) {
+            self.kept.remove(&restore.before);
+        }
         let name = &self.name;
         let text = format!("container {name} was not restored to {}: {message}", restore.from);
         change.container_event("restore-failed", self, Some(self.node), text, []);

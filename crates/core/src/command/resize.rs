@@ -47,7 +47,10 @@ impl Resize {
         }
         *present = self.size;
         container.spec.check().map_err(|e| Refusal::new(e.code(), e.to_string()))?;
-        container.resizing |= self.size > before;
+        if self.size > before || container.short {
+            container.resizing = true;
+            container.resize_asked = change.revision;
+        }
         container.revision = change.revision;
         let operation = change.begin_operation(self.uid, name, OperationKind::Resize);
         if !container.resizing {
@@ -151,6 +154,28 @@ mod tests {
         let state = state.map(|o| o.state.clone());
         assert!(matches!(state, Some(OperationState::Failed { code: Code::NotRoot, .. })));
         assert_eq!(world.ok(report(1, 1, failed)), Outcome::Unchanged);
+    }
+
+    /// It was told that the filesystem did not grow, asked again, and heard that it had.
+    #[test]
+    fn a_failed_resize_that_is_asked_for_again_was_said_to_be_done() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 1, &[2]);
+        world.ok(resize(uid, 4));
+        let asked = |world: &World| {
+            let view = &world.state.node_view(NodeId(1)).unwrap().assigned[0];
+            (view.resizing, view.resize_asked)
+        };
+        let first = asked(&world).1;
+        let (code, reason) = (Code::NotRoot, "it may not".to_owned());
+        world.ok(report(1, 1, Report::ResizeFailed { uid, epoch: Epoch(1), code, reason }));
+        world.ok(resize(uid, 4));
+        assert!(is_resizing(&world));
+        assert!(asked(&world).0 && asked(&world).1 > first, "its node is to try again");
+        world.ok(report(1, 1, resized(uid, 1, 4)));
+        assert!(!is_resizing(&world));
+        world.ok(resize(uid, 4));
+        assert!(!is_resizing(&world), "it has that size");
     }
 
     /// Whoever takes over owes what the lost node did not say.

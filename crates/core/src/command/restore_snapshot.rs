@@ -117,15 +117,31 @@ mod tests {
         world.ok(remove(uid, "s1"));
     }
 
-    /// A start waits for the restore, and does not end it.
+    /// A start waits for a restore that has begun, and does not end it.
     #[test]
     fn a_start_supersedes_no_restore() {
         let (mut world, uid) = stopped();
         world.ok(restore(uid, "s1", "before"));
+        world.taken_as(uid, "before", 1, 8);
         world.desire(uid, DesiredState::Running);
         assert_eq!(ended(&world, uid), [OperationState::Running]);
         world.desire(uid, DesiredState::Deleted);
         assert!(matches!(ended(&world, uid)[..], [OperationState::Failed { .. }]));
+    }
+
+    /// What was there could not be kept, so the restore never began; and nothing else could.
+    #[test]
+    fn a_restore_that_waits_for_ever_kept_a_container_from_starting() {
+        let (mut world, uid) = stopped();
+        world.ok(restore(uid, "s1", "before"));
+        let before = world.kept(uid, "before").uuid;
+        world.desire(uid, DesiredState::Running);
+        assert!(matches!(ended(&world, uid)[..], [OperationState::Failed { .. }]));
+        let view = &world.state.node_view(NodeId(1)).unwrap().assigned[0];
+        assert_eq!((view.restore, view.kept.len()), (None, 1));
+        // It was taken after all, and too late.
+        let late = world.ok(report(1, 1, crate::testing::taken(uid, before, 1, 8)));
+        assert_eq!(late, crate::Outcome::Unchanged);
     }
 
     /// The next primary goes on with a restore, and first keeps what *it* has; or the restore ends
@@ -148,6 +164,8 @@ mod tests {
         assert_eq!(ended(&later, uid), [OperationState::Running]);
         assert!(matches!(ended(&earlier, uid)[..], [OperationState::Failed { .. }]));
         assert_eq!(earlier.state.containers[&uid].restore, None);
+        let named = &earlier.state.containers[&uid].kept;
+        assert!(!named.contains_key(&"before".parse().unwrap()), "nobody waits for it");
         earlier.ok(register(1));
         assert_eq!(earlier.refused(restore(uid, "s1", "again")), Code::WrongState);
     }

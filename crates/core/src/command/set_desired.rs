@@ -4,7 +4,7 @@ use holdfast_types::{Code, ContainerUid, DesiredState, OperationId, RunState};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{OperationKind, OperationState, Outcome, Refusal, Response};
+use crate::{Container, OperationKind, OperationState, Outcome, Refusal, Response};
 
 /// Sets what a container should be doing. Deletion is final (I14).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,9 @@ impl SetDesired {
         }
         container.desired = self.desired;
         container.revision = change.revision;
+        if self.desired == DesiredState::Running {
+            self.end_restore(change, &mut container);
+        }
         if self.desired == DesiredState::Running && matches!(container.run, RunState::Failed { .. })
         {
             // Asked again: its node is to try again.
@@ -49,6 +52,17 @@ impl SetDesired {
         change.touch_assignments([container.node]);
         change.state.containers.insert(self.uid, container);
         Ok(Outcome::Operation { container: self.uid, operation })
+    }
+
+    /// A restore that has begun comes before the start; one that still waits for its first snapshot
+    /// may wait for ever, and gives way.
+    fn end_restore(&self, change: &mut Change<'_>, container: &mut Container) {
+        let waits = container.restore.as_ref().is_some_and(|r| container.is_wanted(&r.before));
+        if waits {
+            let message = "it was to start before what is there could be kept".to_owned();
+            container.fail_restore(change, Code::WrongState, message);
+            change.touch_views(container.members().collect::<Vec<_>>());
+        }
     }
 
     /// What else was asked for is over, but for what goes on beside it.

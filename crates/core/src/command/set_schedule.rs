@@ -33,6 +33,7 @@ impl SetSchedule {
             None => format!("no more snapshots of {name} are taken by the clock"),
         };
         container.schedule = self.keep;
+        container.schedule_failed = None;
         container.revision = change.revision;
         change.container_event("schedule-changed", &container, None, message, []);
         change.state.containers.insert(self.uid, container);

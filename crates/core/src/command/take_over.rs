@@ -62,9 +62,7 @@ impl TakeOver {
         }
         let from = container.restore.as_ref().map(|restore| restore.from.clone());
         let missed = container.miss_kept();
-        for (name, holders) in &missed {
-            change.tell_missed(container, name, holders);
-        }
+        change.tell_missed(container, &missed);
         let gone = |name| left_behind.contains(name) || missed.iter().any(|(n, _)| n == name);
         if from.as_ref().is_some_and(gone) {
             let message = "its node was lost, and the next one has no copy of it".to_owned();
