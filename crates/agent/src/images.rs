@@ -144,21 +144,20 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
     let found = blocking(move || {
         let state = match pool.volume(id.volume) {
             Ok(volume) => volume.state,
-            Err(_) => return Ok(None),
+            Err(holdfast_storage::Error::NoVolume(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
         };
         if state.find(id.uuid).is_some() && state.record.role != ROLE_IMAGE {
             pool.set_role(id.volume, ROLE_IMAGE)?;
         }
         Ok::<_, AgentError>(state.find(id.uuid).map(|s| (s.clone(), state.is_rotten(id.uuid))))
     });
-    let Some((snapshot, rotten)) = found.await? else { return Ok(()) };
-    if rotten {
+    let found = found.await?;
+    if is_lost(image, found.as_ref().map(|(_, rotten)| *rotten)) {
         // Others ship it anew to a node that does not hold it.
-        return match image.held {
-            true => report::send(context, &Report::ImageLost { uid: image.uid }).await,
-            false => Ok(()),
-        };
+        return report::send(context, &Report::ImageLost { uid: image.uid }).await;
     }
+    let Some((snapshot, false)) = found else { return Ok(()) };
     if !image.held {
         let report = Report::ImageHeld { uid: image.uid };
         return report::send(context, &report).await;
@@ -174,6 +173,12 @@ async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), Age
         }
     }
     Ok(())
+}
+
+/// Whether the cluster takes this node for a holder of what has rotted, or is not here: the pool may
+/// be another than the one that held it.
+fn is_lost(image: &ImageView, rotten: Option<bool>) -> bool {
+    image.held && rotten.unwrap_or(true)
 }
 
 /// An import that a crash interrupted never became an image.
@@ -217,4 +222,32 @@ async fn with_role(
         Ok::<_, AgentError>(of_role.map(|v| ImageUid(v.state.uid.0)).collect())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    /// Its node's pool was replaced: the cluster went on placing containers there that waited for
+    /// what nobody shipped.
+    #[test]
+    fn an_image_that_is_gone_was_still_counted_as_held() {
+        let snapshot = SnapshotId {
+            volume: VolumeUid(Uuid::from_u128(1)),
+            epoch: IMAGE_EPOCH,
+            seq: holdfast_types::Seq(1),
+            uuid: SnapshotUuid(Uuid::from_u128(2)),
+            parent: None,
+        };
+        let image = |held| {
+            let uid = ImageUid(Uuid::from_u128(1));
+            ImageView { uid, snapshot, held, ship_to: Vec::new() }
+        };
+        assert!(is_lost(&image(true), None));
+        assert!(is_lost(&image(true), Some(true)), "it has rotted");
+        assert!(!is_lost(&image(true), Some(false)));
+        assert!(!is_lost(&image(false), None), "it is on its way");
+        assert!(!is_lost(&image(false), Some(true)));
+    }
 }

@@ -30,6 +30,11 @@ pub(super) fn give_up(pool: &dyn Pool, view: &NodeView) -> Result<Option<Spare>,
 /// is up says that it holds (I18).
 fn oldest(pool: &dyn Pool, view: &NodeView) -> Option<Spare> {
     let is_up = |node| view.peers.iter().any(|peer| peer.node == node && peer.up);
+    // What a clone is still to begin as goes with nothing else: it was placed here because of it.
+    let awaited = |uuid: SnapshotUuid| {
+        let mut clones = view.assigned.iter().filter(|clone| clone.image.uuid == uuid);
+        clones.any(|clone| pool.volume(clone.uid.into()).is_err())
+    };
     let mut spare = Vec::new();
     for replica in &view.replicas {
         let Ok(volume) = pool.volume(replica.uid.into()) else { continue };
@@ -38,7 +43,8 @@ fn oldest(pool: &dyn Pool, view: &NodeView) -> Option<Spare> {
             continue;
         }
         for kept in replica.kept.iter().filter(|kept| kept.holders.iter().any(|n| is_up(*n))) {
-            let needed = Some(kept.uuid) == newest || replica.keep.contains(&kept.uuid);
+            let is_base = Some(kept.uuid) == newest || replica.keep.contains(&kept.uuid);
+            let needed = is_base || awaited(kept.uuid);
             let Some(info) = volume.state.find(kept.uuid).filter(|_| !needed) else { continue };
             if matches!(info.kind, SnapshotKind::Kept { .. }) {
                 spare.push(Spare {
@@ -56,12 +62,11 @@ fn oldest(pool: &dyn Pool, view: &NodeView) -> Option<Spare> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::UID;
+    use crate::testing::{UID, snapshotted};
     use holdfast_storage::fake::FakePool;
-    use holdfast_storage::{AlreadyQuiet, PoolIdentity};
     use holdfast_types::{
-        ByteSize, Chain, ClusterId, Epoch, Incarnation, KeptView, LeaseSettings, NodeId, PeerView,
-        ReplicaView, Revision,
+        AssignedView, ByteSize, Chain, ClusterId, Epoch, Incarnation, KeptView, LeaseSettings,
+        NodeId, PeerView, ReplicaView, Revision,
     };
     use uuid::Uuid;
 
@@ -73,17 +78,10 @@ mod tests {
 
     /// A replica with the named snapshots 1 to 3, and 4 after them.
     fn pool() -> FakePool {
-        let cluster = ClusterId(Uuid::from_u128(1));
-        let identity = PoolIdentity { cluster, pool: Uuid::from_u128(2) };
-        let pool = FakePool::new(identity, ByteSize::gib(1));
-        pool.create(UID.into(), ByteSize::mib(64), Epoch(1)).unwrap();
-        for n in 1..=4 {
-            let id = pool.volume(UID.into()).unwrap().state.next_snapshot(uuid(n)).unwrap();
-            pool.snapshot(&id, TimestampMs(n), &mut AlreadyQuiet).unwrap();
+        let pool = snapshotted();
+        for n in 1..4 {
             let label = format!("s{n}");
-            if n < 4 {
-                pool.label_snapshot(uuid(n), SnapshotKind::Kept { label }).unwrap();
-            }
+            pool.label_snapshot(uuid(n), SnapshotKind::Kept { label }).unwrap();
         }
         pool.demote(UID.into(), Some(uuid(4)), None).unwrap();
         pool
@@ -145,5 +143,20 @@ mod tests {
         let mut last = view(true, &[1]);
         last.replicas[0].keep.clear();
         assert_eq!(gone(&last), None, "the last copy");
+    }
+
+    /// It was made of nothing: its node gave up the snapshot between the placement and the clone.
+    #[test]
+    fn a_full_pool_gave_up_what_a_clone_was_to_begin_as() {
+        let pool = pool();
+        let mut with_clone = view(true, &[2]);
+        let origin = pool.volume(UID.into()).unwrap().state.find(uuid(2)).unwrap().id;
+        let uid = holdfast_types::ContainerUid(Uuid::from_u128(77));
+        let clone = AssignedView { uid, image: origin, ..crate::testing::assigned() };
+        with_clone.assigned.push(clone);
+        assert_eq!(give_up(&pool, &with_clone).unwrap(), None);
+        pool.create(uid.into(), ByteSize::mib(64), Epoch(1)).unwrap();
+        let gone = give_up(&pool, &with_clone).unwrap();
+        assert_eq!(gone.map(|spare| spare.name.to_string()), Some("s2".into()), "it is made");
     }
 }
