@@ -63,6 +63,9 @@ pub enum AgentError {
     /// The transfer was interrupted for others.
     #[error("the transfer makes way for shorter ones and goes on later")]
     MadeWay,
+    /// A pool that fills takes in nothing that the newest copy does without.
+    #[error("the replica's pool is filling: it receives no older snapshots until there is room")]
+    NoHistory,
     /// The guardian holds no live lease.
     #[error("this node has no lease now: its protected containers are stopped until it has")]
     NoLease,
@@ -96,7 +99,7 @@ impl AgentError {
             Self::NotHere { .. } => Code::WrongState,
             Self::Epoch(_) => Code::StaleEpoch,
             Self::NotSynced => Code::Timeout,
-            Self::PoolFull => Code::PoolFull,
+            Self::PoolFull | Self::NoHistory => Code::PoolFull,
             Self::Busy | Self::MadeWay => Code::Busy,
             Self::Superseded => Code::Unavailable,
             Self::NoLease => Code::NoLease,

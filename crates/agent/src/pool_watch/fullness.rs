@@ -10,6 +10,7 @@ pub(crate) struct Fullness {
 
 #[derive(Debug, Default)]
 struct Inner {
+    filling: bool,
     full: bool,
     exhausted: bool,
     looks: u64,
@@ -20,6 +21,13 @@ struct Inner {
 }
 
 impl Fullness {
+    /// Whether the pool is past the mark at which operators are told. What was given up at the
+    /// threshold comes again below this alone.
+    pub(crate) fn is_filling(&self) -> bool {
+        let inner = self.lock();
+        inner.filling || inner.full
+    }
+
     /// Whether the pool is past its threshold.
     pub(crate) fn is_full(&self) -> bool {
         self.lock().full
@@ -60,6 +68,10 @@ impl Fullness {
     /// The caller that was told to make room had nothing to give up: the next may try at once.
     pub(crate) fn made_none(&self) {
         self.lock().made_room_at = None;
+    }
+
+    pub(super) fn fills(&self, filling: bool) {
+        self.lock().filling = filling;
     }
 
     pub(super) fn looked(&self, full: bool, exhausted: bool) {

@@ -100,6 +100,7 @@ impl Watch {
         let name = parts.name.clone();
         let said = message(&parts.driver, &capacity, self.level());
         context.set_capacity(internal::Capacity { name, ..said });
+        context.fullness.fills(self.level() >= Level::Filling);
         context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
         self.give_up_kept(context, parts).await?;
         self.health.look(context, parts).await

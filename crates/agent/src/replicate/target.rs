@@ -106,7 +106,7 @@ impl Target {
             },
         };
         self.as_of_ms = newest.as_of_ms;
-        if !self.give_history(address).await? {
+        if !self.has_history(address).await? {
             return Ok(());
         }
         let as_of_ms = newest.as_of_ms;
@@ -242,6 +242,18 @@ impl Target {
         Ok(self.lacking()?.1.is_empty())
     }
 
+    /// Whether the replica has all named snapshots that it can have now. One that cannot be read here,
+    /// or for which there is no room there, keeps nobody waiting who asked for the newest.
+    async fn has_history(&mut self, address: &str) -> Result<bool, AgentError> {
+        match self.give_history(address).await {
+            Err(error) if is_of_history_alone(&error) => {
+                debug!(container = %self.uid, node = %self.node, error = %error.line(), "a named snapshot waits");
+                Ok(true)
+            }
+            other => other,
+        }
+    }
+
     fn lacking(&mut self) -> Result<(Arc<dyn Pool>, Vec<SnapshotInfo>), AgentError> {
         let pool = self.context.parts().ok_or(AgentError::Starting)?.pool.clone();
         let assigned = self.assigned()?;
@@ -287,5 +299,25 @@ impl Target {
             debug!(container = %self.uid, node = %self.node, error = %error.line(), "a transfer ended");
         }
         sent
+    }
+}
+
+/// Whether what failed concerns one old snapshot, and neither the path nor the replica itself.
+fn is_of_history_alone(error: &AgentError) -> bool {
+    let code = error.code();
+    matches!(error, AgentError::Storage(_)) || !code.retryable() || code == Code::PoolFull
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `sync` waited for a named snapshot that could not be read, and was never answered again.
+    #[test]
+    fn one_broken_snapshot_kept_every_sync_from_its_answer() {
+        let rotten = holdfast_storage::Error::Rotten(SnapshotUuid::generate());
+        assert!(is_of_history_alone(&AgentError::Storage(rotten)));
+        assert!(is_of_history_alone(&AgentError::NoHistory));
+        assert!(!is_of_history_alone(&AgentError::NotSynced), "the replica does not answer");
     }
 }

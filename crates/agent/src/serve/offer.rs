@@ -3,7 +3,7 @@
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::{Partial, Pool};
-use holdfast_types::{ContainerUid, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid};
+use holdfast_types::{ContainerUid, SnapshotId, SnapshotName, SnapshotUuid};
 
 use super::PeerApi;
 use crate::clock::boottime_ms;
@@ -18,14 +18,20 @@ impl PeerApi {
         let id = SnapshotId::try_from(required(request.snapshot, "snapshot")?)?;
         self.may_receive(&id)?;
         let view = self.context.view().ok_or(AgentError::Starting)?;
-        let images: Vec<_> = view.images.iter().map(|i| i.snapshot).collect();
-        if !images.contains(&id) {
+        if !view.images.iter().any(|image| image.snapshot == id) {
             self.context.intake.end(id.volume).await?;
         }
         let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
         let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
-        let choose = move || Ok::<_, AgentError>(choose(&*parts.pool, &id, &candidates, &images));
-        let chosen = blocking(choose).await?;
+        let look = move || {
+            let chosen = choose(&*parts.pool, &id, &candidates);
+            let is_history = !chosen.already_there && is_history(&*parts.pool, &id);
+            Ok::<_, AgentError>((chosen, is_history))
+        };
+        let (chosen, is_history) = blocking(look).await?;
+        if is_history && self.context.fullness.is_filling() {
+            return Err(AgentError::NoHistory);
+        }
         if !chosen.already_there {
             self.has_place(chosen.resume_at)?;
         }
@@ -69,25 +75,19 @@ impl PeerApi {
 
 /// Which base the sender should use: the one of an interrupted transfer of this very snapshot,
 /// else the first candidate that is here. An interrupted transfer of another one is told of.
-fn choose(
-    pool: &dyn Pool,
-    id: &SnapshotId,
-    candidates: &[SnapshotUuid],
-    images: &[SnapshotId],
-) -> OfferResponse {
+fn choose(pool: &dyn Pool, id: &SnapshotId, candidates: &[SnapshotUuid]) -> OfferResponse {
     let volume = pool.volume(id.volume).ok();
-    let rotten: Vec<_> = [Some(id.volume), image_among(candidates, images)]
-        .into_iter()
-        .flatten()
-        .filter_map(|uid| pool.volume(uid).ok())
-        .flat_map(|v| v.state.scrub.rotten)
-        .collect();
-    let sound = |uuid: &SnapshotUuid| !rotten.contains(uuid);
+    let own = volume.as_ref().map(|v| &v.state);
+    let sound = |uuid: &SnapshotUuid| match own.filter(|state| state.find(*uuid).is_some()) {
+        Some(state) => !state.is_rotten(*uuid),
+        // It is of an image, or of a container that this one is a clone of.
+        None => !pool.volumes().iter().any(|v| v.state.is_rotten(*uuid)),
+    };
     let there = volume.as_ref().is_some_and(|v| v.state.find(id.uuid).is_some());
     if there && sound(&id.uuid) {
         return OfferResponse { already_there: true, ..Default::default() };
     }
-    let partial = volume.and_then(|v| v.partial);
+    let partial = volume.as_ref().and_then(|v| v.partial);
     if let Some(partial) = partial.filter(|p| p.snapshot == id.uuid)
         && partial.base.is_none_or(|base| candidates.contains(&base) && sound(&base))
     {
@@ -103,16 +103,18 @@ fn choose(
     OfferResponse { base, under_way: under_way.unwrap_or_default(), ..Default::default() }
 }
 
-/// The volume of the image that is a candidate, if one is.
-fn image_among(candidates: &[SnapshotUuid], images: &[SnapshotId]) -> Option<VolumeUid> {
-    images.iter().find(|id| candidates.contains(&id.uuid)).map(|id| id.volume)
+/// Whether a newer snapshot is here already. Full pools give such ones up: taken in again at once they
+/// would come and go for ever.
+fn is_history(pool: &dyn Pool, id: &SnapshotId) -> bool {
+    let newest = pool.volume(id.volume).ok().and_then(|v| v.state.newest().map(|s| s.id.order()));
+    newest.is_some_and(|newest| newest > id.order())
 }
 
 #[cfg(test)]
 mod tests {
     use holdfast_storage::fake::FakePool;
     use holdfast_storage::{AlreadyQuiet, PoolIdentity};
-    use holdfast_types::{ByteSize, ClusterId, Epoch, TimestampMs};
+    use holdfast_types::{ByteSize, ClusterId, Epoch, TimestampMs, VolumeUid};
 
     use super::*;
 
@@ -127,13 +129,33 @@ mod tests {
         pool.snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
         pool.demote(volume, Some(uuid), None).unwrap();
         let next = SnapshotId { uuid: SnapshotUuid::generate(), seq: id.seq.next(), ..id };
-        assert!(choose(&pool, &id, &[], &[]).already_there);
-        assert!(!choose(&pool, &next, &[uuid], &[]).base.is_empty());
+        assert!(choose(&pool, &id, &[]).already_there);
+        assert!(!choose(&pool, &next, &[uuid]).base.is_empty());
         let other = SnapshotId { volume: VolumeUid::generate(), ..next };
-        assert!(!choose(&pool, &other, &[uuid], &[id]).base.is_empty(), "as an image");
+        assert!(!choose(&pool, &other, &[uuid]).base.is_empty(), "as an origin");
         pool.rot(volume).unwrap();
-        assert!(!choose(&pool, &id, &[], &[]).already_there);
-        assert!(choose(&pool, &next, &[uuid], &[]).base.is_empty());
-        assert!(choose(&pool, &other, &[uuid], &[id]).base.is_empty(), "as an image");
+        assert!(!choose(&pool, &id, &[]).already_there);
+        assert!(choose(&pool, &next, &[uuid]).base.is_empty());
+        assert!(choose(&pool, &other, &[uuid]).base.is_empty(), "as an origin");
+    }
+
+    /// A full replica gave up a named snapshot, and its primary shipped it again, for ever.
+    #[test]
+    fn what_is_older_than_the_newest_here_is_history() {
+        let volume = VolumeUid::generate();
+        let identity = PoolIdentity { cluster: ClusterId::generate(), pool: volume.0 };
+        let pool = FakePool::new(identity, ByteSize::gib(1));
+        pool.create(volume, ByteSize::mib(8), Epoch(1)).unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let state = pool.volume(volume).unwrap().state;
+            let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
+            pool.snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
+            ids.push(id);
+        }
+        let newer = SnapshotId { seq: ids[1].seq.next(), ..ids[1] };
+        assert!(is_history(&pool, &ids[0]));
+        assert!(!is_history(&pool, &ids[1]) && !is_history(&pool, &newer));
+        assert!(!is_history(&pool, &SnapshotId { volume: VolumeUid::generate(), ..newer }));
     }
 }
