@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
-use holdfast_proto::{Address, MAX_MESSAGE_BYTES, RemoteError, connect_lazy};
+use holdfast_proto::{Address, MAX_VIEW_BYTES, RemoteError, connect_lazy};
 use holdfast_types::Code;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -90,7 +90,7 @@ impl LeaderClient {
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let channel = self.channel(address)?;
-        let client = LeaderServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let client = LeaderServiceClient::new(channel).max_decoding_message_size(MAX_VIEW_BYTES);
         match timeout_at(until, call(client)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(status.into()),

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::MAX_MESSAGE_BYTES;
 use holdfast_proto::internal::leader_service_server::LeaderServiceServer;
 use holdfast_proto::internal::peer_service_server::PeerServiceServer;
 use holdfast_proto::v1::cluster_service_server::ClusterServiceServer;
@@ -18,6 +17,7 @@ use holdfast_proto::v1::image_service_server::ImageServiceServer;
 use holdfast_proto::v1::operation_service_server::OperationServiceServer;
 use holdfast_proto::v1::pool_service_server::PoolServiceServer;
 use holdfast_proto::v1::snapshot_service_server::SnapshotServiceServer;
+use holdfast_proto::{MAX_MESSAGE_BYTES, MAX_VIEW_BYTES};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -179,6 +179,8 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
     let gate = || shell.gate().clone();
     let cluster = ClusterApi { gate: gate(), shell: shell.clone(), origin };
     let pool = PoolApi { gate: gate(), shell: shell.clone() };
+    let leader = sized!(LeaderServiceServer, LeaderApi { gate: gate() })
+        .max_encoding_message_size(MAX_VIEW_BYTES);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -191,7 +193,7 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
         .add_service(sized!(PoolServiceServer, pool))
         .add_service(sized!(SnapshotServiceServer, SnapshotApi { gate: gate() }))
         .add_service(sized!(EventServiceServer, EventApi { gate: gate() }))
-        .add_service(sized!(LeaderServiceServer, LeaderApi { gate: gate() }))
+        .add_service(leader)
         .add_service(sized!(PeerServiceServer, PeerGate(gate())))
         .add_service(RaftGate(gate()))
 }

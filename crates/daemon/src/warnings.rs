@@ -1,13 +1,17 @@
 //! What needs a person's attention, one line each.
 
 use holdfast_core::{Container, NodeLife};
-use holdfast_planner::{Brake, Observations, brake};
+use holdfast_planner::{Brake, Observations, brake, schedule_trouble};
+use holdfast_proto::MAX_VIEW_BYTES;
 use holdfast_types::RunState;
 
 use crate::convert::Picture;
 
 /// Past this much physical use, in percent, a pool is worth a line. Admission stops at 90.
 const POOL_PERCENT: u128 = 80;
+
+/// From this size on a node's view is worth a line: past the double of it the node is told nothing.
+const VIEW_BYTES: usize = MAX_VIEW_BYTES / 2;
 
 /// Everything that is not as it should be, as the leader sees it.
 pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String> {
@@ -18,6 +22,7 @@ pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String
         Brake::Hold { reason } => lines.push(format!("takeovers wait for a person: {reason}")),
     }
     nodes(picture, &mut lines);
+    views(picture, VIEW_BYTES, &mut lines);
     pools(picture, seen, &mut lines);
     for container in picture.state.containers.values().filter(|c| !c.is_deleting()) {
         if let Some(hold) = &container.hold {
@@ -29,6 +34,7 @@ pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String
                 container.name
             ));
         }
+        lines.extend(schedule_trouble(container, picture.now));
     }
     lines
 }
@@ -37,6 +43,23 @@ fn nodes(picture: &Picture<'_>, lines: &mut Vec<String>) {
     for node in picture.state.nodes.values() {
         if let NodeLife::Lost { evidence, .. } = &node.life {
             lines.push(format!("node {} is lost: {evidence}", node.name));
+        }
+    }
+}
+
+/// Nodes that have to do with so much that they will soon not hear of it any more.
+fn views(picture: &Picture<'_>, limit: usize, lines: &mut Vec<String>) {
+    for node in picture.state.nodes.values() {
+        let view = picture.state.node_view(node.id).ok();
+        let bytes = view.and_then(|view| Some(rmp_serde::to_vec_named(&view).ok()?.len()));
+        if let Some(bytes) = bytes.filter(|bytes| *bytes >= limit) {
+            lines.push(format!(
+                "what node {} is told of has {} MiB of at most {} MiB: remove named snapshots or \
+                 containers, or spread them over more nodes",
+                node.name,
+                bytes >> 20,
+                MAX_VIEW_BYTES >> 20
+            ));
         }
     }
 }
@@ -74,9 +97,11 @@ fn lacks_copy(picture: &Picture<'_>, c: &Container) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_core::{Evidence, Node, NodeRole, State};
+    use holdfast_core::{Cluster, Evidence, Node, NodeRole, State};
     use holdfast_planner::{NodeObservation, PoolObservation};
-    use holdfast_types::{ByteSize, Incarnation, NodeId, Revision, TimestampMs};
+    use holdfast_types::{
+        ByteSize, ClusterId, Incarnation, LeaseSettings, NodeId, Revision, TimestampMs,
+    };
 
     #[test]
     fn lost_nodes_and_full_pools_are_told() {
@@ -125,5 +150,41 @@ mod tests {
         assert!(lines[1].starts_with("node n2 is lost"), "{lines:?}");
         assert!(lines[2].starts_with("node n1 has no pool"), "{lines:?}");
         assert!(lines[3].contains("n3 is 85 %"), "{lines:?}");
+    }
+
+    /// Its views had grown past what is sent, and the node was told nothing from then on.
+    #[test]
+    fn a_node_was_cut_off_by_its_view_without_a_word() {
+        let cluster = Some(Cluster {
+            id: ClusterId::generate(),
+            lease: LeaseSettings::default(),
+            overlay: "10.77.0.0/16".parse().unwrap(),
+            created: TimestampMs(0),
+        });
+        let mut state = State { cluster, ..State::default() };
+        let node = Node {
+            id: NodeId(1),
+            name: "n1".parse().unwrap(),
+            address: "n1:7443".into(),
+            underlay: "10.88.0.1".parse().unwrap(),
+            role: NodeRole::Voter,
+            incarnation: Incarnation(1),
+            life: NodeLife::Up,
+            assignment_revision: Revision(1),
+            view_revision: Revision(1),
+        };
+        state.nodes.insert(node.id, node);
+        let picture = Picture {
+            state: &state,
+            seen: None,
+            leader: None,
+            silent_ms: &|_| None,
+            now: TimestampMs(0),
+        };
+        let mut lines = Vec::new();
+        views(&picture, VIEW_BYTES, &mut lines);
+        assert!(lines.is_empty(), "{lines:?}");
+        views(&picture, 100, &mut lines);
+        assert!(lines[0].contains("node n1 is told of"), "{lines:?}");
     }
 }

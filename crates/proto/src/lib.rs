@@ -17,6 +17,10 @@ pub use status::{RemoteError, is_answer, status_from};
 /// The largest message either side accepts, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
+/// The largest view of a node, in bytes: it grows with the containers, copies and named snapshots
+/// that the node has to do with, and is sent whole.
+pub const MAX_VIEW_BYTES: usize = 64 << 20;
+
 /// The public API.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 #[rustfmt::skip]
