@@ -1,13 +1,14 @@
 //! The replicated state as the public API shows it.
 
 use holdfast_core::{
-    Container, Diverged, Event, Image, Node, NodeLife, NodeRole, Operation, OperationState, State,
+    Container, Diverged, Event, Image, Kept, KeptState, Node, NodeLife, NodeRole, Operation,
+    OperationState, State,
 };
 use holdfast_planner::{HeldCopy, Observations};
 use holdfast_proto::v1;
 use holdfast_types::{
-    ContainerUid, LeaseSettings, NodeId, OperationId, RunState, SnapshotUuid, TimestampMs,
-    VolumeUid,
+    ContainerUid, KeptBy, LeaseSettings, NodeId, OperationId, RunState, SnapshotName, SnapshotUuid,
+    TimestampMs, VolumeUid,
 };
 
 /// The state with what the leader sees besides, at one moment.
@@ -142,6 +143,39 @@ impl Picture<'_> {
             epoch: kept.epoch.0,
             kept_ms: kept.kept.0,
             changed_bytes: kept.changed_bytes,
+        }
+    }
+
+    /// A named snapshot, with the nodes that are known to hold it.
+    pub(crate) fn snapshot(
+        &self,
+        container: &Container,
+        name: &SnapshotName,
+        kept: &Kept,
+    ) -> v1::Snapshot {
+        let (state, taken) = match &kept.state {
+            KeptState::Wanted => (v1::SnapshotState::Wanted, None),
+            KeptState::Taken(taken) => (v1::SnapshotState::Taken, Some(taken)),
+            KeptState::LeftBehind(taken) => (v1::SnapshotState::LeftBehind, Some(taken)),
+        };
+        let origin = match kept.by {
+            KeptBy::Person => v1::SnapshotOrigin::Person,
+            KeptBy::Schedule => v1::SnapshotOrigin::Schedule,
+            KeptBy::Restore => v1::SnapshotOrigin::Restore,
+        };
+        let holders = || taken.iter().flat_map(|taken| &taken.holders);
+        let lost = |id: &&NodeId| self.state.nodes.get(id).is_none_or(|node| !node.is_up());
+        v1::Snapshot {
+            container: container.name.to_string(),
+            name: name.to_string(),
+            uuid: kept.uuid.to_string(),
+            state: state.into(),
+            origin: origin.into(),
+            created_ms: kept.created.0,
+            taken_ms: taken.map(|taken| taken.taken.0),
+            size_bytes: taken.map(|taken| taken.size.bytes()),
+            nodes: holders().map(|id| self.name(*id)).collect(),
+            lost_nodes: holders().filter(lost).map(|id| self.name(*id)).collect(),
         }
     }
 }

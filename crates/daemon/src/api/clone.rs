@@ -1,14 +1,11 @@
 //! Making a container that begins as a snapshot of another.
 
 use holdfast_core::{Command, CreateContainer, Origin, State};
-use holdfast_planner::place;
 use holdfast_proto::v1;
-use holdfast_types::{
-    Code, ContainerName, ContainerUid, DesiredState, NodeName, RequestId, SnapshotName,
-};
+use holdfast_types::{ContainerName, RequestId, SnapshotName};
 
 use super::answered;
-use super::create::created;
+use super::create::{Asked, created};
 use crate::fault::Fault;
 use crate::leader::request_id;
 use crate::member::Lead;
@@ -32,7 +29,7 @@ pub(super) async fn clone(
     Ok(v1::CloneResponse { container: Some(container), operation: Some(operation) })
 }
 
-/// The original may be held or its node lost: any node that has the snapshot will do.
+/// The original may be held or its node lost: any member that has the snapshot will do.
 fn plan(
     lead: &Lead,
     state: &State,
@@ -41,27 +38,11 @@ fn plan(
 ) -> Result<CreateContainer, Fault> {
     let name: ContainerName = request.name.parse()?;
     let snapshot: SnapshotName = request.snapshot.parse()?;
-    if state.container_named(&name).is_ok() {
-        let message = format!("there is a container {name} already");
-        return Err(Fault::new(Code::AlreadyExists, message));
-    }
     let original = state.container_named(&request.container.parse()?)?;
     let taken = original.kept_taken(&snapshot)?;
-    let only = match request.node.as_str() {
-        "" => None,
-        node => Some(state.node_named(&node.parse::<NodeName>()?)?.id),
-    };
-    let spec = original.spec.clone();
-    let placement = place(state, &lead.observe(state), &spec, &taken.holders, only)?;
-    let desired = if request.stopped { DesiredState::Stopped } else { DesiredState::Running };
-    Ok(CreateContainer {
-        uid: ContainerUid::generate(),
-        name,
-        spec,
-        desired,
-        node: placement.node,
-        replicas: placement.replicas,
-        operation: id.into(),
-        origin: Some(Origin { uid: original.uid, snapshot }),
-    })
+    // Whoever is no member any more is about to remove what it holds.
+    let stays = original.members().filter(|node| taken.holders.contains(node)).collect();
+    let origin = Some(Origin { uid: original.uid, snapshot });
+    let (spec, stopped) = (original.spec.clone(), request.stopped);
+    Asked { id, name, spec, node: &request.node, stopped }.placed(lead, state, &stays, origin)
 }

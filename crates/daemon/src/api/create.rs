@@ -1,10 +1,12 @@
 //! Creating a container: spec checked, placed, committed.
 
-use holdfast_core::{Command, CreateContainer, Outcome, State};
+use std::collections::BTreeSet;
+
+use holdfast_core::{Command, CreateContainer, Origin, Outcome, State};
 use holdfast_planner::place;
 use holdfast_proto::{required, v1};
 use holdfast_types::{
-    Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, NodeName, RequestId,
+    Code, ContainerName, ContainerSpec, ContainerUid, DesiredState, NodeId, NodeName, RequestId,
 };
 
 use super::answered;
@@ -64,29 +66,53 @@ fn plan(
     name: ContainerName,
     spec: ContainerSpec,
 ) -> Result<CreateContainer, Fault> {
-    if state.container_named(&name).is_ok() {
-        let message = format!("there is a container {name} already");
-        return Err(Fault::new(Code::AlreadyExists, message));
-    }
     let image = state.image_named(required(spec.image.as_ref(), "spec.image")?)?;
     if !image.has_init && spec.command.is_empty() {
         let message = format!("image {} has no /sbin/init: give a command to run", image.name);
         return Err(Fault::new(Code::InvalidArgument, message));
     }
-    let only = match request.node.as_str() {
-        "" => None,
-        node => Some(state.node_named(&node.parse::<NodeName>()?)?.id),
-    };
-    let placement = place(state, &lead.observe(state), &spec, &image.held_by, only)?;
-    let desired = if request.stopped { DesiredState::Stopped } else { DesiredState::Running };
-    Ok(CreateContainer {
-        uid: ContainerUid::generate(),
-        name,
-        spec,
-        desired,
-        node: placement.node,
-        replicas: placement.replicas,
-        operation: id.into(),
-        origin: None,
-    })
+    let asked = Asked { id, name, spec, node: &request.node, stopped: request.stopped };
+    asked.placed(lead, state, &image.held_by, None)
+}
+
+/// What a client asks for, whatever it is made of.
+pub(super) struct Asked<'a> {
+    pub(super) id: RequestId,
+    pub(super) name: ContainerName,
+    pub(super) spec: ContainerSpec,
+    /// The node that it is to be on; any, if empty.
+    pub(super) node: &'a str,
+    pub(super) stopped: bool,
+}
+
+impl Asked<'_> {
+    /// The container on one of the nodes that hold what it is made of.
+    pub(super) fn placed(
+        self,
+        lead: &Lead,
+        state: &State,
+        held_by: &BTreeSet<NodeId>,
+        origin: Option<Origin>,
+    ) -> Result<CreateContainer, Fault> {
+        let Self { id, name, spec, node, stopped } = self;
+        if state.container_named(&name).is_ok() {
+            let message = format!("there is a container {name} already");
+            return Err(Fault::new(Code::AlreadyExists, message));
+        }
+        let only = match node {
+            "" => None,
+            node => Some(state.node_named(&node.parse::<NodeName>()?)?.id),
+        };
+        let placement = place(state, &lead.observe(state), &spec, held_by, only)?;
+        Ok(CreateContainer {
+            uid: ContainerUid::generate(),
+            name,
+            spec,
+            desired: if stopped { DesiredState::Stopped } else { DesiredState::Running },
+            node: placement.node,
+            replicas: placement.replicas,
+            operation: id.into(),
+            origin,
+        })
+    }
 }

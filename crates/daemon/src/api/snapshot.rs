@@ -1,8 +1,6 @@
 //! `SnapshotService`: named snapshots, and what is made of them.
 
-use holdfast_core::{
-    Command, CreateSnapshot, KeptState, RemoveSnapshot, RestoreSnapshot, SetSchedule, State,
-};
+use holdfast_core::{Command, CreateSnapshot, RemoveSnapshot, RestoreSnapshot, SetSchedule, State};
 use holdfast_proto::v1;
 use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use holdfast_proto::v1::snapshot_service_server::SnapshotService;
@@ -210,41 +208,4 @@ async fn set_schedule(
 fn schedule(container: &str, keep: &Option<KeepRules>) -> Option<v1::Schedule> {
     let keep = keep.as_ref()?.to_string();
     Some(v1::Schedule { container: container.to_owned(), keep })
-}
-
-impl crate::convert::Picture<'_> {
-    /// A named snapshot, with the nodes that are known to hold it.
-    fn snapshot(
-        &self,
-        container: &holdfast_core::Container,
-        name: &SnapshotName,
-        kept: &holdfast_core::Kept,
-    ) -> v1::Snapshot {
-        let (state, taken) = match &kept.state {
-            KeptState::Wanted => (v1::SnapshotState::Wanted, None),
-            KeptState::Taken(taken) => (v1::SnapshotState::Taken, Some(taken)),
-            KeptState::LeftBehind(taken) => (v1::SnapshotState::LeftBehind, Some(taken)),
-        };
-        let origin = match kept.by {
-            KeptBy::Person => v1::SnapshotOrigin::Person,
-            KeptBy::Schedule => v1::SnapshotOrigin::Schedule,
-            KeptBy::Restore => v1::SnapshotOrigin::Restore,
-        };
-        let holders = || taken.iter().flat_map(|taken| &taken.holders);
-        let lost = |id: &&holdfast_types::NodeId| {
-            self.state.nodes.get(id).is_none_or(|node| !node.is_up())
-        };
-        v1::Snapshot {
-            container: container.name.to_string(),
-            name: name.to_string(),
-            uuid: kept.uuid.to_string(),
-            state: state.into(),
-            origin: origin.into(),
-            created_ms: kept.created.0,
-            taken_ms: taken.map(|taken| taken.taken.0),
-            size_bytes: taken.map(|taken| taken.size.bytes()),
-            nodes: holders().map(|id| self.name(*id)).collect(),
-            lost_nodes: holders().filter(lost).map(|id| self.name(*id)).collect(),
-        }
-    }
 }
