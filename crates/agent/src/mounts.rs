@@ -2,12 +2,13 @@
 //! are mounted on.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use holdfast_runtime::ContainerMount;
 use holdfast_runtime::image::ROOTFS_DIR;
-use holdfast_storage::{Error, Member, Shape, VolumeInfo, fsys};
-use holdfast_types::{AssignedView, ContainerSpec, DataVolume, MountPath, VolumeUid};
+use holdfast_storage::{Error, Member, Pool, Shape, VolumeInfo, fsys};
+use holdfast_types::{AssignedView, ContainerSpec, DataVolume, MountPath, SnapshotId, VolumeUid};
 use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
 
@@ -38,7 +39,10 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, places: &Places) -> Resu
         return Ok(());
     }
     let devices = devices(&info);
-    let fresh = !is_ready(&info.state, view);
+    // A copy may be of a time before it was mounted anywhere.
+    let mounted_before = info.state.record.role == ROLE_READY;
+    let fresh = !is_ready(&info.state, view)
+        || !mounted_before && devices.first().is_some_and(|d| is_still(pool, view.image, d));
     if fresh {
         let blank = |at: usize| at > 0 && info.state.data[at - 1].blank;
         for (_, device) in devices.iter().enumerate().filter(|(at, _)| !blank(*at)) {
@@ -62,6 +66,20 @@ pub(crate) fn mount(parts: &Parts, view: &AssignedView, places: &Places) -> Resu
         }
     }
     make_mount_points(&view.spec, places)
+}
+
+/// Whether the filesystem on `device` has the identity of the snapshot that the volume began as. Where
+/// that cannot be read, nobody could take one for the other.
+fn is_still(pool: &dyn Pool, origin: SnapshotId, device: &Path) -> bool {
+    /// `s_uuid` of an ext4 superblock, which begins at 1024 (linux/fs/ext4/ext4.h).
+    const UUID_AT: u64 = 1024 + 0x68;
+    let (mut theirs, mut own) = ([0; 16], [0; 16]);
+    let origin = pool.open_snapshot(origin.uuid);
+    let read = origin.and_then(|mut snapshot| snapshot.read_at(UUID_AT, &mut theirs));
+    let device = std::fs::File::open(device);
+    read.is_ok()
+        && device.is_ok_and(|d| d.read_exact_at(&mut own, UUID_AT).is_ok())
+        && own == theirs
 }
 
 /// What is mounted in the container, whatever is above first.
@@ -121,10 +139,47 @@ fn unusable(path: &MountPath, errno: Errno) -> AgentError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_types::SnapshotUuid;
 
     fn spec(volumes: &[&str]) -> ContainerSpec {
         let volumes = volumes.iter().map(|v| v.parse().unwrap()).collect();
         ContainerSpec { volumes, ..ContainerSpec::default() }
+    }
+
+    /// A clone that was taken over before its first mount had the identity of its origin, and so two
+    /// filesystems of one machine could not be told apart.
+    #[test]
+    fn a_copy_of_a_clone_that_was_never_mounted_kept_its_origins_identity() {
+        let bench = crate::testing::Bench::new();
+        bench.unmount();
+        let (pool, uid) = (bench.pool(), bench.volume());
+        let origin = pool.volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate());
+        let origin = origin.unwrap();
+        let taken = holdfast_types::TimestampMs(0);
+        pool.snapshot(&origin, taken, &mut holdfast_storage::AlreadyQuiet).unwrap();
+        let device = pool.activate(uid, holdfast_types::Epoch(1)).unwrap();
+        assert!(is_still(pool, origin, &device));
+        fsys::new_uuid(&device).unwrap();
+        assert!(!is_still(pool, origin, &device));
+        let elsewhere = SnapshotId { uuid: SnapshotUuid::generate(), ..origin };
+        assert!(!is_still(pool, elsewhere, &device));
+    }
+
+    /// What a spec may ask for, a pool can make, and no more.
+    #[test]
+    fn specs_and_pools_agree_on_the_number_of_volumes() {
+        let pool = crate::testing::snapshotted();
+        let uid = VolumeUid(uuid::Uuid::from_u128(1));
+        let made = |count: usize| {
+            let volumes: Vec<_> = (0..count).map(|n| format!("v{n}=16MiB:/srv/v{n}")).collect();
+            let mut spec = spec(&volumes.iter().map(String::as_str).collect::<Vec<_>>());
+            spec.image = "busybox".parse().ok();
+            spec.disk = holdfast_types::ByteSize::mib(16);
+            let shape = shape(&spec);
+            (spec.check().is_ok(), pool.create_set(uid, &shape, holdfast_types::Epoch(1)).is_ok())
+        };
+        assert_eq!(made(holdfast_types::MAX_VOLUMES + 1), (false, false));
+        assert_eq!(made(holdfast_types::MAX_VOLUMES), (true, true));
     }
 
     #[test]
