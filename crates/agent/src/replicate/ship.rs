@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use holdfast_proto::internal::{self, OfferRequest, ReceiveRequest, ReceiveStart, receive_request};
+use holdfast_proto::internal::{
+    self, OfferRequest, ReceiveRequest, ReceiveStart, RestampRequest, receive_request,
+};
 use holdfast_proto::{FieldError, RemoteError};
 use holdfast_storage::{Member, Offer, Pool, SnapshotInfo, stream};
 use holdfast_types::{ContainerSpec, SnapshotId, SnapshotUuid};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
@@ -23,9 +26,17 @@ use crate::replicate::slots::Slot;
 /// How long a node may take to say what it has. One that is gone is noticed sooner, by the connection.
 const OFFER_LIMIT: Duration = Duration::from_secs(20);
 
-/// A transfer in which nothing moved for so long is given up: a connection that broke without a
-/// word is noticed by nobody else. The receiver needs some of it to make the whole durable.
-const STALLED: Duration = Duration::from_secs(20);
+/// How long nothing may move.
+#[derive(Clone, Copy)]
+struct Wait {
+    /// Then the receiver is asked whether it is still there: a connection that broke without a word is
+    /// noticed by nobody else.
+    still: Duration,
+    /// One that is there may be making much durable, or a long range zeros. It gets so long.
+    patience: Duration,
+}
+
+const WAIT: Wait = Wait { still: Duration::from_secs(10), patience: Duration::from_secs(600) };
 
 /// Frames under way between disk and network; each is at most 1 MiB.
 const FRAMES_AHEAD: usize = 4;
@@ -169,7 +180,7 @@ pub(crate) async fn send(
     let sending = peer.receive(requests);
     let ended = tokio::select! {
         (read, sent) = async { tokio::join!(reading, sending) } => outcome(read, sent.map(drop)),
-        () = stalled(&moved) => Err(AgentError::NotSynced),
+        () = stalled(&moved, WAIT, || answers(context, address)) => Err(AgentError::NotSynced),
         () = slot.over() => Err(AgentError::MadeWay),
     };
     if let Some(stream) = stream {
@@ -214,17 +225,31 @@ pub(super) fn start_of(
     }
 }
 
-/// Returns when nothing has moved for too long.
-async fn stalled(moved: &AtomicU64) {
+/// Returns when nothing has moved for too long, or for a while and the receiver does not answer.
+async fn stalled<F: Future<Output = bool>>(
+    moved: &AtomicU64,
+    wait: Wait,
+    answers: impl Fn() -> F,
+) {
     let mut before = moved.load(Ordering::Relaxed);
+    let mut since = Instant::now();
     loop {
-        tokio::time::sleep(STALLED).await;
+        tokio::time::sleep(wait.still).await;
         let now = moved.load(Ordering::Relaxed);
-        if now == before {
+        if now != before {
+            (before, since) = (now, Instant::now());
+        } else if since.elapsed() >= wait.patience || !answers().await {
             return;
         }
-        before = now;
     }
+}
+
+/// Whether a node answers at all: nothing is vouched for.
+async fn answers(context: &Context, address: &str) -> bool {
+    let Ok(mut peer) = context.peers.at(address) else { return false };
+    let cluster_id = context.config.identity.cluster.to_bytes().into();
+    let asked = peer.restamp(RestampRequest { cluster_id, ..Default::default() });
+    matches!(tokio::time::timeout(WAIT.still, asked).await, Ok(Ok(_)))
 }
 
 /// Reads on a thread that may block, and sends an empty frame now and then while it has nothing to
@@ -275,6 +300,18 @@ fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A receiver that made much durable, or a long range zeros, was cut off each time.
+    #[tokio::test]
+    async fn a_receiver_that_is_busy_for_long_is_not_taken_for_a_dead_one() {
+        let (moved, asked) = (AtomicU64::new(0), AtomicU64::new(0));
+        let wait = Wait { still: Duration::from_millis(1), patience: Duration::from_secs(600) };
+        // It answers four times, and then no more.
+        stalled(&moved, wait, || async { asked.fetch_add(1, Ordering::Relaxed) < 4 }).await;
+        assert_eq!(asked.into_inner(), 5);
+        let wait = Wait { patience: Duration::from_millis(20), ..wait };
+        stalled(&moved, wait, || async { true }).await;
+    }
 
     /// A comparison that took longer than the receiver waits for a sender was cut each time, and the
     /// replica never became current.
