@@ -104,7 +104,8 @@ fn checked(mut bytes: &[u8]) -> Vec<u8> {
         head.extend_from_slice(&(len as u32 ^ lie).to_le_bytes());
         head.extend_from_slice(&(stored.len() as u32).to_le_bytes());
         add(&mut stream, &mut chain, &head, &stored, &plain);
-        (end, chunks, total) = (offset.wrapping_add(len as u64), chunks + 1, total.wrapping_add(len as u64));
+        (end, chunks, total) =
+            (offset.wrapping_add(len as u64), chunks + 1, total.wrapping_add(len as u64));
     }
     stream
 }
