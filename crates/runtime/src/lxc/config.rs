@@ -26,14 +26,15 @@ pub struct LxcConfig {
 }
 
 impl LxcConfig {
-    /// The usual settings with these places: unprivileged, 30 s to start, 5 s for other calls.
+    /// The usual settings with these places: unprivileged, 2 min to start (a machine with much else to do
+    /// took more than half a minute, and a start that is cut begins anew), 5 s for other calls.
     pub fn new(lxc_path: PathBuf, log_dir: PathBuf, cgroup_root: String) -> Self {
         Self {
             lxc_path,
             log_dir,
             cgroup_root,
             idmap_base: Some(IDMAP_BASE),
-            start_timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_secs(120),
             call_timeout: Duration::from_secs(5),
             console_bytes: 1 << 20,
         }
