@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod full;
+mod grow;
 mod held;
 mod killed;
 mod mixed;
