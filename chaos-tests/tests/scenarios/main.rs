@@ -11,4 +11,5 @@ mod resize;
 mod resume;
 mod rot;
 mod sets;
+mod snapshots;
 mod stopped;
