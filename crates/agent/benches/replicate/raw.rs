@@ -80,7 +80,8 @@ pub(crate) fn copy(from: &Path, to: &Path, way: Way) -> Result<()> {
             scope.spawn(move || receiver(input, &received)),
             scope.spawn(move || writer(to, from, way, &to_write, &written)),
         ];
-        threads.into_iter().map(|t| t.join().map_err(|_| anyhow!("a thread panicked"))?).collect()
+        let mut threads = threads.into_iter();
+        threads.try_for_each(|t| t.join().map_err(|_| anyhow!("a thread panicked"))?)
     })
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use bytes::Bytes;
 use holdfast_proto::internal::peer_service_client::PeerServiceClient;
 use holdfast_proto::internal::peer_service_server::{PeerService, PeerServiceServer};
@@ -76,14 +76,17 @@ impl Link {
         // The whole offer travels where a part of it does.
         let start = Part::Frame(serde_json::to_vec(&offer)?.into());
         let reading = move || -> Result<(u64, f64)> {
-            let send = |part| frames.blocking_send(ReceiveRequest { part: Some(part) });
-            send(start).context("the receiver is gone")?;
+            let send = |part| {
+                let sent = frames.blocking_send(ReceiveRequest { part: Some(part) });
+                sent.map_err(|_| anyhow!("the receiver is gone"))
+            };
+            send(start)?;
             let (mut wire, mut first_s) = (0, None);
             for frame in stream::send(&*pool, &offer, 0)? {
                 let frame = frame?;
                 first_s.get_or_insert_with(|| began.elapsed().as_secs_f64());
                 wire += frame.len() as u64;
-                send(Part::Frame(frame)).context("the receiver is gone")?;
+                send(Part::Frame(frame))?;
             }
             Ok((wire, first_s.unwrap_or_default()))
         };
@@ -112,7 +115,7 @@ impl PeerService for Target {
         let offer = serde_json::from_slice(&first).map_err(|e| failed(e.to_string()))?;
         let (frames, incoming) = mpsc::channel(FRAMES_AHEAD);
         let pool = self.pool.clone();
-        let writing = tokio::task::spawn_blocking(move || write(&*pool, &offer, incoming));
+        let writing = tokio::task::spawn_blocking(move || write(&pool, &offer, incoming));
         while let Some(bytes) = frame(&mut stream).await? {
             if frames.send(bytes).await.is_err() {
                 break;

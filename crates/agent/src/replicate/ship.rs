@@ -226,11 +226,7 @@ pub(super) fn start_of(
 }
 
 /// Returns when nothing has moved for too long, or for a while and the receiver does not answer.
-async fn stalled<F: Future<Output = bool>>(
-    moved: &AtomicU64,
-    wait: Wait,
-    answers: impl Fn() -> F,
-) {
+async fn stalled<F: Future<Output = bool>>(moved: &AtomicU64, wait: Wait, answers: impl Fn() -> F) {
     let mut before = moved.load(Ordering::Relaxed);
     let mut since = Instant::now();
     loop {

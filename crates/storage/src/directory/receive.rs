@@ -186,7 +186,9 @@ impl<B: Blocks> Volume<B> {
             false => Vec::new(),
         };
         match replaces {
-            true => old.iter().zip(&paths).try_for_each(|(old, path)| self.blocks.link(path, old))?,
+            true => {
+                old.iter().zip(&paths).try_for_each(|(old, path)| self.blocks.link(path, old))?
+            }
             false => paths.iter().try_for_each(|left| self.blocks.remove(left))?,
         }
         for (item, path) in received.items.iter().zip(&paths) {

@@ -68,9 +68,13 @@ mod tests {
         for name in ["pool/slaves", "data/slaves", "meta/slaves", "disk1/slaves", "part2"] {
             fs::create_dir_all(device(name)).unwrap();
         }
-        for (above, below) in
-            [("pool", "data"), ("pool", "meta"), ("data", "disk1"), ("data", "part2"), ("meta", "disk1")]
-        {
+        for (above, below) in [
+            ("pool", "data"),
+            ("pool", "meta"),
+            ("data", "disk1"),
+            ("data", "part2"),
+            ("meta", "disk1"),
+        ] {
             let link = device(above).join("slaves").join(below);
             std::os::unix::fs::symlink(device(below), link).unwrap();
         }

@@ -223,7 +223,8 @@ impl Blocks for ThinItems {
 
     /// The catalog does not grow, and what cannot be written there cannot be promised.
     fn has_room_for_notes(&self) -> Result<bool> {
-        let stat = rustix::fs::statvfs(&self.root).map_err(|e| Error::io("asking", &self.root)(e))?;
+        let stat =
+            rustix::fs::statvfs(&self.root).map_err(|e| Error::io("asking", &self.root)(e))?;
         Ok(stat.f_bavail > stat.f_blocks / 2)
     }
 

@@ -74,7 +74,7 @@ impl WhenFull {
 }
 
 impl LvmPool {
-    /// Opens the pool that was made by [`admin`](super::admin), or begins in it. Finishes or undoes
+    /// Opens the pool that was made by [`admin`], or begins in it. Finishes or undoes
     /// what a crash left.
     pub fn open(options: &LvmOptions) -> Result<Self> {
         if !rustix::process::geteuid().is_root() {

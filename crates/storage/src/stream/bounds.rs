@@ -63,15 +63,18 @@ fn the_disk_is_read_a_bounded_piece_ahead() {
     assert!((MIB..=most).contains(&furthest), "{furthest}");
 }
 
+/// What a sink was asked: the first letter of it, the offset, the length.
+type Asked = Arc<Mutex<Vec<(char, u64, u64)>>>;
+
 /// Tells what it is asked, waits for a word before each write, and fails when told to.
 struct Told {
-    told: Arc<Mutex<Vec<(char, u64, u64)>>>,
+    told: Asked,
     go: Option<Receiver<()>>,
     fail_at: u64,
 }
 
 impl Told {
-    fn new(fail_at: u64) -> (Self, Arc<Mutex<Vec<(char, u64, u64)>>>) {
+    fn new(fail_at: u64) -> (Self, Asked) {
         let told = Arc::default();
         (Self { told: Arc::clone(&told), go: None, fail_at }, told)
     }

@@ -34,10 +34,7 @@ impl XfsRig {
             dir: dir.path().into(),
             cluster: ClusterId::generate(),
             threshold_percent: 90,
-            loop_backed: Some(LoopBacked {
-                size,
-                mountpoint: dir.path().join("mnt"),
-            }),
+            loop_backed: Some(LoopBacked { size, mountpoint: dir.path().join("mnt") }),
             patience: Duration::from_secs(5),
         };
         Self { pool: Some(XfsPool::open(&options).unwrap()), options, _dir: dir }
