@@ -87,13 +87,13 @@ fn sent(rig: &Rig, node: &str) -> Result<u64, LabError> {
     metric(rig, node, "holdfast_transfer_bytes_total{direction=\"out\"}")
 }
 
-/// One of a node's metrics, as the client's network sees it; 0 while the node does not answer.
+/// One of a node's metrics, asked from the node itself; 0 while it does not answer.
 fn metric(rig: &Rig, node: &str, name: &str) -> Result<u64, LabError> {
     let record = rig.lab().record()?;
     let nodes = record.nodes.iter();
     let address = nodes.filter(|n| n.name == node).map(|n| n.address).next();
     let url = format!("http://{}:7480/metrics", address.map(|a| a.to_string()).unwrap_or_default());
-    let netns = format!("--net=/run/netns/{}", rig.lab().layout().client());
+    let netns = format!("--net=/run/netns/{}", rig.lab().layout().netns(node));
     let asked = Command::new("nsenter")
         .args([&netns, "busybox", "wget", "-q", "-T", "2", "-O", "-", &url])
         .output()

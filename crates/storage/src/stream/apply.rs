@@ -59,6 +59,8 @@ impl Taken {
     fn take(&mut self, record: Record<'_>) -> Result<()> {
         let taken = match record {
             Record::Header(Header { offer, from, .. }) => {
+                // Whether it is kept for somebody is known to the receiver alone.
+                let offer = Offer { history: self.offer.history, ..offer };
                 let agreed = offer == self.offer && from == self.resume_at;
                 return if agreed { Ok(()) } else { Err(StreamError::OtherOffer.into()) };
             }

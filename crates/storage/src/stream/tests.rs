@@ -258,6 +258,20 @@ fn frames_out_of_place_are_noticed() {
     assert!(decode(&short.concat(), CHUNK).is_err());
 }
 
+/// A sender does not say that a snapshot is kept for somebody: none that is was ever received.
+#[test]
+fn what_the_receiver_keeps_for_somebody_is_received() {
+    use crate::pool::Receiver;
+    let data = Extent { offset: 0, len: 1 << 20, kind: ExtentKind::Data };
+    let content = Memory(vec![7; SIZE as usize]);
+    let offer = offer();
+    let mut frames = Encoder::new(&offer, 0, vec![data], Box::new(content), Vec::new()).unwrap();
+    let kept = Offer { history: true, ..offer };
+    let sink = Forgetful { failed: true, noted: std::sync::Arc::default() };
+    let mut receiver = super::Applier::new(kept, 0, Box::new(sink));
+    frames.try_for_each(|frame| receiver.feed(&frame.unwrap())).unwrap();
+}
+
 /// A disk that failed once, and says that all is well when it is asked again (fsync(2) on Linux).
 struct Forgetful {
     failed: bool,
