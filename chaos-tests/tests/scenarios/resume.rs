@@ -31,7 +31,7 @@ fn scenario(rig: &Rig) -> Result<(), LabError> {
     let (lab, sender) = (rig.lab(), rig.node());
     limit(rig, sender)?;
     let image = rig.stage.image.to_string();
-    let create = ["create", "bulk", "--image", &image, "--disk", "512MiB", "--node", sender];
+    let create = ["create", "bulk", "--image", &image, "--node", sender];
     done(rig, &[&create[..], &["--replicate-every", "30s"]].concat())?;
     done(rig, &["sync", "bulk"])?;
     let fill = format!("dd if=/dev/urandom of=/data/bulk bs=1M count={BULK_MIB} && sync");
@@ -92,10 +92,13 @@ fn metric(rig: &Rig, node: &str, name: &str) -> Result<u64, LabError> {
     let record = rig.lab().record()?;
     let nodes = record.nodes.iter();
     let address = nodes.filter(|n| n.name == node).map(|n| n.address).next();
-    let url = format!("http://{}:7480/metrics", address.map(|a| a.to_string()).unwrap_or_default());
+    let address = address.map(|a| a.to_string()).unwrap_or_default();
+    let get = format!(
+        "exec 3<>/dev/tcp/{address}/7480; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3"
+    );
     let netns = format!("--net=/run/netns/{}", rig.lab().layout().netns(node));
     let asked = Command::new("nsenter")
-        .args([&netns, "busybox", "wget", "-q", "-T", "2", "-O", "-", &url])
+        .args([&netns, "timeout", "2", "bash", "-c", &get])
         .output()
         .map_err(|source| LabError::Io { what: "cannot run", path: "nsenter".into(), source })?;
     let text = String::from_utf8_lossy(&asked.stdout);
