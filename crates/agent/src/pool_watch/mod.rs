@@ -2,6 +2,7 @@
 
 mod fullness;
 mod health;
+mod interrupted;
 mod kept;
 mod level;
 mod reserve;
@@ -102,8 +103,26 @@ impl Watch {
         context.set_capacity(internal::Capacity { name, ..said });
         context.fullness.fills(self.level() >= Level::Filling);
         context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
+        self.drop_interrupted(parts).await?;
         self.give_up_kept(context, parts).await?;
         self.health.look(context, parts).await
+    }
+
+    /// What came of a transfer that a full pool has interrupted is the first to go: it cannot go on
+    /// before there is room.
+    async fn drop_interrupted(&mut self, parts: &Arc<Parts>) -> Result<(), AgentError> {
+        if self.level() < Level::Full {
+            return Ok(());
+        }
+        let pool = parts.pool.clone();
+        for uid in blocking(move || interrupted::drop_all(&*pool)).await? {
+            let message = format!(
+                "what had come of an interrupted copy of {uid} was dropped to make room in the full \
+                 pool: it is shipped from its beginning once there is"
+            );
+            self.news.push(("transfer-dropped", message));
+        }
+        Ok(())
     }
 
     /// Who has no lease does not know whether the others are up, and cannot say what went.

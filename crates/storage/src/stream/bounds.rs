@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use holdfast_types::ByteSize;
 
 use super::tests::{encode_as, offer};
-use super::wire::{CHUNK, FRAME};
+use super::wire::{CHUNK, FRAME, HOLE};
 use super::{Applier, Decoder, Encoder, Sink, batch};
 use crate::catalog::SnapshotInfo;
 use crate::members::{self, Member};
@@ -191,6 +191,16 @@ fn neighbours_are_gathered_within_a_member() {
     let expected =
         [('w', 0, 12288), ('z', MIB, 8192), ('w', last, 2 * MIB), ('w', next, MIB), ('c', 0, 0)];
     assert_eq!(*told.lock().unwrap(), expected);
+}
+
+/// A receiver that was given all holes of a large volume in one frame looked dead for as long.
+#[test]
+fn long_holes_come_in_many_frames() {
+    let size = 8 * HOLE;
+    let offer = Offer { size: ByteSize(size), ..offer() };
+    let reader = Box::new(Counting(Arc::default()));
+    let encoder = Encoder::new(&offer, 0, vec![hole(0, size)], reader, Vec::new()).unwrap();
+    assert_eq!(encoder.count(), 8 + 1);
 }
 
 /// What a disk refuses is told by the next call; whether it has what it took before is not known then.

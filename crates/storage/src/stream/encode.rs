@@ -6,7 +6,9 @@ use holdfast_types::SnapshotUuid;
 use super::ahead::Ahead;
 use super::batch::Batch;
 use super::pack::Packer;
-use super::wire::{CHECK, CHUNK, CHUNK_HEAD, Chain, FRAME, Header, MAGIC, TRAILER, chunk_head};
+use super::wire::{
+    CHECK, CHUNK, CHUNK_HEAD, Chain, FRAME, HOLE, Header, MAGIC, TRAILER, chunk_head,
+};
 use crate::pool::{Extent, ExtentKind, Offer, Pool, SnapshotReader};
 use crate::{Hold, Result};
 
@@ -25,6 +27,8 @@ pub struct Encoder {
     start: Option<Vec<u8>>,
     chunks: u64,
     bytes: u64,
+    /// Those of `bytes` that are zeros.
+    holes: u64,
     left: u64,
     done: bool,
 }
@@ -64,6 +68,7 @@ impl Encoder {
             start: Some(start),
             chunks: 0,
             bytes: 0,
+            holes: 0,
             done: false,
         })
     }
@@ -84,7 +89,9 @@ impl Encoder {
         if let Some(start) = self.start.take() {
             frame.extend_from_slice(&start);
         }
-        while frame.len() + LARGEST_RECORD + TRAILER <= FRAME {
+        // A frame of nothing but holes would keep a receiver busy for long.
+        let upto = self.holes + HOLE;
+        while frame.len() + LARGEST_RECORD + TRAILER <= FRAME && self.holes < upto {
             let Some(mut batch) =
                 self.batch.take().map(Ok).or_else(|| self.ahead.next()).transpose()?
             else {
@@ -135,6 +142,7 @@ impl Encoder {
         frame.extend_from_slice(&head);
         let check = self.chain.add(&head, &[]);
         frame.extend_from_slice(&check[..CHECK]);
+        self.holes += len;
         self.count(len);
     }
 

@@ -12,7 +12,7 @@ pub const CHUNK: usize = 256 << 10;
 pub const FRAME: usize =
     4 * (CHUNK_HEAD + CHUNK + CHECK) + MAGIC.len() + 5 + MAX_HEADER + CHECK + TRAILER;
 /// A hole is cheap to send, so it may be long: up to this many bytes in one record.
-pub(super) const HOLE: u64 = 1 << 30;
+pub(super) const HOLE: u64 = 256 << 20;
 /// Longest header text, in bytes.
 pub(super) const MAX_HEADER: usize = 4 << 10;
 /// Bytes of a check as sent with a record.
