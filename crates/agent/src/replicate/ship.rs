@@ -38,7 +38,7 @@ struct Wait {
 
 const WAIT: Wait = Wait { still: Duration::from_secs(10), patience: Duration::from_secs(600) };
 
-/// Frames under way between disk and network; each is at most 1 MiB.
+/// Frames under way between disk and network; each is at most [`stream::FRAME`] bytes.
 const FRAMES_AHEAD: usize = 4;
 
 /// A sender that reads says so this often: well within what a receiver waits for one.

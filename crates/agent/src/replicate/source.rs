@@ -17,7 +17,6 @@ use tracing::{debug, warn};
 use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::{AgentError, blocking};
-use crate::replicate::kept::Given;
 use crate::replicate::news::{Turn, Words, tell};
 use crate::replicate::prune::{Acked, Bases, give_up};
 use crate::replicate::snapshot::{Round, Snapshooter, Subject};
@@ -279,20 +278,9 @@ impl Source {
         });
         for node in wanted {
             self.targets.entry(node).or_insert_with(|| {
-                let target = target::Target {
-                    context: self.context.clone(),
-                    uid: self.uid,
-                    node,
-                    latest: self.latest.subscribe(),
-                    bases: self.bases.clone(),
-                    given: Given::default(),
-                    clock: None,
-                    as_of_ms: boottime_ms(),
-                    long: false,
-                    resync_told: false,
-                    sent: None,
-                    unfit: None,
-                };
+                let (context, latest) = (self.context.clone(), self.latest.subscribe());
+                let target =
+                    target::Target::new(context, self.uid, node, latest, self.bases.clone());
                 tokio::spawn(target.run())
             });
         }

@@ -53,6 +53,30 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// One that nothing was given yet, of the node `node`.
+    pub(crate) fn new(
+        context: Arc<Context>,
+        uid: ContainerUid,
+        node: NodeId,
+        latest: watch::Receiver<Option<Latest>>,
+        bases: Arc<Bases>,
+    ) -> Self {
+        Self {
+            context,
+            uid,
+            node,
+            latest,
+            bases,
+            given: Given::default(),
+            clock: None,
+            as_of_ms: boottime_ms(),
+            long: false,
+            resync_told: false,
+            sent: None,
+            unfit: None,
+        }
+    }
+
     /// Ships until it is aborted.
     pub(crate) async fn run(mut self) {
         let mut backoff = FIRST_BACKOFF;

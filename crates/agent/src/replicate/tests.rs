@@ -9,7 +9,6 @@ use holdfast_storage::{Offer, Pool, SnapshotInfo, stream};
 use holdfast_types::{ByteSize, Code, ContainerSpec, Epoch, SnapshotUuid, VolumeUid};
 use tokio::sync::watch;
 
-use super::kept::Given;
 use super::lanes::Due;
 use super::limits::TransferLimits;
 use super::prune::{Acked, Bases, give_up};
@@ -81,20 +80,8 @@ impl Shipping {
     fn new(pair: &Pair) -> Self {
         let (latest, watched) = watch::channel(None);
         let bases: Arc<Bases> = Arc::default();
-        let target = Target {
-            context: pair.sender.context.clone(),
-            uid: UID,
-            node: RECEIVER,
-            latest: watched,
-            bases: bases.clone(),
-            given: Given::default(),
-            clock: None,
-            as_of_ms: boottime_ms(),
-            long: false,
-            resync_told: false,
-            sent: None,
-            unfit: None,
-        };
+        let context = pair.sender.context.clone();
+        let target = Target::new(context, UID, RECEIVER, watched, bases.clone());
         Self { target, latest, bases }
     }
 
