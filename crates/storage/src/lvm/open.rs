@@ -98,10 +98,10 @@ impl LvmPool {
             return Err(missing("its thin pool has no anchor of Holdfast"));
         }
         let lock = lock(vg, options.patience)?;
-        for name in [thin_pool.as_str(), ANCHOR, CATALOG] {
-            // A thin pool that is not active runs its check here; that takes as long as it takes.
-            tools::lvm(&["lvchange", "-qq", "-ay", "-y", &format!("{vg}/{name}")])?;
-        }
+        let [first, second, third] =
+            [thin_pool.as_str(), ANCHOR, CATALOG].map(|name| format!("{vg}/{name}"));
+        // A thin pool that is not active runs its check here; that takes as long as it takes.
+        tools::lvm(&["lvchange", "-qq", "-ay", "-y", &first, &second, &third])?;
         options.when_full.set(&format!("{vg}/{thin_pool}"), pool)?;
         let bond = Bond { vg: pool.vg_uuid.clone(), pool: pool.lv_uuid.clone() };
         let pool = ThinPool::connect(vg, &pool.lv_dm_path, options.threshold_percent)?;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_storage::fsys::{self, FreezeHelper, FreezeWindow};
 use holdfast_storage::lvm::LvmPool;
@@ -58,13 +58,23 @@ fn daemon() {
     }
 }
 
+/// One that ends with the test, whatever becomes of that.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// The daemon, up to the `n`th time that it says `word`.
-fn daemon_at(vg: &str, mountpoint: &Path, word: &str, n: usize) -> Child {
+fn daemon_at(vg: &str, mountpoint: &Path, word: &str, n: usize) -> Daemon {
     let mut daemon = Command::new(std::env::current_exe().unwrap());
     daemon.args(["--ignored", "--exact", "held::daemon", "--nocapture"]);
     daemon.env(VICTIM, format!("{vg} {}", mountpoint.display())).stdout(Stdio::piped());
-    let mut daemon = daemon.spawn().unwrap();
-    let said = BufReader::new(daemon.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
+    let mut daemon = Daemon(daemon.spawn().unwrap());
+    let said = BufReader::new(daemon.0.stdout.as_mut().unwrap()).lines().map_while(Result::ok);
     let heard = said.filter(|line| line.ends_with(word)).nth(n - 1);
     assert!(heard.is_some(), "it ended before it said {word}");
     daemon
@@ -75,6 +85,19 @@ fn suspended() -> bool {
     list.args(["info", "-c", "--noheadings", "-o", "suspended"]);
     let listed = String::from_utf8(list.output().unwrap().stdout).unwrap();
     listed.lines().any(|line| line.trim() == "Suspended")
+}
+
+/// A helper whose daemon is gone may have yet to freeze, and to see that nobody waits for it.
+fn helpers_end() -> bool {
+    let running = || Command::new("pgrep").args(["-x", "holdfast-freeze"]).output().unwrap();
+    let deadline = Instant::now() + SOON;
+    while Instant::now() < deadline {
+        if running().stdout.is_empty() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
 }
 
 /// Writes through the filesystem; whether it came back in time.
@@ -103,9 +126,9 @@ fn a_killed_daemon_leaves_no_disk_held() {
     fsys::mount(&device, &mountpoint).unwrap();
     drop(pool);
 
-    let kill = |mut daemon: Child| {
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
+    let kill = |daemon: Daemon| {
+        drop(daemon);
+        assert!(helpers_end(), "a helper stays");
         assert!(writes(&mountpoint), "the disk stays held");
         assert!(!suspended());
     };

@@ -153,7 +153,7 @@ impl Rig for LvmRig {
 }
 
 impl LvmRig {
-    /// Removes every device of ours, and unmounts the catalog.
+    /// Removes every device of ours, with what is mounted of it, and unmounts the catalog.
     pub(crate) fn let_go(&self) {
         let run =
             |program: &str, arguments: &[&str]| Command::new(program).args(arguments).output();
@@ -162,6 +162,9 @@ impl LvmRig {
             if let Some(name) =
                 line.split_whitespace().next().filter(|n| n.starts_with("holdfast-"))
             {
+                // What a failed test left suspended or mounted must not fail all that come next.
+                let _ = run("dmsetup", &["resume", name]);
+                let _ = run("umount", &["-A", &format!("/dev/mapper/{name}")]);
                 let _ = run("dmsetup", &["remove", name]);
             }
         }

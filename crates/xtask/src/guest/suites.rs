@@ -48,6 +48,8 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
     }
 }
 
+/// With what the guest's programs are built, of the workspace's `Cargo.toml`.
+pub(super) const PROFILE: &str = "emulated";
 const DISK_MIB: u64 = 3072;
 /// The helper that freezes filesystems.
 const FREEZE: &str = "holdfast-freeze";
@@ -133,6 +135,7 @@ fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]
 fn build_test(root: &Path, package: &str, test: &str, features: &[&str]) -> Result<String> {
     let mut build = run::cargo(root);
     build.args(["test", "--quiet", "--locked", "--no-run", "--message-format=json"]);
+    build.args(["--profile", PROFILE]);
     build.args(["-p", package, "--test", test, "--features", &features.join(",")]);
     let out = build.stderr(Stdio::inherit()).output().context("running cargo")?;
     if !out.status.success() {

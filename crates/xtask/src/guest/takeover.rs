@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::share::LOGS;
-use super::suites::Suite;
+use super::suites::{PROFILE, Suite};
 use crate::bench::PACKAGES;
 use crate::run;
 
@@ -22,9 +22,6 @@ const DISK_MIB: u64 = 3072;
 
 /// Three daemons, their guardians, and what they read of their programs.
 const MEMORY_MIB: u64 = 1536;
-
-/// Of the workspace's `Cargo.toml`.
-const PROFILE: &str = "emulated";
 
 /// What QEMU translates runs some twenty times slower; what waits for disks and timers does not. With
 /// five times the lease and the waits there is as much to spare as outside, with ten also where other
