@@ -17,7 +17,7 @@ use holdfast_proto::v1::image_service_server::ImageServiceServer;
 use holdfast_proto::v1::operation_service_server::OperationServiceServer;
 use holdfast_proto::v1::pool_service_server::PoolServiceServer;
 use holdfast_proto::v1::snapshot_service_server::SnapshotServiceServer;
-use holdfast_proto::{MAX_MESSAGE_BYTES, MAX_VIEW_BYTES};
+use holdfast_proto::{MAX_MESSAGE_BYTES, MAX_VIEW_BYTES, STREAM_FRAME, STREAM_WINDOW};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -41,9 +41,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A peer that is silent for so long is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
-
-/// The windows are those of a fast LAN: a snapshot stream must not wait for round trips.
-const STREAM_WINDOW: u32 = 8 << 20;
 
 /// Both listeners, bound before anything else is done, so that a taken port changes nothing.
 pub(crate) struct Listeners {
@@ -186,6 +183,7 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * 2)
+        .max_frame_size(STREAM_FRAME)
         .add_service(sized!(ClusterServiceServer, cluster))
         .add_service(sized!(ContainerServiceServer, ContainerApi { gate: gate() }))
         .add_service(sized!(ImageServiceServer, ImageApi { gate: gate() }))

@@ -17,6 +17,15 @@ pub use status::{RemoteError, is_answer, status_from};
 /// The largest message either side accepts, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
 
+/// How many bytes of a stream may be under way, as on a fast LAN: a snapshot must not wait for round
+/// trips. A connection may have twice as many (RFC 9113, 5.2).
+pub const STREAM_WINDOW: u32 = 8 << 20;
+
+/// The largest HTTP/2 frame, in bytes (RFC 9113, 4.2). At the 16 KiB that are usual a snapshot costs
+/// both ends a third more processor time; one that is much larger would keep others on the same
+/// connection waiting on a slow link.
+pub const STREAM_FRAME: u32 = 256 << 10;
+
 /// The largest view of a node, in bytes: it grows with the containers, copies and named snapshots
 /// that the node has to do with, and is sent whole.
 pub const MAX_VIEW_BYTES: usize = 64 << 20;

@@ -13,7 +13,7 @@ use holdfast_proto::internal::{
     OfferRequest, OfferResponse, ReceiveRequest, ReceiveResponse, RestampRequest, RestampResponse,
     SealRequest, SealResponse, SyncNowRequest, SyncNowResponse, receive_request::Part,
 };
-use holdfast_proto::{Address, MAX_MESSAGE_BYTES, connect};
+use holdfast_proto::{Address, MAX_MESSAGE_BYTES, STREAM_FRAME, STREAM_WINDOW, connect};
 use holdfast_storage::xfs::XfsPool;
 use holdfast_storage::{Begin, Offer, Pool, stream};
 use tokio::runtime::Runtime;
@@ -21,9 +21,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-/// As in the agent and the daemon.
+/// As in the agent.
 const FRAMES_AHEAD: usize = 4;
-const STREAM_WINDOW: u32 = 8 << 20;
 
 /// What a transfer came to.
 pub(crate) struct Shipped {
@@ -60,6 +59,7 @@ impl Link {
             let server = tonic::transport::Server::builder()
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(STREAM_WINDOW * 2)
+                .max_frame_size(STREAM_FRAME)
                 .add_service(service);
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
             let channel = connect(&address, std::time::Duration::from_secs(5)).await;
