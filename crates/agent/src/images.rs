@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_runtime::image::{Budget, ImageStats, ROOTFS_DIR, unpack};
-use holdfast_storage::{AlreadyQuiet, Pool, fsys, round_size};
+use holdfast_storage::{AtRest, Pool, fsys, round_size};
 use holdfast_types::{
     ByteSize, Epoch, ImageUid, ImageView, Report, SnapshotId, SnapshotUuid, VolumeUid,
 };
@@ -84,7 +84,7 @@ fn make(
     let state = pool.volume(volume)?.state;
     let missing = || AgentError::Storage(holdfast_storage::Error::NoVolume(volume));
     let id = state.next_snapshot(SnapshotUuid::generate()).ok_or_else(missing)?;
-    pool.snapshot(&id, wall(), &mut AlreadyQuiet)?;
+    pool.snapshot(&id, wall(), &mut AtRest)?;
     pool.demote(volume, Some(id.uuid), None)?;
     Ok(ImportedImage { snapshot: id, size, stats })
 }

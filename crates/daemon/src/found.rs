@@ -20,7 +20,8 @@ const FOUNDER: NodeId = NodeId(1);
 const OVERLAY: &str = "10.77.0.0/16";
 
 /// Makes a cluster with this node as its first voter. What fails before the identity is written
-/// leaves nothing behind: no other node has heard of the cluster.
+/// leaves nothing behind but an empty pool that has the cluster's id, and that any other cluster may
+/// have: no other node has heard of this one.
 pub(crate) async fn found(shell: &Arc<Shell>, lease: LeaseSettings) -> Result<Identity, Fault> {
     lease.check().map_err(|e| Fault::new(e.code(), e.to_string()))?;
     let config = shell.config();

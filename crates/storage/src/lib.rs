@@ -33,7 +33,7 @@ pub use error::{Error, Result};
 pub use holds::Hold;
 pub use members::{Member, Shape};
 pub use pool::{
-    AlreadyQuiet, Begin, Capacity, Extent, ExtentKind, Fragmentation, Offer, Outcome, Partial,
-    Pool, PoolIdentity, Quiesce, Receiver, Rot, Scratch, Scrubbed, SnapshotReader, Tail,
+    AlreadyQuiet, AtRest, Begin, Capacity, Extent, ExtentKind, Fragmentation, Offer, Outcome,
+    Partial, Pool, PoolIdentity, Quiesce, Receiver, Rot, Scratch, Scrubbed, SnapshotReader, Tail,
     VOLUME_GRAIN, VolumeInfo, round_size,
 };

@@ -253,6 +253,11 @@ pub struct Tail {
 /// A driver calls `freeze` just before that instant and `thaw` just after, also when the snapshot
 /// failed; all slow work is done outside.
 pub trait Quiesce {
+    /// Whether the volume must be out of use, so that there is nothing to freeze. Of one that is in
+    /// use the snapshot is refused with [`Error::InUse`].
+    fn at_rest(&self) -> bool {
+        false
+    }
     /// Makes what is on the device a consistent filesystem, and keeps it so. `hold` names the
     /// device-mapper devices that must take no request meanwhile. Whoever holds them lets them go
     /// also if this process is killed at any instant.
@@ -261,7 +266,23 @@ pub trait Quiesce {
     fn thaw(&mut self) -> Result<()>;
 }
 
-/// For a volume that nothing writes to; there is no request to hold back.
+/// For a volume that is out of use. Nobody takes it into use while the snapshot is taken.
+#[derive(Debug, Clone, Copy)]
+pub struct AtRest;
+
+impl Quiesce for AtRest {
+    fn at_rest(&self) -> bool {
+        true
+    }
+    fn freeze(&mut self, _hold: &[&str]) -> Result<()> {
+        Ok(())
+    }
+    fn thaw(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// For a volume whose only user is the one who asks: there is no request to hold back.
 #[derive(Debug, Clone, Copy)]
 pub struct AlreadyQuiet;
 

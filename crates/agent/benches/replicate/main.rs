@@ -70,12 +70,13 @@ fn plan() -> Result<Plan> {
 fn run(plan: &Plan) -> Result<Measured> {
     let rig = Rig::new(&plan.dir)?;
     let mut measured = Measured::new();
+    // The pause comes first: what was removed a moment ago is still at work on the disk.
     let parts: [(&str, Part); 5] = [
+        ("pause", pause::measure),
         ("full", full::measure),
         ("delta", delta::measure),
         ("scale", delta::scale),
         ("torn", delta::torn),
-        ("pause", pause::measure),
     ];
     limits::measure(&rig, "before", &mut measured)?;
     for (name, part) in parts {

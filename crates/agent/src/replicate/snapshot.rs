@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use holdfast_storage::fsys::{self, FreezeHelper, FreezeWindow};
-use holdfast_storage::{AlreadyQuiet, Pool, Quiesce, SnapshotInfo, VolumeInfo};
+use holdfast_storage::{AtRest, Pool, Quiesce, SnapshotInfo, VolumeInfo};
 use holdfast_types::{ContainerUid, Epoch, SnapshotUuid};
 
 use crate::clock::{boottime_ms, wall};
@@ -174,7 +174,13 @@ impl Snapshooter {
         if !subject.may_take {
             return Ok(Round::Withheld);
         }
-        let snapshot = take(pool, volume, subject.wanted, &mut AlreadyQuiet)?;
+        let snapshot = match take(pool, volume, subject.wanted, &mut AtRest) {
+            // The worker has taken it into use since.
+            Err(AgentError::Storage(holdfast_storage::Error::InUse(_))) => {
+                return Ok(Round::NotReady);
+            }
+            taken => taken?,
+        };
         let rests = self.rests;
         self.covered = Some(Covered { snapshot: snapshot.id.uuid, rests, writes: None });
         Ok(Round::Current(Latest { snapshot, as_of_ms }))
@@ -304,6 +310,24 @@ mod tests {
         let newest = pool.volume(UID.into()).unwrap().state.newest().unwrap().id;
         assert_eq!(newest.uuid, uuid);
         assert_eq!(at_rest(&pool, &mut snapshooter, 1, 0), first + 1);
+    }
+
+    /// I16: a start between the look and the snapshot made it one of a disk that was being written
+    /// to, neither frozen nor suspended.
+    #[test]
+    fn a_volume_was_snapshotted_while_it_was_taken_into_use() {
+        let (pool, mut snapshooter) = (fake(), Snapshooter::default());
+        let nobody = FreezeHelper::new("/bin/false", &[]);
+        let places = &Places::of(Path::new("/nonexistent"), UID);
+        let (epoch, rests, wanted, may_take, may_sync) = (Epoch(1), 0, None, true, true);
+        let subject = Subject { uid: UID, epoch, rests, places, may_take, may_sync, wanted };
+        let starts = || {
+            pool.activate(UID.into(), Epoch(1)).unwrap();
+            false
+        };
+        let round = snapshooter.round(&pool, subject, &nobody, starts).unwrap();
+        assert!(matches!(round, Round::NotReady), "{round:?}");
+        assert_eq!(pool.volume(UID.into()).unwrap().state.snapshots, []);
     }
 
     /// L3: replicas take only what is of the epoch in force, so an idle volume that goes on in a

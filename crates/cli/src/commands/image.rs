@@ -44,7 +44,7 @@ pub(crate) enum Command {
         name: ImageName,
         /// A tar archive (plain, .gz, .zst or .xz), a directory, or - for standard input
         source: PathBuf,
-        /// Size of the image's filesystem [default: what the content needs]
+        /// Size of the image's filesystem, and the least that its containers' disks have [default: 1GiB]
         #[arg(long, value_name = "SIZE")]
         size: Option<ByteSize>,
     },

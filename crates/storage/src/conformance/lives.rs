@@ -3,7 +3,7 @@
 use holdfast_types::{ByteSize, Epoch, SnapshotId, SnapshotUuid, VolumeUid};
 
 use super::{KIB, NOW, Rig, SIZE, bytes, hash, new_volume, noise, remove, snap};
-use crate::{AlreadyQuiet, Error, ExtentKind, Outcome, SnapshotKind};
+use crate::{AlreadyQuiet, AtRest, Error, ExtentKind, Outcome, SnapshotKind};
 
 pub(super) fn a_volume_lives(rig: &mut dyn Rig, _: &mut dyn Rig) {
     let uid = new_volume(rig);
@@ -125,6 +125,21 @@ pub(super) fn held_snapshots_stay(rig: &mut dyn Rig, _: &mut dyn Rig) {
     drop(reader);
     assert_eq!(rig.pool().remove_snapshot(id.uuid).unwrap(), Outcome::Changed);
     assert!(matches!(rig.pool().hold(id.uuid), Err(Error::NoSnapshot(_))));
+    remove(rig, uid);
+}
+
+/// I16: a snapshot without a freeze is of a volume that nobody can write to.
+pub(super) fn what_is_in_use_is_not_at_rest(rig: &mut dyn Rig, _: &mut dyn Rig) {
+    let uid = new_volume(rig);
+    let at_rest = |rig: &dyn Rig| {
+        let state = rig.pool().volume(uid).unwrap().state;
+        let id = state.next_snapshot(SnapshotUuid::generate()).unwrap();
+        rig.pool().snapshot(&id, NOW, &mut AtRest)
+    };
+    assert!(matches!(at_rest(rig), Err(Error::InUse(_))));
+    assert_eq!(rig.pool().volume(uid).unwrap().state.snapshots, []);
+    rig.pool().deactivate(uid).unwrap();
+    assert_eq!(at_rest(rig).unwrap(), Outcome::Changed);
     remove(rig, uid);
 }
 

@@ -56,6 +56,7 @@ pub const CASES: &[(&str, Case)] = &[
     ("volumes grow", lives::volumes_grow),
     ("sizes are checked", lives::sizes_are_checked),
     ("held snapshots stay", lives::held_snapshots_stay),
+    ("what is in use is not at rest", lives::what_is_in_use_is_not_at_rest),
     ("pieces are counted", lives::pieces_are_counted),
     ("everything survives reopening", lives::everything_survives_reopening),
     ("a reserve is kept and spent", reserves::a_reserve_is_kept_and_spent),

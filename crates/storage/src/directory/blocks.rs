@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use holdfast_types::ByteSize;
+
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
 use crate::{Error, Result, durable};
 
@@ -91,6 +93,11 @@ pub trait Blocks: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Refuses where nothing that is removed would be given back: it had better be kept.
+    fn may_free(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether there is plenty of room for what can be done without.
     fn has_room_for_notes(&self) -> Result<bool> {
         Ok(true)
@@ -117,11 +124,12 @@ pub trait Blocks: Send + Sync + 'static {
         std::fs::hard_link(item, name).map_err(Error::io("linking", name))
     }
 
-    /// Refuses to go on filling a pool that is well past its threshold (I20).
-    fn refuse_beyond_margin(&self) -> Result<()> {
+    /// Refuses to go on filling a pool that is well past its threshold, or would be with so many
+    /// bytes more (I20).
+    fn refuse_beyond_margin(&self, more: ByteSize) -> Result<()> {
         let capacity = self.capacity()?;
         let threshold_percent = capacity.threshold_percent.saturating_add(MARGIN_PERCENT);
-        Capacity { threshold_percent, ..capacity }.admit(holdfast_types::ByteSize(0))
+        Capacity { threshold_percent, ..capacity }.admit(more)
     }
 }
 

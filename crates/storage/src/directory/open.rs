@@ -77,10 +77,24 @@ fn identity(cluster: ClusterId, root: &Path) -> Result<PoolIdentity> {
         durable::store(&path, KIND, &identity)?;
         return Ok(identity);
     };
-    if identity.cluster != cluster {
+    if identity.cluster == cluster {
+        return Ok(identity);
+    }
+    // One in which nothing was ever made, for a cluster that came to nothing, is anybody's.
+    if !is_empty(&root.join("volumes"))? {
         return Err(Error::WrongCluster { path, found: identity.cluster, wanted: cluster });
     }
+    let identity = PoolIdentity { cluster, pool: Uuid::now_v7() };
+    durable::store(&path, KIND, &identity)?;
     Ok(identity)
+}
+
+fn is_empty(dir: &Path) -> Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(Error::io("listing", dir)(e)),
+    }
 }
 
 fn make_dir(path: &Path) -> Result<()> {

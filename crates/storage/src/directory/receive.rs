@@ -80,6 +80,7 @@ pub(super) fn begin<B: Blocks>(pool: &DirectoryPool<B>, offer: &Offer) -> Result
         volume: volume.clone(),
         index: pool.index.clone(),
         _holds: (base.map(|base| base.hold), pool.holds.take(uuid)),
+        unsynced: 0,
     };
     Ok(Begin::Receive(Box::new(Applier::new(offer.clone(), synced, Box::new(sink)))))
 }
@@ -100,9 +101,32 @@ struct ItemSink<B: Blocks> {
     index: Index,
     /// On the base, and on the snapshot that is to be: a second receive of it is refused.
     _holds: (Option<Hold>, Hold),
+    /// Bytes that may have yet to take their room.
+    unsynced: u64,
 }
 
+/// How many bytes are written between two looks at the pool's room.
+const LOOK_EVERY: u64 = 16 << 20;
+
 impl<B: Blocks> ItemSink<B> {
+    fn flush(&mut self) -> Result<()> {
+        self.filling.iter_mut().try_for_each(|filling| filling.sync())?;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// I20: what was written takes its room only when it is synced, so it is counted before. If it
+    /// would be too much, some of it may be counted twice: then it is synced first.
+    fn keep_within_margin(&mut self) -> Result<()> {
+        let blocks = self.volume.blocks.clone();
+        if blocks.refuse_beyond_margin(ByteSize(self.unsynced)).is_err() {
+            blocks.refuse_beyond_margin(ByteSize(0))?;
+            self.flush()?;
+            blocks.refuse_beyond_margin(ByteSize(0))?;
+        }
+        Ok(())
+    }
+
     fn at(&mut self, address: u64) -> Result<(&mut dyn WriteAt, u64)> {
         let (member, offset) = locate(address);
         match self.filling.get_mut(member) {
@@ -115,8 +139,14 @@ impl<B: Blocks> ItemSink<B> {
 impl<B: Blocks> Sink for ItemSink<B> {
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<()> {
         self.partial.touched.add(offset, data.len() as u64);
-        let (filling, offset) = self.at(offset)?;
-        filling.write_at(offset, data)
+        let (filling, within) = self.at(offset)?;
+        filling.write_at(within, data)?;
+        let before = self.unsynced;
+        self.unsynced += data.len() as u64;
+        match self.unsynced / LOOK_EVERY > before / LOOK_EVERY {
+            true => self.keep_within_margin(),
+            false => Ok(()),
+        }
     }
 
     fn zero(&mut self, offset: u64, len: u64) -> Result<()> {
@@ -126,14 +156,15 @@ impl<B: Blocks> Sink for ItemSink<B> {
     }
 
     fn sync(&mut self, offset: u64) -> Result<()> {
-        self.volume.blocks.refuse_beyond_margin()?;
-        self.filling.iter_mut().try_for_each(|filling| filling.sync())?;
+        self.keep_within_margin()?;
+        self.flush()?;
         self.partial.synced = offset;
         self.volume.store_partial(&self.partial)
     }
 
     fn commit(mut self: Box<Self>) -> Result<SnapshotInfo> {
-        self.filling.iter_mut().try_for_each(|filling| filling.sync())?;
+        self.keep_within_margin()?;
+        self.flush()?;
         let mut inner = self.volume.lock()?;
         let mut next = inner.state.clone();
         // The epoch is checked again: a seal may have come meanwhile (I11).

@@ -45,6 +45,7 @@ impl Reserve {
 
     pub(super) fn spend(&self, blocks: &impl Blocks) -> Result<Outcome> {
         let mut held = self.lock();
+        blocks.may_free()?;
         blocks.remove(&self.item)?;
         durable::sync_dir(self.item.parent().unwrap_or(&self.item))?;
         let before = std::mem::take(&mut *held);

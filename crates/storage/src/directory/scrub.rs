@@ -198,13 +198,15 @@ fn end<B: Blocks>(
         return volume.commit(&mut inner, next);
     }
     let newest = next.newest().map(|s| s.id.uuid).filter(|uuid| lineage.contains(uuid));
-    if newest.is_none() || next.live.is_some() || !volume.blocks.has_room_for_notes()? {
+    if newest.is_none() || next.live.is_some() {
         return Ok(());
     }
     if next.scrub.of != newest {
         next.scrub.begin_anew(newest);
     }
-    for (block, hash) in (look.first..).zip(hashes).filter(|(block, _)| !touched.contains(*block)) {
+    // Without room nothing is noted, and what was noted before goes on being compared with.
+    let noted = if volume.blocks.has_room_for_notes()? { hashes } else { &[] };
+    for (block, hash) in (look.first..).zip(noted).filter(|(block, _)| !touched.contains(*block)) {
         let entry = entry(block, hash, next.scrub.life);
         file.write_all_at(&entry, block * ENTRY as u64).map_err(Error::io("writing", path))?;
     }

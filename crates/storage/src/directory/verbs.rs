@@ -31,6 +31,9 @@ impl<B: Blocks> Volume<B> {
         if next.add_snapshot(id, taken)? == Outcome::AlreadyThere {
             return Ok(Outcome::AlreadyThere);
         }
+        if quiesce.at_rest() {
+            inner.refuse_active()?;
+        }
         let live = self.live_items(&inner.state)?;
         let items = self.snapshot_items(id.uuid, inner.state.data.len());
         let parts = live.iter().zip(&items).enumerate();
@@ -123,6 +126,7 @@ impl<B: Blocks> Volume<B> {
         inner: &mut Inner<B>,
         uuid: SnapshotUuid,
     ) -> Result<Outcome> {
+        self.blocks.may_free()?;
         let data = inner.state.find(uuid).map_or(0, |s| s.data.len());
         let outcome = self.change_locked(inner, |state| Ok(state.forget(uuid)))?;
         let items = self.snapshot_items(uuid, data);

@@ -288,6 +288,9 @@ impl Pool for FakePool {
         if outcome == Outcome::AlreadyThere {
             return Ok(outcome);
         }
+        if quiesce.at_rest() {
+            self.with(id.volume, |v| v.refuse_active())?;
+        }
         let frozen = quiesce.freeze(&[]);
         let result = frozen.and_then(|()| {
             self.with(id.volume, |volume| {

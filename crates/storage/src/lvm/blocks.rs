@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_types::ByteSize;
+use rustix::io::Errno;
 
 use super::counts::Counts;
 use super::device::{ThinDevice, View};
@@ -16,7 +17,7 @@ use super::thin::ThinPool;
 use crate::directory::blocks::{Blocks, Part, RESERVE, ReadAt, WriteAt};
 use crate::directory::volume::is_item;
 use crate::pool::{Capacity, Extent, Fragmentation, Quiesce};
-use crate::{Error, Result, durable};
+use crate::{Error, Result, durable, fsys};
 
 /// `thin_delta` compared two devices of a million pieces each in a third of a second.
 const COMFORTABLE_EXTENTS: u64 = 500_000;
@@ -141,11 +142,15 @@ impl Blocks for ThinItems {
         }
         // A message is durable at once: the names that lead to the device must be gone before it.
         durable::sync_dir(item.parent().unwrap_or(Path::new("/")))?;
-        // From here on, what goes wrong the next open puts right.
+        // From here on, what goes wrong is put right by the next removal, or the next open.
         if let Err(error) = self.pool.discard(note.id) {
-            tracing::warn!(%error, id = note.id, "a thin device stays until the pool is opened again");
+            tracing::warn!(%error, id = note.id, "a thin device that nothing names stays for now");
         }
         Ok(())
+    }
+
+    fn may_free(&self) -> Result<()> {
+        self.pool.require_messages()
     }
 
     fn diff(&self, base: Option<&Path>, item: &Path, size: u64) -> Result<Vec<Extent>> {
@@ -210,7 +215,11 @@ impl Blocks for ThinItems {
     }
 
     fn writable(&self) -> Result<()> {
-        self.pool.require_writable()
+        self.pool.require_writable()?;
+        match fsys::is_read_only(&self.root)? {
+            false => Ok(()),
+            true => Err(Error::io("writing to the catalog at", &self.root)(Errno::ROFS)),
+        }
     }
 
     fn comparable(&self) -> Result<()> {

@@ -17,7 +17,10 @@ use super::counts::Counts;
 use super::status::Mode;
 use super::thin::ThinPool;
 use super::tools::{self, Lv};
-use crate::{Error, Result, durable, fsys, wait};
+use crate::{Error, Outcome, Result, durable, fsys, wait};
+
+/// How long the last user of a catalog may take to let go of it.
+const UNMOUNT_TIME: Duration = Duration::from_secs(10);
 
 /// Where a pool is and whose.
 #[derive(Debug, Clone)]
@@ -105,9 +108,10 @@ impl LvmPool {
         options.when_full.set(&format!("{vg}/{thin_pool}"), pool)?;
         let bond = Bond { vg: pool.vg_uuid.clone(), pool: pool.lv_uuid.clone() };
         let pool = ThinPool::connect(vg, &pool.lv_dm_path, options.threshold_percent)?;
+        pool.resume()?;
         check_state(&format!("{vg}/{thin_pool}"), &pool)?;
         pool.recover()?;
-        fsys::mount(wait_for_node(catalog)?, &options.mountpoint)?;
+        mount(wait_for_node(catalog)?, &options.mountpoint)?;
         bond.check(&options.mountpoint, pool.count())?;
         let items = ThinItems {
             pool: Arc::new(pool),
@@ -122,8 +126,19 @@ impl LvmPool {
     /// Closes a pool whose volumes are all inactive: unmounts the catalog. The group stays active.
     pub fn close(self) -> Result<()> {
         let items = self.into_blocks();
-        fsys::unmount(&items.root, Duration::from_secs(10)).map(drop)
+        fsys::unmount(&items.root, UNMOUNT_TIME).map(drop)
     }
+}
+
+/// Mounts the catalog. One that an earlier life has mounted, and that had to give up writing when its
+/// disk failed, does so for ever: it is mounted anew, which replays its journal.
+fn mount(catalog: &Path, at: &Path) -> Result<()> {
+    let stuck = || Ok::<_, Error>(fsys::is_read_only(at)? || durable::sync_dir(at).is_err());
+    if fsys::mount(catalog, at)? == Outcome::AlreadyThere && stuck()? {
+        fsys::unmount(at, UNMOUNT_TIME)?;
+        fsys::mount(catalog, at)?;
+    }
+    Ok(())
 }
 
 /// Where LVM refuses in words of its own, and what is wrong with the group is known, that is said:

@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::dm::{Dm, Mapped, Thin};
 use super::note::{FIRST_ID, LAST_ID};
-use super::status::{Limits, Status};
+use super::status::{Limits, Mode, Status};
 use super::wear::Wear;
 use crate::{Error, Result, wait};
 
@@ -35,6 +35,8 @@ struct Ids {
     used: BTreeSet<u32>,
     /// The last that was handed out in this life: none is handed out twice in one.
     last: Option<u32>,
+    /// What nothing names and could not be deleted.
+    left: BTreeSet<u32>,
 }
 
 impl Ids {
@@ -92,18 +94,23 @@ impl ThinPool {
         })
     }
 
-    /// Undoes what a crash left: devices that are suspended, views, a held metadata snapshot.
-    pub(super) fn recover(&self) -> Result<()> {
-        for mapped in self.devices()? {
-            let name = &mapped.name;
-            let io = Error::io("recovering", name);
-            let (suspended, _) = self.dm.status(name).map_err(Error::io("asking", name))?;
+    /// Lets go of devices that a crash left suspended, whatever state the pool is in: whoever uses
+    /// them could not even be stopped.
+    pub(super) fn resume(&self) -> Result<()> {
+        for Mapped { name, .. } in self.devices()? {
+            let (suspended, _) = self.dm.status(&name).map_err(Error::io("asking", &name))?;
             if suspended {
-                self.dm.resume(name, self.is_view(name)).map_err(io)?;
+                let resumed = self.dm.resume(&name, self.is_view(&name));
+                resumed.map_err(Error::io("resuming", &name))?;
             }
-            if self.is_view(name) {
-                self.remove_device(name)?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Undoes what else a crash left: views, a held metadata snapshot.
+    pub(super) fn recover(&self) -> Result<()> {
+        for mapped in self.devices()?.iter().filter(|mapped| self.is_view(&mapped.name)) {
+            self.remove_device(&mapped.name)?;
         }
         if self.status()?.held {
             self.message("release_metadata_snap")?;
@@ -200,8 +207,33 @@ impl ThinPool {
         self.status()?.refusal(&self.limits).map_or(Ok(()), Err)
     }
 
-    /// Takes an item's own device away, if it has one, and its content.
+    /// Refuses a pool that would delete nothing. One that is full of data deletes.
+    pub(super) fn require_messages(&self) -> Result<()> {
+        let status = self.status()?;
+        match status.mode {
+            Some(Mode::ReadWrite | Mode::OutOfData) => Ok(()),
+            _ => status.refusal(&self.limits).map_or(Ok(()), Err),
+        }
+    }
+
+    /// Takes an item's own device away, if it has one, and its content; and those that could not be
+    /// taken away before.
     pub(super) fn discard(&self, id: u32) -> Result<()> {
+        let left = std::mem::take(&mut self.ids().left);
+        let again = left.into_iter().map(|id| self.discard_or_keep(id)).fold(Ok(()), Result::and);
+        self.discard_or_keep(id).and(again)
+    }
+
+    /// What cannot be taken away is tried again with the next one.
+    fn discard_or_keep(&self, id: u32) -> Result<()> {
+        let discarded = self.discard_one(id);
+        if discarded.is_err() {
+            self.ids().left.insert(id);
+        }
+        discarded
+    }
+
+    fn discard_one(&self, id: u32) -> Result<()> {
         if let Some(mapped) = self.find(id)? {
             self.remove_device(&mapped.name)?;
         }
@@ -367,7 +399,8 @@ mod tests {
     /// Once the last id was in use, the first free one was given out again and again.
     #[test]
     fn ids_go_round() {
-        let mut ids = Ids { used: [LAST_ID, FIRST_ID + 1].into(), last: None };
+        let mut ids =
+            Ids { used: [LAST_ID, FIRST_ID + 1].into(), last: None, left: BTreeSet::new() };
         assert_eq!(ids.next(), Some(FIRST_ID));
         ids.last = Some(FIRST_ID);
         assert_eq!(ids.next(), Some(FIRST_ID + 2), "that one may have been deleted a moment ago");

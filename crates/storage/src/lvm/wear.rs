@@ -12,8 +12,8 @@ const LAST: u32 = (1 << 24) - 1;
 /// Past this, in percent of a pool's life, no volume is snapshotted or received any more.
 const REFUSED_PERCENT: u32 = 95;
 
-/// What is left until then is for what brings containers back: promotions, restores, clones. So much
-/// is never used.
+/// What is left until then is for what brings containers back: promotions, and clones. So much is
+/// never used.
 const NEVER: u32 = 1 << 16;
 
 /// How worn a pool is.

@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use holdfast_storage::Outcome;
 use holdfast_storage::conformance::Rig;
 use holdfast_storage::fsys::{self, FreezeHelper};
 use holdfast_storage::lvm::WhenFull;
+use holdfast_storage::stream::send;
+use holdfast_storage::{AlreadyQuiet, Begin, Offer, Outcome, Pool};
 use holdfast_types::{ByteSize, Code, Epoch, SnapshotUuid, TimestampMs, VolumeUid};
 
 use crate::rig::{LvmRig, disks, lvm};
@@ -190,4 +191,38 @@ fn writes_fail_where_they_are_to() {
     write(target, 5).unwrap();
     acknowledged.push(5);
     crowded.check_and_end(&acknowledged);
+}
+
+/// I20: a receive looked at the room that was left and synced then, up to a gigabyte; what waited in
+/// the page cache filled the pool.
+#[test]
+fn what_a_receive_had_yet_to_sync_filled_the_pool() {
+    const WHOLE: ByteSize = ByteSize::mib(252);
+    let source = LvmRig::new(&disks()[1]);
+    let target = LvmRig::small(&disks()[0], WhenFull::Error);
+    let uid = VolumeUid::generate();
+    source.pool().create(uid, WHOLE, Epoch(1)).unwrap();
+    source.pool().activate(uid, Epoch(1)).unwrap();
+    (0..WHOLE.bytes() / FILE as u64).for_each(|n| source.write(uid, n * FILE as u64, &content(n)));
+    let id = source.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate());
+    source.pool().snapshot(&id.unwrap(), TimestampMs(1), &mut AlreadyQuiet).unwrap();
+    let info = source.pool().volume(uid).unwrap().state.newest().unwrap().clone();
+    let offer = Offer {
+        snapshot: info.id,
+        base: None,
+        size: info.size,
+        data: info.data,
+        taken: info.taken,
+        history: false,
+    };
+    let Begin::Receive(mut receiver) = target.pool().begin_receive(&offer).unwrap() else {
+        panic!("it is there")
+    };
+    let mut frames = send(source.pool(), &offer, 0).unwrap();
+    let fed = frames.try_for_each(|frame| receiver.feed(&frame.unwrap()));
+    let refused = fed.and_then(|()| receiver.finish().map(drop)).unwrap_err();
+    assert_eq!(refused.code(), Code::PoolFull);
+    let capacity = target.pool().capacity().unwrap();
+    assert!(capacity.used.bytes() * 100 <= capacity.size.bytes() * 97, "{capacity:?}");
+    target.pool().writable().unwrap();
 }

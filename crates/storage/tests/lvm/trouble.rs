@@ -290,3 +290,38 @@ fn a_catalog_that_is_half_made_is_made_anew() {
     rig.pool().deactivate(kept.0).unwrap();
     assert_kept(&rig, kept);
 }
+
+/// A catalog that ext4 had made read-only when a disk failed stayed so until somebody unmounted it by
+/// hand: a daemon that was started again found it mounted, and took it as it was.
+#[test]
+fn a_catalog_that_became_read_only_is_mounted_anew() {
+    let mut rig = LvmRig::new(&disks()[0]);
+    let mut remount = Command::new("mount");
+    remount.args(["-o", "remount,ro"]).arg(&rig.options.mountpoint);
+    assert!(remount.status().unwrap().success());
+    assert_eq!(rig.pool().writable().unwrap_err().code(), Code::PoolIo);
+    rig.reopen();
+    rig.pool().writable().unwrap();
+    rig.pool().create(VolumeUid::generate(), ByteSize::mib(8), Epoch(1)).unwrap();
+}
+
+/// Scrubs read the same first blocks for ever, and no other copy, once the catalog was half full.
+#[test]
+fn a_scrub_without_room_for_hashes_went_no_further() {
+    let rig = LvmRig::new(&disks()[0]);
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(16), Epoch(1)).unwrap();
+    let id = rig.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate()).unwrap();
+    rig.pool().snapshot(&id, TimestampMs(1), &mut AlreadyQuiet).unwrap();
+    rig.pool().demote(uid, Some(id.uuid), None).unwrap();
+    // One block of four is noted.
+    assert!(!rig.pool().scrub(uid, 1).unwrap().whole);
+    let mut fill = Command::new("fallocate");
+    fill.args(["-l", "140M"]).arg(rig.options.mountpoint.join("others"));
+    assert!(fill.status().unwrap().success());
+    let looks: Vec<_> = (0..4).map(|_| rig.pool().scrub(uid, 1).unwrap()).collect();
+    let whole: Vec<_> = looks.iter().map(|look| look.whole).collect();
+    assert_eq!(whole, [false, false, true, false]);
+    let compared: Vec<_> = looks.iter().map(|look| look.compared).collect();
+    assert_eq!(compared, [0, 0, 0, 4 << 20], "what was noted counts still");
+}

@@ -139,12 +139,25 @@ fn a_stale_mount_is_waited_for() {
 #[test]
 fn another_clusters_pool_is_refused_and_left_alone() {
     let mut rig = XfsRig::new();
+    rig.pool().create(VolumeUid::generate(), ByteSize::mib(8), Epoch(1)).unwrap();
     let ours = rig.options.cluster;
     rig.options.cluster = ClusterId::generate();
     let error = rig.error_after(|_| {});
     assert!(matches!(&error, Error::WrongCluster { found, .. } if *found == ours), "{error}");
     rig.options.cluster = ours;
     rig.reopen();
+}
+
+/// An `init` that failed after its pool was opened left a pool that no cluster could ever have.
+#[test]
+fn a_pool_of_a_cluster_that_came_to_nothing_was_nobodys() {
+    let mut rig = XfsRig::new();
+    rig.options.cluster = ClusterId::generate();
+    rig.reopen();
+    assert_eq!(rig.pool().identity().cluster, rig.options.cluster);
+    let identity = rig.pool().identity();
+    rig.reopen();
+    assert_eq!(rig.pool().identity(), identity);
 }
 
 /// Damage is named, never guessed around.
