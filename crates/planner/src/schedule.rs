@@ -4,12 +4,19 @@
 //! in which there is one). A snapshot stays while any rule keeps it. What people and restores keep is
 //! not looked at.
 //!
+//! What a replica has as well is superseded only by what a replica has as well: else a replica that
+//! receives nothing for a while would let all of its copies go for ones that are lost with the primary.
+//! So up to twice as many are kept while replicas are behind, as long as the list has room.
+//!
+//! What a takeover left behind has no copy that could be used, but is told of in the list. It stays
+//! until the rules would have let it go had it been there, and takes nobody's place.
+//!
 //! Snapshots are dated by the clock of whoever led then. What is dated more than a period ahead of now
 //! was so by a clock that ran ahead: it does not count as the present's, and yields its place first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::{Container, KeptState, State};
+use holdfast_core::{Container, KeptState, State, Taken};
 use holdfast_types::{ContainerUid, KeepRules, KeptBy, MAX_KEPT, SnapshotName, TimestampMs};
 
 use crate::observe::Observations;
@@ -36,9 +43,18 @@ struct Scheduled {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Wanted,
+    /// No replica is known to have it.
     Taken,
+    /// A replica has it as well.
+    Copied,
     /// There is no copy of it that could be used.
     Gone,
+}
+
+impl Progress {
+    fn is_there(self) -> bool {
+        matches!(self, Self::Taken | Self::Copied)
+    }
 }
 
 /// What is due now, of every container with a schedule.
@@ -85,7 +101,7 @@ pub fn schedule_trouble(container: &Container, now: TimestampMs) -> Option<Strin
              one would supersede: remove one"
         ));
     }
-    let ahead = there.iter().find(|s| s.state == Progress::Taken && is_ahead(rules, now, s.at))?;
+    let ahead = there.iter().find(|s| s.state.is_there() && is_ahead(rules, now, s.at))?;
     Some(format!(
         "snapshot {} of {name} is dated in the future: the clock of a node ran ahead",
         ahead.name
@@ -114,11 +130,13 @@ fn is_ahead(rules: &KeepRules, now: TimestampMs, at: TimestampMs) -> bool {
 
 fn of_schedule(container: &Container) -> Vec<Scheduled> {
     let its = container.kept.iter().filter(|(_, kept)| kept.by == KeptBy::Schedule);
+    let copied = |taken: &Taken| !taken.holders.is_disjoint(&container.replicas);
     let one = |(name, kept): (&SnapshotName, &holdfast_core::Kept)| Scheduled {
         name: name.clone(),
         at: kept.created,
-        state: match kept.state {
+        state: match &kept.state {
             KeptState::Wanted => Progress::Wanted,
+            KeptState::Taken(taken) if copied(taken) => Progress::Copied,
             KeptState::Taken(_) => Progress::Taken,
             KeptState::LeftBehind(_) => Progress::Gone,
         },
@@ -131,7 +149,7 @@ fn of_schedule(container: &Container) -> Vec<Scheduled> {
 /// waits until it is where it was.
 fn is_due(rules: &KeepRules, now: TimestampMs, container: &Container, there: &[Scheduled]) -> bool {
     let waiting = there.iter().any(|s| s.state == Progress::Wanted);
-    let taken = there.iter().filter(|s| s.state == Progress::Taken).map(|s| s.at);
+    let taken = there.iter().filter(|s| s.state.is_there()).map(|s| s.at);
     let failed = container.schedule_failed.iter().map(|failed| failed.at);
     let newest = taken.chain(failed).filter(|at| !is_ahead(rules, now, *at)).max();
     let lacks = |period: holdfast_types::Period| {
@@ -140,7 +158,8 @@ fn is_due(rules: &KeepRules, now: TimestampMs, container: &Container, there: &[S
     !waiting && rules.iter().any(|(period, _)| lacks(period))
 }
 
-/// What no rule would keep if one more were taken now.
+/// What goes so that there is room for one more: what nothing would keep if that were taken now; else
+/// one that is only told of, or whose place only replicas that are behind keep.
 fn superseded(
     rules: &KeepRules,
     now: TimestampMs,
@@ -151,35 +170,64 @@ fn superseded(
     then.push(Scheduled { name: new.clone(), at: now, state: Progress::Taken });
     let mut gone = superfluous(rules, now, &then);
     gone.retain(|name| *name != new);
+    if gone.is_empty() {
+        let kept = kept_of(rules, now, &then, Progress::is_there);
+        let yields = |s: &&Scheduled| match s.state {
+            Progress::Gone => true,
+            Progress::Copied => !kept.contains(&s.name),
+            Progress::Wanted | Progress::Taken => false,
+        };
+        let first = then.iter().filter(yields).min_by_key(|s| (s.state != Progress::Gone, s.at));
+        gone.extend(first.map(|s| s.name.clone()));
+    }
     gone
 }
 
-/// What no rule keeps. What is still to be taken is not counted: it may come to nothing. What is dated
-/// ahead keeps the places that the others leave: else each new one would be the first to go.
+/// What nothing keeps. What is still to be taken is not counted: it may come to nothing.
 fn superfluous(rules: &KeepRules, now: TimestampMs, there: &[Scheduled]) -> Vec<SnapshotName> {
-    let taken = || there.iter().filter(|s| s.state == Progress::Taken);
-    let mut kept: BTreeSet<&SnapshotName> = BTreeSet::new();
+    let kept = kept_of(rules, now, there, Progress::is_there);
+    let of_copied = kept_of(rules, now, there, |state| state == Progress::Copied);
+    let of_ended = kept_of(rules, now, there, |state| state != Progress::Wanted);
+    let stays = |s: &&Scheduled| match s.state {
+        Progress::Wanted => true,
+        Progress::Taken => kept.contains(&s.name),
+        Progress::Copied => kept.contains(&s.name) || of_copied.contains(&s.name),
+        Progress::Gone => of_ended.contains(&s.name),
+    };
+    there.iter().filter(|s| !stays(s)).map(|s| s.name.clone()).collect()
+}
+
+/// What the rules keep of those that count. What is dated ahead keeps the places that the others
+/// leave: else each new one would be the first to go. What was left behind goes before what was taken
+/// in its period since, which was taken because it was gone.
+fn kept_of<'a>(
+    rules: &KeepRules,
+    now: TimestampMs,
+    there: &'a [Scheduled],
+    counts: impl Fn(Progress) -> bool,
+) -> BTreeSet<&'a SnapshotName> {
+    let rank = |s: &'a Scheduled| (s.state == Progress::Gone, s.at, &s.name);
+    let mut kept = BTreeSet::new();
     for (period, count) in rules.iter() {
         let mut newest: BTreeMap<(bool, u64), &Scheduled> = BTreeMap::new();
-        for snapshot in taken() {
+        for snapshot in there.iter().filter(|s| counts(s.state)) {
             let is_past = !is_ahead(rules, now, snapshot.at);
             let of_period = newest.entry((is_past, period.number(snapshot.at))).or_insert(snapshot);
-            if (snapshot.at, &snapshot.name) > (of_period.at, &of_period.name) {
+            if rank(snapshot) > rank(of_period) {
                 *of_period = snapshot;
             }
         }
         kept.extend(newest.values().rev().take(count).map(|s| &s.name));
     }
-    let ended = there.iter().filter(|s| s.state != Progress::Wanted);
-    ended.filter(|s| !kept.contains(&s.name)).map(|s| s.name.clone()).collect()
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{add_container, observed, three_nodes};
-    use holdfast_core::{Kept, ScheduleFailed, Taken};
-    use holdfast_types::{ByteSize, Period, SnapshotUuid};
+    use holdfast_core::{Kept, ScheduleFailed};
+    use holdfast_types::{ByteSize, NodeId, Period, SnapshotId, SnapshotUuid};
     use proptest::prelude::*;
     use uuid::Uuid;
 
@@ -294,9 +342,21 @@ mod tests {
         assert!(super::is_due(&hourly, TimestampMs(2 * HOUR), &web, &[]));
     }
 
-    fn taken_as(id: holdfast_types::SnapshotId) -> KeptState {
-        let (taken, size) = (TimestampMs(0), ByteSize::gib(1));
-        KeptState::Taken(Taken { id, taken, size, holders: BTreeSet::new() })
+    fn taken_as(id: SnapshotId) -> KeptState {
+        taken_on(id, &[])
+    }
+
+    fn taken_on(id: SnapshotId, holders: &[u64]) -> KeptState {
+        KeptState::Taken(taken_by(id, holders))
+    }
+
+    fn left_behind_as(id: SnapshotId) -> KeptState {
+        KeptState::LeftBehind(taken_by(id, &[1]))
+    }
+
+    fn taken_by(id: SnapshotId, holders: &[u64]) -> Taken {
+        let holders = holders.iter().map(|n| NodeId(*n)).collect();
+        Taken { id, taken: TimestampMs(0), size: ByteSize::gib(1), holders }
     }
 
     /// A snapshot of the schedule's.
@@ -319,6 +379,92 @@ mod tests {
         assert!(!is_due(&hourly, TimestampMs(9 * HOUR), &there), "one at a time");
         there[0].state = Progress::Gone;
         assert!(is_due(&hourly, TimestampMs(HOUR + 6), &there), "it was left behind");
+    }
+
+    /// The replica's pool was full for a day: the primary took 24 new ones meanwhile, the replica let
+    /// go the 24 that it had, and when the primary was lost there was none.
+    #[test]
+    fn a_replica_that_was_behind_let_all_of_its_snapshots_go() {
+        let mut web = plain();
+        let rules = rules("hourly=24");
+        let id = web.image_snapshot;
+        let mut hour = 0;
+        let mut run = |web: &mut Container, hours: u64, holders: &[u64]| {
+            for _ in 0..hours {
+                hour += 1;
+                let taken = taken_on(id, holders);
+                keep(web, &format!("auto-{hour:03}"), hour, hour * HOUR, taken);
+                let gone = super::superfluous(&rules, TimestampMs(hour * HOUR), &of_schedule(web));
+                web.kept.retain(|name, _| !gone.contains(name));
+            }
+        };
+        let names = |web: &Container| web.kept.keys().map(ToString::to_string).collect::<Vec<_>>();
+        let from_to = |from: u64, to: u64| (from..=to).map(|n| format!("auto-{n:03}"));
+        run(&mut web, 30, &[1, 2]);
+        assert_eq!(names(&web), from_to(7, 30).collect::<Vec<_>>());
+        run(&mut web, 24, &[1]);
+        assert_eq!(names(&web), from_to(7, 54).collect::<Vec<_>>(), "the replica's stay");
+        run(&mut web, 2_000, &[1]);
+        let expected: Vec<_> = from_to(7, 30).chain(from_to(2_031, 2_054)).collect();
+        assert_eq!(names(&web), expected, "those of the primary alone pile up no further");
+        // It receives again, the newest first.
+        run(&mut web, 1, &[1, 2]);
+        let expected: Vec<_> = from_to(8, 30).chain(from_to(2_032, 2_055)).collect();
+        assert_eq!(names(&web), expected, "one for one");
+        // Who has no replica is not waited for.
+        web.replicas.clear();
+        run(&mut web, 1, &[1]);
+        assert_eq!(names(&web), from_to(2_033, 2_056).collect::<Vec<_>>());
+    }
+
+    /// Kept for a replica that is behind, the list was full, and nothing new came.
+    #[test]
+    fn what_replicas_keep_ends_no_schedule() {
+        let mut web = plain();
+        let (rules, now) = (rules("hourly=64"), TimestampMs(1_000 * HOUR));
+        let id = web.image_snapshot;
+        for hour in 1..=64 {
+            keep(&mut web, &format!("auto-{hour:03}"), hour, hour * HOUR, taken_on(id, &[1, 2]));
+            let later = 900 + hour;
+            keep(&mut web, &format!("auto-{later:03}"), later, later * HOUR, taken_on(id, &[1]));
+        }
+        assert!(is_full(&web));
+        let superseded = |web: &Container| {
+            super::superseded(&rules, now, &of_schedule(web), "auto-new".parse().unwrap())
+        };
+        assert_eq!(superseded(&web), ["auto-901".parse().unwrap()], "as if there were no replica");
+        web.kept.remove(&"auto-901".parse().unwrap());
+        assert_eq!(superseded(&web), ["auto-001".parse().unwrap()]);
+        keep(&mut web, "auto-800", 800, 990 * HOUR, left_behind_as(id));
+        assert_eq!(superseded(&web), ["auto-800".parse().unwrap()], "nobody can use it");
+    }
+
+    /// Seconds after a takeover the list said no more of what only the lost node has.
+    #[test]
+    fn a_schedule_hid_what_a_takeover_left_behind() {
+        let mut web = plain();
+        (web.node, web.replicas) = (NodeId(2), [NodeId(1)].into());
+        let hourly = rules("hourly=2");
+        let id = web.image_snapshot;
+        let gone = |web: &Container, now: u64| {
+            let gone = super::superfluous(&hourly, TimestampMs(now), &of_schedule(web));
+            gone.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        keep(&mut web, "auto-1", 1, HOUR, taken_on(id, &[1, 2]));
+        keep(&mut web, "auto-2", 2, 2 * HOUR, taken_on(id, &[1, 2]));
+        for hour in 3..=5 {
+            keep(&mut web, &format!("auto-{hour}"), hour, hour * HOUR, left_behind_as(id));
+        }
+        assert_eq!(gone(&web, 5 * HOUR + 1), ["auto-3"], "it would have gone on the lost node too");
+        web.kept.remove(&"auto-3".parse().unwrap());
+        // The next one comes at once, in the period of the last that is gone.
+        keep(&mut web, "auto-5b", 50, 5 * HOUR + 2, taken_on(id, &[2]));
+        assert_eq!(gone(&web, 5 * HOUR + 3), Vec::<String>::new());
+        keep(&mut web, "auto-6", 6, 6 * HOUR, taken_on(id, &[1, 2]));
+        assert_eq!(gone(&web, 6 * HOUR), ["auto-1", "auto-4"]);
+        keep(&mut web, "auto-7", 7, 7 * HOUR, taken_on(id, &[1, 2]));
+        let left = gone(&web, 7 * HOUR);
+        assert!(left.contains(&"auto-5".to_owned()), "two newer ones are there: {left:?}");
     }
 
     proptest! {
@@ -394,8 +540,7 @@ mod tests {
         let take = Some(name("auto-19700101t001000z"));
         assert_eq!(due, [SnapshotsDue { uid, take, remove: vec![name("s3")] }]);
         let mut full = observed(&[1, 2, 3]);
-        full.nodes.get_mut(&holdfast_types::NodeId(1)).unwrap().pool.as_mut().unwrap().admits =
-            false;
+        full.nodes.get_mut(&NodeId(1)).unwrap().pool.as_mut().unwrap().admits = false;
         assert_eq!(plan_snapshots(&state, &full, now)[0].take, None);
         state.containers.get_mut(&uid).unwrap().schedule = None;
         assert_eq!(plan_snapshots(&state, &observed(&[1, 2, 3]), now), []);
