@@ -12,8 +12,8 @@ use holdfast_runtime::fake::FakeRuntime;
 use holdfast_storage::fake::FakePool;
 use holdfast_storage::{AlreadyQuiet, Pool, PoolIdentity, SnapshotInfo};
 use holdfast_types::{
-    AssignedView, ByteSize, Chain, ClusterId, CopyView, Epoch, Incarnation, LeaseSettings, NodeId,
-    NodeView, ReplicaView, Revision, SnapshotUuid,
+    AssignedView, ByteSize, Chain, ClusterId, CopyView, Epoch, Incarnation, KeptView,
+    LeaseSettings, NodeId, NodeView, ReplicaView, Revision, SnapshotUuid,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -165,6 +165,20 @@ impl Node {
             kept: Vec::new(),
         };
         self.context.set_view(NodeView { replicas: vec![replica], ..view(RECEIVER) });
+    }
+
+    /// It is to keep that snapshot by name.
+    pub(crate) fn keeps(&self, snapshot: &SnapshotInfo) {
+        let kept = KeptView {
+            name: "named".parse().unwrap(),
+            uuid: snapshot.id.uuid,
+            wanted: false,
+            held: false,
+            holders: Vec::new(),
+        };
+        let mut view = NodeView::clone(&self.context.view().unwrap());
+        view.replicas[0].kept.push(kept);
+        self.context.set_view(view);
     }
 
     async fn listen(&self) -> SocketAddr {

@@ -26,6 +26,8 @@ use crate::testing::UID;
 const MIB: u64 = 1 << 20;
 /// What an interruption may lose: a message under way, and a record that was not whole.
 const LOST: u64 = 2 * MIB;
+/// How long ago a copy was last vouched for.
+const OLD_MS: u64 = 60_000;
 
 fn due() -> Due {
     Due::of(&ContainerSpec::default(), boottime_ms())
@@ -394,4 +396,35 @@ async fn a_stamp_waits_for_no_transfer() {
         tokio::time::timeout(Duration::from_millis(300), waits).await.is_err(),
         "it has no slot"
     );
+}
+
+/// I22: a fenced primary with an old view went on vouching for a copy that its successor did not
+/// reach. When that was lost too, the copy was taken over to as if nothing were missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_whose_epoch_was_over_made_a_copy_look_current() {
+    for (sealed, named) in [(false, false), (false, true), (true, false)] {
+        let pair = Pair::new(ByteSize::mib(4), TransferLimits::default()).await;
+        let (mut shipping, direct) = (Shipping::new(&pair), pair.address.to_string());
+        let snapshot = pair.snapshot();
+        let as_of_ms = boottime_ms().saturating_sub(OLD_MS);
+        let before = Latest { snapshot: snapshot.clone(), as_of_ms };
+        shipping.latest.send_replace(Some(before.clone()));
+        shipping.target.bring(&before, &direct).await.unwrap();
+        let receiver = &pair.receiver;
+        if sealed {
+            receiver.pool.seal(UID.into(), Epoch(1)).unwrap();
+        } else {
+            receiver.know(Epoch(2));
+        }
+        if named {
+            receiver.keeps(&snapshot);
+        }
+        let refused = shipping.round(&pair, &snapshot, &direct).await.unwrap_err();
+        assert_eq!(refused.code(), Code::StaleEpoch, "{refused}");
+        // A daemon that was started anew does not know that it is there already.
+        let again = Shipping::new(&pair).round(&pair, &snapshot, &direct).await;
+        assert_eq!(again.is_ok(), sealed || named, "{again:?}");
+        let age_ms = receiver.context.holdings.age_ms(&snapshot);
+        assert!(age_ms >= OLD_MS, "{age_ms} ms old: sealed {sealed}, named {named}");
+    }
 }

@@ -3,7 +3,7 @@
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::{Partial, Pool};
-use holdfast_types::{ContainerUid, SnapshotId, SnapshotName, SnapshotUuid};
+use holdfast_types::{ContainerUid, Epoch, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid};
 
 use super::PeerApi;
 use crate::clock::boottime_ms;
@@ -46,21 +46,29 @@ impl PeerApi {
 
     /// Whether this node is to hold that snapshot, by its newest view (I11).
     pub(super) fn may_receive(&self, id: &SnapshotId) -> Result<(), AgentError> {
-        let view = self.context.view().ok_or(AgentError::Starting)?;
-        let uid = ContainerUid(id.volume.0);
-        if let Some(replica) = view.replicas.iter().find(|r| r.uid == uid) {
-            let epoch = replica.chain.epoch;
-            return match id.epoch == epoch || self.name_of(id).is_some() {
-                true => Ok(()),
-                false => Err(AgentError::Epoch(format!(
-                    "the snapshot is of epoch {}, this node knows epoch {epoch}",
-                    id.epoch
-                ))),
-            };
+        let is_image = || {
+            let view = self.context.view();
+            view.is_some_and(|view| view.images.iter().any(|image| image.snapshot == *id))
+        };
+        match self.is_present(id.volume, id.epoch) {
+            Err(AgentError::Epoch(_)) if self.name_of(id).is_some() => Ok(()),
+            Err(AgentError::NotHere { .. }) if is_image() => Ok(()),
+            other => other,
         }
-        match view.images.iter().any(|i| i.snapshot == *id) {
+    }
+
+    /// Whether that is the present epoch of a volume that has its replica here, by the newest view.
+    pub(super) fn is_present(&self, volume: VolumeUid, epoch: Epoch) -> Result<(), AgentError> {
+        let view = self.context.view().ok_or(AgentError::Starting)?;
+        let uid = ContainerUid(volume.0);
+        let replica = view.replicas.iter().find(|replica| replica.uid == uid);
+        let reason = "has no replica on this node";
+        let known = replica.ok_or(AgentError::NotHere { uid, reason })?.chain.epoch;
+        match epoch == known {
             true => Ok(()),
-            false => Err(AgentError::NotHere { uid, reason: "has no replica on this node" }),
+            false => Err(AgentError::Epoch(format!(
+                "the snapshot is of epoch {epoch}, this node knows epoch {known}"
+            ))),
         }
     }
 
@@ -114,7 +122,7 @@ fn is_history(pool: &dyn Pool, id: &SnapshotId) -> bool {
 mod tests {
     use holdfast_storage::fake::FakePool;
     use holdfast_storage::{AlreadyQuiet, PoolIdentity};
-    use holdfast_types::{ByteSize, ClusterId, Epoch, TimestampMs, VolumeUid};
+    use holdfast_types::{ByteSize, ClusterId, TimestampMs};
 
     use super::*;
 

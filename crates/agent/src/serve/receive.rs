@@ -7,7 +7,7 @@ use holdfast_proto::internal::{self, ReceiveRequest, ReceiveStart, receive_reque
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::{Begin, Member, Offer, Receiver, SnapshotKind};
 use holdfast_types::{
-    ByteSize, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs,
+    ByteSize, Code, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs,
 };
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -142,6 +142,12 @@ impl PeerApi {
         id: SnapshotId,
         as_of_ms: u64,
     ) -> Result<(), AgentError> {
+        // A named one is taken in of any epoch, and is as old as can be if that is over: nobody knows
+        // what was written since.
+        let as_of_ms = match self.may_vouch(&*parts.pool, id.volume, id.epoch) {
+            Err(error) if error.code() == Code::StaleEpoch => 0,
+            _ => as_of_ms,
+        };
         let age_ms = boottime_ms().saturating_sub(as_of_ms);
         let name = self.name_of(&id);
         let pool = parts.pool.clone();
