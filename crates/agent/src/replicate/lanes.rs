@@ -53,6 +53,11 @@ impl Due {
         Self { term_ms: self.term_ms.saturating_mul(PATIENCE), ..self }
     }
 
+    /// How long it is until its term is over.
+    pub(crate) fn left_ms(&self, now_ms: u64) -> u64 {
+        self.since_ms.saturating_add(self.term_ms).saturating_sub(now_ms)
+    }
+
     /// How many thousandths of its term are over.
     pub(crate) fn overdue(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.since_ms).saturating_mul(1_000) / self.term_ms
@@ -193,6 +198,8 @@ mod tests {
         assert_eq!(overdue(60_000, 60_000), 500, "never before its round is over");
         assert_eq!(Due::of(&spec(5_000, 60_000), 0).patient().overdue(30_000), 100);
         assert_eq!(Due::of(&spec(0, 0), 40_000).overdue(30_000), 0);
+        let left_ms = |now_ms| Due::of(&spec(5_000, 60_000), 10_000).left_ms(now_ms);
+        assert_eq!([0, 15_000, 40_000, 90_000].map(left_ms), [40_000, 25_000, 0, 0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! ```
 
 mod bucket;
+mod history;
 mod kept;
 mod lanes;
 mod limits;

@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use crate::clock::{PeerClock, boottime_ms};
 use crate::context::Context;
 use crate::error::AgentError;
-use crate::replicate::kept::{Given, bases_of_history};
+use crate::replicate::kept::Given;
 use crate::replicate::lanes::Due;
 use crate::replicate::prune::Bases;
 use crate::replicate::ship::{Offered, candidates, offer, send};
@@ -44,6 +44,8 @@ pub(crate) struct Target {
     pub(crate) as_of_ms: u64,
     /// Whether its transfer has had a slot for long and was not done.
     pub(crate) long: bool,
+    /// The BOOTTIME from which on a named snapshot of the past waits for its turn, if one does.
+    pub(crate) waits_since_ms: Option<u64>,
     /// Whether it was told that the replica is shipped from the beginning.
     pub(crate) resync_told: bool,
     /// What it was last sent as the newest, and the BOOTTIME for which that is the whole content.
@@ -71,6 +73,7 @@ impl Target {
             clock: None,
             as_of_ms: boottime_ms(),
             long: false,
+            waits_since_ms: None,
             resync_told: false,
             sent: None,
             unfit: None,
@@ -145,7 +148,7 @@ impl Target {
         Ok(())
     }
 
-    fn has(&self, latest: &Latest) -> bool {
+    pub(super) fn has(&self, latest: &Latest) -> bool {
         self.bases.of(self.node) == Some(latest.snapshot.id.uuid)
     }
 
@@ -190,7 +193,7 @@ impl Target {
     }
 
     /// Vouches for the snapshot that the replica has. Returns its clock if it still has it.
-    async fn restamp(
+    pub(super) async fn restamp(
         &self,
         latest: &Latest,
         clock: PeerClock,
@@ -244,41 +247,7 @@ impl Target {
         any
     }
 
-    /// Ships the named snapshots that the replica is ahead of, the latest first: each is the next
-    /// one's base. Stops after any if there is something newer to ship. Returns whether it has all.
-    async fn give_history(&mut self, address: &str) -> Result<bool, AgentError> {
-        let (pool, lacking) = self.lacking()?;
-        let assigned = self.assigned()?;
-        for snapshot in lacking.iter().rev() {
-            let due = Due::of(&assigned.spec, self.as_of_ms).patient();
-            let slot = self.context.slots.take(due, false).await;
-            let bases = bases_of_history(&*pool, snapshot, Some(assigned.image));
-            let offered = offer(&self.context, address, snapshot.id, &bases).await?;
-            match self.send(snapshot, UNKNOWN, &offered, address, &slot).await {
-                // What cannot be read here keeps nothing else back; the next life tries again.
-                Ok(()) | Err(AgentError::Storage(_)) => self.given.add(snapshot.id.uuid),
-                Err(error) => return Err(error),
-            }
-            if self.latest.has_changed().unwrap_or(true) {
-                break;
-            }
-        }
-        Ok(self.lacking()?.1.is_empty())
-    }
-
-    /// Whether the replica has all named snapshots that it can have now. One that cannot be read here,
-    /// or for which there is no room there, keeps nobody waiting who asked for the newest.
-    async fn has_history(&mut self, address: &str) -> Result<bool, AgentError> {
-        match self.give_history(address).await {
-            Err(error) if is_of_history_alone(&error) => {
-                debug!(container = %self.uid, node = %self.node, error = %error.line(), "a named snapshot waits");
-                Ok(true)
-            }
-            other => other,
-        }
-    }
-
-    fn lacking(&mut self) -> Result<(Arc<dyn Pool>, Vec<SnapshotInfo>), AgentError> {
+    pub(super) fn lacking(&mut self) -> Result<(Arc<dyn Pool>, Vec<SnapshotInfo>), AgentError> {
         let pool = self.context.parts().ok_or(AgentError::Starting)?.pool.clone();
         let assigned = self.assigned()?;
         let lacking = self.given.lacking(&*pool, &assigned, self.node);
@@ -323,25 +292,5 @@ impl Target {
             debug!(container = %self.uid, node = %self.node, error = %error.line(), "a transfer ended");
         }
         sent
-    }
-}
-
-/// Whether what failed concerns one old snapshot, and neither the path nor the replica itself.
-fn is_of_history_alone(error: &AgentError) -> bool {
-    let code = error.code();
-    matches!(error, AgentError::Storage(_)) || !code.retryable() || code == Code::PoolFull
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `sync` waited for a named snapshot that could not be read, and was never answered again.
-    #[test]
-    fn one_broken_snapshot_kept_every_sync_from_its_answer() {
-        let rotten = holdfast_storage::Error::Rotten(SnapshotUuid::generate());
-        assert!(is_of_history_alone(&AgentError::Storage(rotten)));
-        assert!(is_of_history_alone(&AgentError::NoHistory));
-        assert!(!is_of_history_alone(&AgentError::NotSynced), "the replica does not answer");
     }
 }

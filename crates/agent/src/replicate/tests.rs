@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{ReceiveRequest, receive_request::Part};
-use holdfast_storage::{Offer, Pool, SnapshotInfo, stream};
+use holdfast_storage::{Offer, Pool, SnapshotInfo, SnapshotKind, stream};
 use holdfast_types::{ByteSize, Code, ContainerSpec, Epoch, SnapshotUuid, VolumeUid};
 use tokio::sync::watch;
 
@@ -396,6 +396,56 @@ async fn a_stamp_waits_for_no_transfer() {
         tokio::time::timeout(Duration::from_millis(300), waits).await.is_err(),
         "it has no slot"
     );
+}
+
+/// A replica that had everything looked old while a named snapshot of the past was on its way to it,
+/// or waited for its turn: for hours, at a low rate.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_current_replica_looked_old_while_it_was_given_history() {
+    let limits = TransferLimits { sends: 2, ..TransferLimits::default() };
+    let pair = Pair::new(ByteSize::mib(4), limits).await;
+    let (Shipping { mut target, latest, .. }, direct) =
+        (Shipping::new(&pair), pair.address.to_string());
+    let named = pair.snapshot();
+    pair.write(0, MIB, 2);
+    let newest = pair.snapshot();
+    let as_of = |as_of_ms| Latest { snapshot: newest.clone(), as_of_ms };
+    let (before, now) = (as_of(boottime_ms().saturating_sub(OLD_MS)), as_of(boottime_ms()));
+    latest.send_replace(Some(before.clone()));
+    target.bring(&before, &direct).await.unwrap();
+    let age_ms = || pair.receiver.context.holdings.age_ms(&newest);
+    assert!(age_ms() >= OLD_MS);
+    let kind = SnapshotKind::Kept { label: "named".into() };
+    pair.sender.pool.label_snapshot(named.id.uuid, kind).unwrap();
+    pair.receiver.keeps(&named);
+    let slots = &pair.sender.context.slots;
+    let all = [slots.take(due(), false).await, slots.take(due(), false).await];
+    let stamped = async {
+        // The volume's next round: nothing was written.
+        latest.send_replace(Some(now.clone()));
+        until("a stamp", || age_ms() < OLD_MS / 2).await;
+    };
+    tokio::select! {
+        given = target.bring(&before, &direct) => panic!("it had no place: {given:?}"),
+        () = stamped => {}
+    }
+    // Something was written, and six rounds were missed.
+    pair.write(0, MIB, 3);
+    let newer = Latest { snapshot: pair.snapshot(), as_of_ms: boottime_ms() };
+    latest.send_replace(Some(newer.clone()));
+    let waits = tokio::time::timeout(Duration::from_secs(60), target.bring(&before, &direct));
+    let made_way = waits.await.expect("it keeps the newest back");
+    assert!(matches!(made_way, Err(AgentError::MadeWay)), "{made_way:?}");
+    drop(all);
+    let has_it = || {
+        let held = pair.receiver.pool.volume(UID.into()).unwrap().state;
+        held.find(named.id.uuid).is_some()
+    };
+    assert!(!has_it());
+    target.bring(&newer, &direct).await.unwrap();
+    assert!(has_it());
+    pair.assert_same(&named);
+    pair.assert_same(&newer.snapshot);
 }
 
 /// I22: a fenced primary with an old view went on vouching for a copy that its successor did not
