@@ -23,6 +23,8 @@ mod context;
 mod counts;
 mod enter;
 mod error;
+#[cfg(test)]
+mod fake_leader;
 mod gate;
 mod grow;
 mod guardian;

@@ -124,6 +124,12 @@ impl Pair {
 
 impl Node {
     fn new(node: NodeId, transfers: TransferLimits) -> Self {
+        let identity = PoolIdentity { cluster: CLUSTER, pool: Uuid::from_u128(node.0.into()) };
+        Self::on(FakePool::new(identity, ByteSize::gib(4)), node, transfers)
+    }
+
+    /// One with that pool.
+    pub(crate) fn on(pool: FakePool, node: NodeId, transfers: TransferLimits) -> Self {
         let config = AgentConfig {
             identity: AgentIdentity { cluster: CLUSTER, node },
             data_dir: PathBuf::from("/nonexistent"),
@@ -141,8 +147,6 @@ impl Node {
             transfers,
             seeds: Vec::new(),
         };
-        let identity = PoolIdentity { cluster: CLUSTER, pool: Uuid::from_u128(node.0.into()) };
-        let pool = FakePool::new(identity, ByteSize::gib(4));
         let context = Arc::new(Context::new(config, watch::channel(None).1));
         context.set_parts(Parts {
             pool: Arc::new(pool.clone()),

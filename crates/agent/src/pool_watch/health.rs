@@ -26,9 +26,16 @@ pub(super) struct Health {
     held_looks: u32,
     worn_told: u8,
     read_only: BTreeMap<ContainerUid, Turn>,
+    /// The last look found that the pool can be written no more.
+    refuses_writes: bool,
 }
 
 impl Health {
+    /// Whether the pool did when it was last asked.
+    pub(super) fn takes_writes(&self) -> bool {
+        !self.refuses_writes
+    }
+
     pub(super) async fn look(
         &mut self,
         context: &Context,
@@ -50,6 +57,7 @@ impl Health {
             Ok::<_, AgentError>((writable, comparable, pool.worn_percent(), read_only))
         })
         .await?;
+        self.refuses_writes = writable.is_err();
         self.tell_writable(context, writable).await;
         self.tell_held(context, comparable).await;
         self.tell_worn(context, worn_percent).await;

@@ -24,7 +24,7 @@ use crate::replicate::tell;
 pub(crate) use self::fullness::Fullness;
 use self::health::Health;
 use self::level::{Half, Level};
-use self::reserve::{Keeper, News};
+use self::reserve::Keeper;
 use self::trim::Trimmer;
 
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -39,16 +39,14 @@ pub(crate) async fn run(context: Arc<Context>) {
     loop {
         let mut pause = LOOK_EVERY;
         if let Some(parts) = context.parts() {
-            if let Err(error) = watch.look(&context, &parts).await {
-                warn!(error = %error.line(), "the pool cannot be measured");
-            }
+            watch.look(&context, &parts).await;
             trimmer.look(&context, watch.level());
             // Between two looks of others nothing but the reserve is looked after.
             while watch.level() == Level::Full && pause > LOOK_FULL_EVERY {
                 pause -= LOOK_FULL_EVERY;
                 tokio::time::sleep(LOOK_FULL_EVERY).await;
                 if let Err(error) = watch.keep_reserve(&context, &parts).await {
-                    warn!(error = %error.line(), "the pool's reserve cannot be kept");
+                    warn!(error = %error.line(), "the pool cannot be measured");
                 }
             }
         }
@@ -92,20 +90,41 @@ impl Watch {
         self.data.level.max(self.metadata.level)
     }
 
-    async fn look(&mut self, context: &Context, parts: &Arc<Parts>) -> Result<(), AgentError> {
-        let capacity = self.keep_reserve(context, parts).await?;
+    /// What fails keeps nothing after it from being done: a pool that has failed answers nothing, and
+    /// then most of all operators must hear of it, and the cluster place nothing there.
+    async fn look(&mut self, context: &Context, parts: &Arc<Parts>) {
+        if let Err(error) = self.health.look(context, parts).await {
+            warn!(error = %error.line(), "the pool's health cannot be asked for");
+        }
+        match self.keep_reserve(context, parts).await {
+            Ok(capacity) => self.measured(context, parts, &capacity).await,
+            Err(error) => {
+                warn!(error = %error.line(), "the pool cannot be measured");
+                if let Some(last) = context.capacity() {
+                    context.set_capacity(internal::Capacity { admits: false, ..last });
+                }
+            }
+        }
+        if let Err(error) = self.drop_interrupted(parts).await {
+            warn!(error = %error.line(), "interrupted transfers cannot be looked for");
+        }
+        if let Err(error) = self.give_up_kept(context, parts).await {
+            warn!(error = %error.line(), "no copy of a snapshot can be given up");
+        }
+    }
+
+    /// Tells everybody how full it is.
+    async fn measured(&mut self, context: &Context, parts: &Parts, capacity: &Capacity) {
         let threshold = capacity.threshold_percent;
         self.data.now(context, Half::Data, capacity.data_percent(), threshold).await;
         let metadata = capacity.metadata_percent().unwrap_or(0);
         self.metadata.now(context, Half::Metadata, metadata, threshold).await;
         let name = parts.name.clone();
-        let said = message(&parts.driver, &capacity, self.level());
-        context.set_capacity(internal::Capacity { name, ..said });
+        let said = message(&parts.driver, capacity, self.level());
+        let admits = said.admits && self.health.takes_writes();
+        context.set_capacity(internal::Capacity { name, admits, ..said });
         context.fullness.fills(self.level() >= Level::Filling);
         context.fullness.looked(self.level() == Level::Full, capacity.is_exhausted());
-        self.drop_interrupted(parts).await?;
-        self.give_up_kept(context, parts).await?;
-        self.health.look(context, parts).await
     }
 
     /// What came of a transfer that a full pool has interrupted is the first to go: it cannot go on
@@ -115,7 +134,8 @@ impl Watch {
             return Ok(());
         }
         let pool = parts.pool.clone();
-        for uid in blocking(move || interrupted::drop_all(&*pool)).await? {
+        let dropped = blocking(move || Ok::<_, AgentError>(interrupted::drop_all(&*pool)));
+        for uid in dropped.await? {
             let message = format!(
                 "what had come of an interrupted copy of {uid} was dropped to make room in the full \
                  pool: it is shipped from its beginning once there is"
@@ -157,34 +177,29 @@ impl Watch {
         let (pool, level) = (parts.pool.clone(), self.level());
         let mut keeper = std::mem::take(&mut self.keeper);
         let kept = blocking(move || {
-            let capacity = pool.capacity();
-            let kept = capacity.and_then(|c| Ok((c, keeper.keep(&*pool, &c, level)?)));
+            let kept = pool.capacity().map(|c| (c, keeper.keep(&*pool, &c, level)));
             Ok::<_, AgentError>((keeper, kept))
         });
         let (keeper, kept) = kept.await?;
         self.keeper = keeper;
-        let (capacity, news) = kept?;
-        let percent = capacity.data_percent();
-        match news {
-            News::None => {}
-            News::Spent(size) => self.news.push((
-                "pool-reserve-used",
-                format!(
-                    "the pool is at {percent} %: its reserve of {size} was given to what runs on it; \
-                     grow the pool now, or delete what is not needed"
-                ),
-            )),
-            News::Whole => {
-                self.news.push(("pool-reserve-kept", "the pool has its reserve again".to_owned()));
+        let measured = kept.map(|(capacity, news)| {
+            match news {
+                Ok(news) => self.news.extend(news.event(capacity.data_percent())),
+                // How full the pool is, is known all the same.
+                Err(error) => {
+                    let error = AgentError::from(error);
+                    warn!(error = %error.line(), "the pool's reserve cannot be kept");
+                }
             }
-        }
+            capacity
+        });
         while let Some((kind, message)) = self.news.first().cloned() {
             if !tell(context, None, kind, message).await {
                 break;
             }
             self.news.remove(0);
         }
-        Ok(capacity)
+        Ok(measured?)
     }
 }
 
@@ -205,6 +220,69 @@ fn message(driver: &str, capacity: &Capacity, level: Level) -> internal::Capacit
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake_leader::FakeLeader;
+    use crate::pair::{Node, SENDER};
+    use crate::replicate::TransferLimits;
+    use crate::testing::UID;
+    use holdfast_storage::fake::{Damage, FakePool};
+    use holdfast_storage::{Pool, PoolIdentity};
+    use holdfast_types::{ClusterId, Epoch};
+    use uuid::Uuid;
+
+    const MIB: usize = 1 << 20;
+
+    /// A node with a pool of 200 MiB that was looked at once, and has its reserve.
+    async fn looked_at() -> (Node, FakeLeader, Arc<Parts>, Watch) {
+        let cluster = ClusterId(Uuid::from_u128(1));
+        let identity = PoolIdentity { cluster, pool: Uuid::from_u128(2) };
+        let pool = FakePool::new(identity, ByteSize::mib(200));
+        let node = Node::on(pool, SENDER, TransferLimits::default());
+        let leader = FakeLeader::of(&node.context).await;
+        let parts = node.context.parts().unwrap();
+        let mut watch = Watch::default();
+        watch.look(&node.context, &parts).await;
+        assert!(node.context.capacity().unwrap().admits && leader.kinds().is_empty());
+        (node, leader, parts, watch)
+    }
+
+    /// I20: the look ended where the pool could not be measured. Nobody heard that it had failed,
+    /// and by its last figures it went on being chosen.
+    #[tokio::test]
+    async fn a_pool_that_has_failed_is_told_of_and_admits_nothing() {
+        let (node, leader, parts, mut watch) = looked_at().await;
+        let sound = node.context.capacity().unwrap();
+        node.pool.damage(Damage::Failed);
+        for _ in 0..2 {
+            watch.look(&node.context, &parts).await;
+        }
+        assert_eq!(leader.kinds(), ["pool-damaged"]);
+        let closed = internal::Capacity { admits: false, ..sound };
+        assert_eq!(node.context.capacity(), Some(closed));
+    }
+
+    /// It was told of as damaged, and by what it still said of itself it went on being chosen.
+    #[tokio::test]
+    async fn a_pool_that_cannot_be_written_admits_nothing() {
+        let (node, leader, parts, mut watch) = looked_at().await;
+        node.pool.damage(Damage::ReadOnly);
+        watch.look(&node.context, &parts).await;
+        assert_eq!(leader.kinds(), ["pool-damaged"]);
+        assert!(!node.context.capacity().unwrap().admits);
+    }
+
+    /// I20: a pool that could not be written kept its reserve, and with it the figures of before.
+    #[tokio::test]
+    async fn a_reserve_that_cannot_be_given_away_keeps_no_figures_back() {
+        let (node, leader, parts, mut watch) = looked_at().await;
+        node.pool.create(UID.into(), ByteSize::mib(200), Epoch(1)).unwrap();
+        node.pool.activate(UID.into(), Epoch(1)).unwrap();
+        node.pool.write(UID.into(), 0, &vec![7; 191 * MIB]).unwrap();
+        node.pool.damage(Damage::ReadOnly);
+        watch.look(&node.context, &parts).await;
+        assert_eq!(leader.kinds(), ["pool-damaged", "pool-full"]);
+        assert_eq!(node.pool.reserved(), ByteSize::mib(4), "it is still there");
+        assert_eq!(node.context.capacity().unwrap().used_bytes, ByteSize::mib(195).bytes());
+    }
 
     /// I20: between the marks a pool that was full neither admits nor replicates, as it said.
     #[test]

@@ -36,6 +36,23 @@ pub(super) enum News {
     Whole,
 }
 
+impl News {
+    /// The event's kind and words, in a pool that is so full.
+    pub(super) fn event(self, percent: u8) -> Option<(&'static str, String)> {
+        match self {
+            Self::None => None,
+            Self::Spent(size) => Some((
+                "pool-reserve-used",
+                format!(
+                    "the pool is at {percent} %: its reserve of {size} was given to what runs on it; \
+                     grow the pool now, or delete what is not needed"
+                ),
+            )),
+            Self::Whole => Some(("pool-reserve-kept", "the pool has its reserve again".to_owned())),
+        }
+    }
+}
+
 /// Keeps a pool's reserve.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {

@@ -35,9 +35,19 @@ pub struct FakePool {
     size: ByteSize,
     holds: Holds,
     reserved: Arc<Mutex<ByteSize>>,
+    damage: Arc<Mutex<Option<Damage>>>,
     /// Counts power cuts.
     life: Arc<AtomicU64>,
     inner: Arc<Mutex<Volumes>>,
+}
+
+/// Why a pool takes no writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// It still says how full it is.
+    ReadOnly,
+    /// Nothing is known of it any more.
+    Failed,
 }
 
 type Volumes = BTreeMap<VolumeUid, Volume>;
@@ -77,6 +87,7 @@ impl FakePool {
             size,
             holds: Holds::default(),
             reserved: Arc::default(),
+            damage: Arc::default(),
             life: Arc::default(),
             inner: Arc::default(),
         }
@@ -99,6 +110,15 @@ impl FakePool {
             volume.state.rot(&all);
             Ok(())
         })
+    }
+
+    /// The pool takes no writes from now on: it says so, and gives nothing up.
+    pub fn damage(&self, damage: Damage) {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner) = Some(damage);
+    }
+
+    fn damaged(&self) -> Option<Damage> {
+        *self.damage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What is being received ends where it was last synced, whatever its receiver still does.
@@ -181,6 +201,9 @@ impl Pool for FakePool {
     }
 
     fn capacity(&self) -> Result<Capacity> {
+        if self.damaged() == Some(Damage::Failed) {
+            self.writable()?;
+        }
         let volumes = self.lock();
         let used = volumes
             .values()
@@ -194,11 +217,16 @@ impl Pool for FakePool {
         })
     }
 
+    fn writable(&self) -> Result<()> {
+        self.damaged().map_or(Ok(()), |_| Err(Error::Damaged("fake".to_owned())))
+    }
+
     fn reserved(&self) -> ByteSize {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fill_reserve(&self) -> Result<Outcome> {
+        self.writable()?;
         let capacity = self.capacity()?;
         let missing = capacity.reserve().bytes().saturating_sub(self.reserved().bytes());
         capacity.admit(ByteSize(missing))?;
@@ -207,6 +235,7 @@ impl Pool for FakePool {
     }
 
     fn spend_reserve(&self) -> Result<Outcome> {
+        self.writable()?;
         let mut reserved = self.reserved.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *reserved, ByteSize(0)) {
             ByteSize(0) => Ok(Outcome::AlreadyThere),
@@ -498,6 +527,7 @@ impl Pool for FakePool {
     }
 
     fn drop_partial(&self, uid: VolumeUid) -> Result<Outcome> {
+        self.writable()?;
         self.with(uid, |volume| {
             self.refuse_receiving(volume)?;
             match volume.partial.take() {

@@ -1,0 +1,98 @@
+//! A leader for tests of what a node tells the cluster: it writes that down, and does nothing else.
+
+use std::sync::{Arc, Mutex};
+
+use holdfast_proto::internal::leader_service_server::{LeaderService, LeaderServiceServer};
+use holdfast_proto::internal::{
+    AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
+    HeartbeatResponse, NodeView, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse,
+    WatchViewRequest,
+};
+use holdfast_types::{Incarnation, Report};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+use crate::context::Context;
+
+/// What it was told.
+#[derive(Clone, Default)]
+pub(crate) struct FakeLeader {
+    reports: Arc<Mutex<Vec<Report>>>,
+}
+
+impl FakeLeader {
+    /// One that this node knows, and has admitted to its first life.
+    pub(crate) async fn of(context: &Context) -> Self {
+        let leader = Self::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        context.leader.learn([listener.local_addr().unwrap().to_string()].into_iter());
+        let service = LeaderServiceServer::new(leader.clone());
+        let server = tonic::transport::Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        context.begin_life(Incarnation(1));
+        leader
+    }
+
+    /// The notices' kinds and words, in their order.
+    pub(crate) fn notices(&self) -> Vec<(String, String)> {
+        let reports = self.reports.lock().unwrap();
+        let notices = reports.iter().filter_map(|report| match report {
+            Report::Notice { kind, message, .. } => Some((kind.clone(), message.clone())),
+            _ => None,
+        });
+        notices.collect()
+    }
+
+    /// The notices' kinds alone.
+    pub(crate) fn kinds(&self) -> Vec<String> {
+        self.notices().into_iter().map(|(kind, _)| kind).collect()
+    }
+}
+
+#[tonic::async_trait]
+impl LeaderService for FakeLeader {
+    type WatchViewStream = tokio_stream::Empty<Result<NodeView, Status>>;
+
+    async fn report(
+        &self,
+        request: Request<ReportRequest>,
+    ) -> Result<Response<ReportResponse>, Status> {
+        let reports = request.into_inner().reports;
+        let reports = reports.iter().map(|report| rmp_serde::from_slice(report).unwrap());
+        self.reports.lock().unwrap().extend(reports);
+        Ok(Response::new(ReportResponse {}))
+    }
+
+    async fn admit(&self, _: Request<AdmitRequest>) -> Result<Response<AdmitResponse>, Status> {
+        Err(Status::unimplemented("admit"))
+    }
+
+    async fn register(
+        &self,
+        _: Request<RegisterRequest>,
+    ) -> Result<Response<RegisterResponse>, Status> {
+        Err(Status::unimplemented("register"))
+    }
+
+    async fn heartbeat(
+        &self,
+        _: Request<HeartbeatRequest>,
+    ) -> Result<Response<HeartbeatResponse>, Status> {
+        Err(Status::unimplemented("heartbeat"))
+    }
+
+    async fn watch_view(
+        &self,
+        _: Request<WatchViewRequest>,
+    ) -> Result<Response<Self::WatchViewStream>, Status> {
+        Err(Status::unimplemented("watch_view"))
+    }
+
+    async fn add_image(
+        &self,
+        _: Request<AddImageRequest>,
+    ) -> Result<Response<AddImageResponse>, Status> {
+        Err(Status::unimplemented("add_image"))
+    }
+}
