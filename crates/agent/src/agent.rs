@@ -17,7 +17,7 @@ use crate::error::{AgentError, blocking};
 use crate::images::{self, ImportedImage};
 use crate::scrub::{self, ScrubSummary};
 use crate::serve::PeerApi;
-use crate::{lease, overlay, pool_watch, reconciler, view};
+use crate::{lease, overlay, pool_watch, reconciler, rotten, view};
 
 /// What the agent works with.
 pub struct Parts {
@@ -69,6 +69,7 @@ impl Agent {
             self.tasks.spawn(pool_watch::run(self.context.clone()));
             self.tasks.spawn(images::run(self.context.clone()));
             self.tasks.spawn(scrub::run(self.context.clone()));
+            self.tasks.spawn(rotten::run(self.context.clone()));
         }
     }
 

@@ -21,6 +21,7 @@ use crate::peers::Peers;
 use crate::places::Places;
 use crate::pool_watch::Fullness;
 use crate::replicate::{LONG_MS, Limits, Shipments, Slots};
+use crate::rotten::Rotten;
 use crate::serve::Intake;
 use crate::strangers::Starts;
 
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) counters: Arc<Counters>,
     pub(crate) starts: Starts,
     pub(crate) fullness: Fullness,
+    pub(crate) rotten: Rotten,
     /// A named snapshot came: the cluster is to hear of it soon.
     pub(crate) kept_arrived: Notify,
     /// Whether no pool was made on this node yet.
@@ -76,6 +78,7 @@ impl Context {
             counters: Arc::default(),
             starts: Starts::default(),
             fullness: Fullness::default(),
+            rotten: Rotten::default(),
             kept_arrived: Notify::new(),
             without_pool: AtomicBool::new(false),
             silent: AtomicBool::new(false),

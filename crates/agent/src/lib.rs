@@ -43,6 +43,7 @@ mod pool_watch;
 mod reconciler;
 mod replicate;
 mod report;
+mod rotten;
 mod scrub;
 mod serve;
 mod strangers;

@@ -21,7 +21,7 @@ use crate::holds::Holds;
 use crate::members::Shape;
 use crate::pool::{
     Begin, Capacity, Extent, Fragmentation, Offer, Outcome, Partial, Pool, PoolIdentity, Quiesce,
-    Scratch, Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
+    Rot, Scratch, Scrubbed, SnapshotReader, Tail, VolumeInfo, round_size,
 };
 use crate::stream::Applier;
 use crate::{Error, Hold, Result};
@@ -58,11 +58,14 @@ struct Volume {
     data: BTreeMap<SnapshotUuid, Content>,
     partial: Option<FakePartial>,
     active: bool,
+    /// It has rotted, and nobody has looked.
+    spoiled: bool,
 }
 
 impl Volume {
     fn new(state: VolumeState, live: Content) -> Self {
-        Self { state, live, data: BTreeMap::new(), partial: None, active: false }
+        let (partial, active, spoiled) = (None, false, false);
+        Self { state, live, data: BTreeMap::new(), partial, active, spoiled }
     }
 
     fn is_snapshotted(&self) -> bool {
@@ -108,6 +111,14 @@ impl FakePool {
         self.with(volume, |volume| {
             let all: Vec<_> = volume.state.snapshots.iter().map(|s| s.id.uuid).collect();
             volume.state.rot(&all);
+            Ok(())
+        })
+    }
+
+    /// What the pool holds of a volume rots, and the next scrub finds it.
+    pub fn spoil(&self, volume: VolumeUid) -> Result<()> {
+        self.with(volume, |volume| {
+            volume.spoiled = true;
             Ok(())
         })
     }
@@ -470,9 +481,15 @@ impl Pool for FakePool {
     }
 
     /// Memory does not rot by itself.
-    /// What is in memory is always what it was.
     fn scrub(&self, uid: VolumeUid, blocks: u32) -> Result<Scrubbed> {
         self.with(uid, |volume| {
+            if let Some(snapshot) = volume.state.newest().map(|s| s.id.uuid)
+                && std::mem::take(&mut volume.spoiled)
+            {
+                volume.state.rot(&[snapshot]);
+                let rot = Some(Rot { snapshot, offset: 0, unreadable: false });
+                return Ok(Scrubbed { read: HASH_BLOCK, compared: HASH_BLOCK, whole: false, rot });
+            }
             let size = volume.state.shape().bytes();
             let first = volume.state.scrub.next * HASH_BLOCK;
             let end = size.min(first + u64::from(blocks) * HASH_BLOCK);
