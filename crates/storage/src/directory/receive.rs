@@ -106,7 +106,7 @@ struct ItemSink<B: Blocks> {
 }
 
 /// How many bytes are written between two looks at the pool's room.
-const LOOK_EVERY: u64 = 16 << 20;
+const LOOK_EVERY: u64 = 4 << 20;
 
 impl<B: Blocks> ItemSink<B> {
     fn flush(&mut self) -> Result<()> {
