@@ -106,12 +106,14 @@ impl Pools {
     pub(crate) fn show(&self) -> Result<Option<v1::Pool>, MachineError> {
         let Some(mut shown) = self.described()? else { return Ok(None) };
         let open = self.opened().clone();
-        shown.trouble = match open.map(|open| open.pool.capacity()) {
-            Some(Ok(capacity)) => {
+        shown.trouble = match open.map(|open| (open.pool.capacity(), open.pool.writable())) {
+            Some((Ok(capacity), writable)) => {
                 shown.capacity = Some(shown_capacity(&shown, &capacity));
-                String::new()
+                // That it is full is in its capacity.
+                let trouble = writable.err().filter(|error| error.code() != Code::PoolFull);
+                trouble.map_or_else(String::new, |error| error.to_string())
             }
-            Some(Err(error)) => error.to_string(),
+            Some((Err(error), _)) => error.to_string(),
             None => match self.trouble() {
                 Some(trouble) => format!("it could not be opened: {trouble}"),
                 None => {
