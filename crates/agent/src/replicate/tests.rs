@@ -433,9 +433,11 @@ async fn a_current_replica_looked_old_while_it_was_given_history() {
     pair.write(0, MIB, 3);
     let newer = Latest { snapshot: pair.snapshot(), as_of_ms: boottime_ms() };
     latest.send_replace(Some(newer.clone()));
-    let waits = tokio::time::timeout(Duration::from_secs(60), target.bring(&before, &direct));
+    let overdue = as_of(boottime_ms().saturating_sub(OLD_MS * 3 / 4));
+    let waits = tokio::time::timeout(Duration::from_secs(60), target.bring(&overdue, &direct));
     let made_way = waits.await.expect("it keeps the newest back");
     assert!(matches!(made_way, Err(AgentError::MadeWay)), "{made_way:?}");
+    assert_eq!(target.waits_since_ms, Some(before.as_of_ms), "its turn would never come");
     drop(all);
     let has_it = || {
         let held = pair.receiver.pool.volume(UID.into()).unwrap().state;
@@ -443,7 +445,7 @@ async fn a_current_replica_looked_old_while_it_was_given_history() {
     };
     assert!(!has_it());
     target.bring(&newer, &direct).await.unwrap();
-    assert!(has_it());
+    assert!(has_it() && target.waits_since_ms.is_none());
     pair.assert_same(&named);
     pair.assert_same(&newer.snapshot);
 }
