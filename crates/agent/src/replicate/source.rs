@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_storage::{SnapshotInfo, SnapshotKind};
-use holdfast_types::{AssignedView, ContainerName, ContainerUid, CopyView, NodeId, SnapshotUuid};
+use holdfast_types::{
+    AssignedView, ContainerName, ContainerUid, CopyView, NodeId, Protection, SnapshotUuid,
+};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -167,6 +169,11 @@ impl Source {
             }
             Round::Current(latest) => latest,
         };
+        // Under a lease that lives now nobody took over before. Without one somebody may have, and
+        // what is here is the newest of an epoch that is over (I22).
+        if assigned.spec.protection == Protection::Protected && !self.context.is_leased() {
+            return Ok(Some(every));
+        }
         let (pool, mine) = (parts.pool.clone(), assigned.clone());
         let taken = blocking(move || kept::keep(&*pool, &mine)).await?;
         self.tell_withheld(&assigned.name, false).await;
