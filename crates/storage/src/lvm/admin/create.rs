@@ -247,6 +247,7 @@ mod tests {
             |g: &mut Group| g.exported = true,
             |g: &mut Group| g.shared = true,
             |g: &mut Group| g.writable = false,
+            |g: &mut Group| g.resizeable = false,
         ] {
             let mut unfit = group.clone();
             change(&mut unfit.groups[0]);
@@ -265,6 +266,22 @@ mod tests {
         let mut full = group;
         full.physicals[0].used = full.physicals[0].extents - 10;
         assert!(matches!(plan(&request, &full), Err(Refusal::NoRoom { .. })));
+    }
+
+    /// Who asked `vgchange -pwr`, as he was told to, was told off by LVM.
+    #[test]
+    fn a_group_that_is_not_resizeable_was_told_a_cure_that_is_none() {
+        let made = plan(&on(&["/dev/sdb"], &[]), &found(&["/dev/sdb"])).unwrap();
+        let group = after(&found(&["/dev/sdb"]), &made.steps[..1]);
+        let refused = |change: fn(&mut Group)| {
+            let mut unfit = group.clone();
+            change(&mut unfit.groups[0]);
+            plan(&Request::in_group(name("tank"), None), &unfit).unwrap_err().to_string()
+        };
+        let fixed = refused(|group| group.resizeable = false);
+        assert!(fixed.ends_with("it is not resizeable: vgchange -xy tank"), "{fixed}");
+        let read_only = refused(|group| group.writable = false);
+        assert!(read_only.contains("read-only") && !read_only.contains("-p"), "{read_only}");
     }
 
     /// I20: a thick volume is never made do with, nor a pool that would leak others' content.

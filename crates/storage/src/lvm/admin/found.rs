@@ -62,11 +62,13 @@ pub struct Group {
     pub extent: u64,
     /// Extents that belong to no logical volume.
     pub free: u64,
-    /// Whether it may be written and extended.
+    /// Whether its own account may be changed at all.
     pub writable: bool,
+    /// Whether devices may come and go (vgchange(8), `--resizeable`).
+    pub resizeable: bool,
     /// Whether it was taken out of this machine's use (vgexport(8)).
     pub exported: bool,
-    /// Whether other machines use it too (lvmlockd(8), a cluster, another system's id).
+    /// Whether other machines use it too (lvmlockd(8), a cluster).
     pub shared: bool,
     /// Tags.
     pub tags: Vec<String>,
@@ -267,7 +269,11 @@ impl Found {
             return unfit("it is shared with other machines, and a pool belongs to one".into());
         }
         if !group.writable {
-            return unfit(format!("it is read-only: vgchange -pwr {name}"));
+            let status = format!("its status lacks WRITE (vgcfgbackup {name} shows it)");
+            return unfit(format!("it is read-only: {status}, and vgchange does not change that"));
+        }
+        if !group.resizeable {
+            return unfit(format!("it is not resizeable: vgchange -xy {name}"));
         }
         let missing: Vec<&Physical> =
             self.physicals_of(name.as_str()).filter(|physical| physical.missing).collect();

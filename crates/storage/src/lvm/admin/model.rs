@@ -77,6 +77,7 @@ impl Found {
                     uuid: format!("uuid of {group}"),
                     extent: EXTENT,
                     writable: true,
+                    resizeable: true,
                     tags: vec![OURS.into()],
                     ..Group::default()
                 });

@@ -10,7 +10,7 @@ pub(super) const PHYSICALS: &str = "pv_name,pv_major,pv_minor,pv_uuid,vg_name,pv
     pv_pe_alloc_count,pv_allocatable,pv_missing,pv_duplicate,pv_in_use";
 /// What is asked of `vgs`.
 pub(super) const GROUPS: &str =
-    "vg_name,vg_uuid,vg_extent_size,vg_free_count,vg_attr,vg_systemid,vg_lock_type,vg_tags";
+    "vg_name,vg_uuid,vg_extent_size,vg_free_count,vg_attr,vg_lock_type,vg_tags";
 /// What is asked of `lvs -a`.
 pub(super) const LOGICALS: &str = "lv_name,lv_uuid,vg_name,segtype,lv_size,pool_lv,\
     lv_metadata_size,chunk_size,zero,lv_active,lv_health_status,lv_check_needed,lv_role,move_pv,\
@@ -75,25 +75,24 @@ struct GroupRow {
     vg_uuid: String,
     vg_extent_size: String,
     vg_free_count: String,
-    /// lvs(8): permissions, resizeable, exported, partial, allocation, clustered or shared.
+    /// vgs(8): permissions, resizeable, exported, partial, allocation, clustered or shared.
     vg_attr: String,
-    vg_systemid: String,
     vg_lock_type: String,
     vg_tags: String,
 }
 
-/// Reads the answer to [`GROUPS`].
+/// Reads the answer to [`GROUPS`]. A group with a system id (lvmsystemid(7)) is this machine's own:
+/// that of another is not reported, but for one that is in use here, which LVM does not change.
 pub(super) fn groups(text: &str) -> serde_json::Result<Vec<Group>> {
     let read = |row: GroupRow| {
         let attribute = |n: usize, letters: &str| {
             row.vg_attr.chars().nth(n).is_some_and(|letter| letters.contains(letter))
         };
         Group {
-            writable: attribute(0, "w") && attribute(1, "z"),
+            writable: attribute(0, "w"),
+            resizeable: attribute(1, "z"),
             exported: attribute(2, "x"),
-            shared: attribute(5, "cs")
-                || !row.vg_systemid.is_empty()
-                || !matches!(row.vg_lock_type.as_str(), "" | "none"),
+            shared: attribute(5, "cs") || !matches!(row.vg_lock_type.as_str(), "" | "none"),
             name: row.vg_name,
             uuid: row.vg_uuid,
             extent: number(&row.vg_extent_size),
@@ -262,10 +261,36 @@ mod tests {
             "vg_extent_size":"4194304", "vg_free_count":"141", "vg_attr":"wz--n-",
             "vg_systemid":"", "vg_lock_type":"", "vg_tags":"holdfast,a"}]}]}"#;
         let group = &groups(text).unwrap()[0];
-        assert!(group.writable && !group.exported && !group.shared);
+        assert!(group.writable && group.resizeable && !group.exported && !group.shared);
         assert_eq!((group.free, group.tags.len()), (141, 2));
         let group = &groups(&text.replace("wz--n-", "rzxpns")).unwrap()[0];
-        assert!(!group.writable && group.exported && group.shared);
+        assert!(!group.writable && group.resizeable && group.exported && group.shared);
+    }
+
+    fn group(attributes: &str, system: &str, lock: &str) -> Group {
+        let text = format!(
+            r#"{{"report":[{{"vg":[{{"vg_name":"vg", "vg_uuid":"7y", "vg_extent_size":"4194304",
+            "vg_free_count":"141", "vg_attr":"{attributes}", "vg_systemid":"{system}",
+            "vg_lock_type":"{lock}", "vg_tags":""}}]}}]}}"#
+        );
+        groups(&text).unwrap().remove(0)
+    }
+
+    /// Where lvm.conf has a source of system ids, a pool could be made and never be changed.
+    #[test]
+    fn a_group_with_this_machines_own_system_id_was_taken_for_shared() {
+        assert!(!group("wz--n-", "node1.example", "").shared);
+        assert!(!group("wz--n-", "", "none").shared);
+        assert!(group("wz--nc", "", "").shared && group("wz--ns", "", "sanlock").shared);
+        assert!(group("wz--n-", "node1.example", "dlm").shared);
+    }
+
+    #[test]
+    fn a_group_that_is_not_resizeable_was_taken_for_read_only() {
+        let fixed = group("w---n-", "", "");
+        assert!(fixed.writable && !fixed.resizeable);
+        let read_only = group("rz--n-", "", "");
+        assert!(!read_only.writable && read_only.resizeable);
     }
 
     #[test]
