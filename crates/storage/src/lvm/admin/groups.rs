@@ -57,7 +57,7 @@ pub(super) fn split(
             });
             // The spare is the pool's, and goes with nobody else.
             let stays = found.logical(group, name).is_some_and(|l| l.active || l.spare);
-            if elsewhere || stays || is_ours(request, name) {
+            if elsewhere || stays || request.has_part(name) {
                 return Err(Refusal::Holds {
                     device: (*path).clone(),
                     size: ByteSize(physical.used * there.extent),
@@ -68,11 +68,6 @@ pub(super) fn split(
     }
     let (group, into) = (group.clone(), into.clone());
     Ok(Plan { steps: vec![Step::Split { group, devices: devices.to_vec(), into }] })
-}
-
-fn is_ours(request: &Request, name: &str) -> bool {
-    let rest = name.strip_prefix(request.thin_pool.as_str());
-    name == CATALOG || rest.is_some_and(|rest| matches!(rest, "" | "_tdata" | "_tmeta"))
 }
 
 /// Takes another group in.

@@ -157,6 +157,7 @@ impl Found {
                 let mut physicals = self.physicals.iter_mut();
                 physicals.find(|p| p.name == *device).unwrap().missing = false;
             }
+            Step::RemoveSpare { group, name } => self.remove(group, name),
             Step::ForgetMissing { .. } => self.physicals.retain(|p| p.name != "[unknown]"),
             Step::Deactivate { group, name, volumes, mapped } => {
                 self.mapped.retain(|there| !mapped.contains(&there.name));

@@ -210,6 +210,17 @@ pub enum Refusal {
         /// Which volumes.
         what: String,
     },
+    /// Missing devices held volumes of others, and nothing of the pool.
+    #[error(
+        "the missing devices of {group} hold {}, and none of them is the pool's: bring the devices \
+         back, or give these volumes up (lvremove), and ask again", volumes.join(", ")
+    )]
+    OthersLost {
+        /// The group.
+        group: Name,
+        /// Which volumes.
+        volumes: Vec<String>,
+    },
     /// A needed package is not installed.
     #[error("the package {tool} is not installed: apt install {tool}")]
     NoTool {
@@ -251,7 +262,9 @@ impl Refusal {
             }
             Self::NoGroup { .. } | Self::NoPool { .. } => Code::NotFound,
             Self::GroupTaken { .. } => Code::AlreadyExists,
-            Self::Missing { .. } | Self::Lost { .. } => Code::DeviceMissing,
+            Self::Missing { .. } | Self::Lost { .. } | Self::OthersLost { .. } => {
+                Code::DeviceMissing
+            }
             Self::Duplicate { .. } => Code::DuplicateDevice,
             Self::Damaged { .. } => Code::PoolDamaged,
             Self::NoRoom { .. } => Code::GroupFull,

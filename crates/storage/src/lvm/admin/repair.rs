@@ -8,6 +8,8 @@ use super::{Plan, Refusal, Request, Step};
 
 /// What LVM calls a device that it does not find.
 const UNKNOWN: &str = "[unknown]";
+/// What LVM calls the volumes that extents are moved through (pvmove(8)).
+const MOVED: &str = "pvmove";
 
 pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     let (group, name) = (&request.group, &request.thin_pool);
@@ -20,13 +22,13 @@ pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
         found.physicals_of(group.as_str()).filter(|physical| physical.missing).collect();
     let (gone, back): (Vec<&Physical>, Vec<&Physical>) =
         lacking.into_iter().partition(|physical| physical.name == UNKNOWN);
-    let lost: Vec<&str> = gone.iter().flat_map(|physical| found.names_on(physical)).collect();
-    if !lost.is_empty() {
-        return Err(Refusal::Lost { what: lost.join(", ") });
-    }
+    let spares = spares_on(request, &gone, found)?;
     for physical in back {
         let (group, device) = (group.clone(), physical.name.clone());
         steps.push(Step::RestoreDevice { group, device });
+    }
+    for name in spares {
+        steps.push(Step::RemoveSpare { group: group.clone(), name });
     }
     if !gone.is_empty() {
         steps.push(Step::ForgetMissing { group: group.clone(), count: gone.len() });
@@ -54,10 +56,30 @@ pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     Ok(Plan { steps })
 }
 
+/// The spares of LVM that were on devices that are gone, if nothing else was.
+fn spares_on(request: &Request, gone: &[&Physical], found: &Found) -> Result<Vec<String>, Refusal> {
+    let mut names: Vec<&str> = gone.iter().flat_map(|physical| found.names_on(physical)).collect();
+    names.sort_unstable();
+    names.dedup();
+    // What a move is about has its extents under a name of LVM's, and may be the pool's.
+    let lost = |name: &&str| request.has_part(name) || name.starts_with(MOVED);
+    let (lost, names): (Vec<&str>, Vec<&str>) = names.into_iter().partition(lost);
+    if !lost.is_empty() {
+        return Err(Refusal::Lost { what: lost.join(", ") });
+    }
+    let is_spare = |name: &&str| found.logical(&request.group, name).is_some_and(|l| l.spare);
+    let (spares, others): (Vec<&str>, Vec<&str>) = names.into_iter().partition(is_spare);
+    let named = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+    match others.is_empty() {
+        true => Ok(named(spares)),
+        false => Err(Refusal::OthersLost { group: request.group.clone(), volumes: named(others) }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::model::{asked, carry_out, pool_on};
-    use super::super::{Change, plan};
+    use super::super::model::{after, asked, carry_out, pool_on};
+    use super::super::{Change, Name, plan};
     use super::*;
 
     fn two_disks() -> Found {
@@ -113,5 +135,47 @@ mod tests {
         lacking.physicals[0].name = UNKNOWN.into();
         let refused = plan(&asked(Change::Repair), &lacking).unwrap_err();
         assert!(matches!(refused, Refusal::Lost { .. }), "{refused}");
+    }
+
+    /// The second disk gone, with these volumes on it.
+    fn gone_with(mut lacking: Found, volumes: &[&str]) -> Found {
+        let tank = "tank".parse().unwrap();
+        for volume in volumes {
+            lacking.make_on("/dev/sdc", &tank, volume, 128 << 20);
+        }
+        lacking.physicals[1].missing = true;
+        lacking.physicals[1].name = UNKNOWN.into();
+        lacking
+    }
+
+    /// The pool was said to be lost, and to be made anew, for want of LVM's spare.
+    #[test]
+    fn a_disk_that_held_only_the_spare_cost_the_pool() {
+        let (group, name): (Name, _) = ("tank".parse().unwrap(), "lvol0_pmspare".to_owned());
+        let remove = Step::RemoveSpare { group: group.clone(), name };
+        let mut lacking = gone_with(after(&two_disks(), &[remove]), &["lvol0_pmspare"]);
+        lacking.logical_mut(&group, "lvol0_pmspare").spare = true;
+        let (mended, end) = carry_out(&asked(Change::Repair), &lacking).unwrap();
+        let [Step::RemoveSpare { name, .. }, Step::ForgetMissing { count: 1, .. }] =
+            &mended.steps[..]
+        else {
+            panic!("{mended:?}")
+        };
+        assert_eq!(name, "lvol0_pmspare");
+        assert!(end.logical(&group, name).is_none() && end.physicals_of("tank").count() == 1);
+    }
+
+    /// Somebody's scratch volume on a missing disk was the end of the pool, too.
+    #[test]
+    fn others_volumes_on_a_missing_disk_cost_the_pool() {
+        let refused =
+            plan(&asked(Change::Repair), &gone_with(two_disks(), &["scratch"])).unwrap_err();
+        assert!(matches!(&refused, Refusal::OthersLost { volumes, .. } if *volumes == ["scratch"]));
+        assert!(refused.to_string().contains("none of them is the pool's"), "{refused}");
+        for own in ["holdfast_pool_tmeta", "holdfast_pool_tdata_rimage_0", "pvmove0"] {
+            let refused = plan(&asked(Change::Repair), &gone_with(two_disks(), &["scratch", own]))
+                .unwrap_err();
+            assert_eq!(refused, Refusal::Lost { what: own.into() });
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use holdfast_types::ByteSize;
 
-use super::{Name, THIN_POOL};
+use super::{ANCHOR, CATALOG, Name, THIN_POOL};
 
 /// A change of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,13 @@ impl Request {
         };
         let thin_pool = thin_pool.unwrap_or_else(Name::thin_pool);
         Self { group, thin_pool, change: Change::Create { place, wipe: Vec::new() } }
+    }
+
+    /// Whether the pool consists of that volume of its group: LVM keeps these endings for itself.
+    pub(super) fn has_part(&self, volume: &str) -> bool {
+        let rest = volume.strip_prefix(self.thin_pool.as_str());
+        let inside = |rest: &str| rest.starts_with("_tdata") || rest.starts_with("_tmeta");
+        [CATALOG, ANCHOR].contains(&volume) || rest.is_some_and(|r| r.is_empty() || inside(r))
     }
 
     /// Every device that it names.

@@ -115,6 +115,9 @@ impl Step {
                 let what = ["vgextend", "-qq", "--restoremissing", group.as_str(), device];
                 change(&mut lvm(what))
             }
+            Self::RemoveSpare { group, name } => {
+                change(&mut lvm(["lvremove", "-qq", "-y", &path(group, name)]))
+            }
             Self::ForgetMissing { group, .. } => {
                 change(&mut lvm(["vgreduce", "-qq", "--removemissing", group.as_str()]))
             }

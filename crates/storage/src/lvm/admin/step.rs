@@ -159,6 +159,16 @@ pub enum Step {
         /// The device.
         device: String,
     },
+    /// Gives up the spare room for repairs, which was on a missing device: the next growth of the
+    /// metadata, or repair, makes another. LVM gives no device up while a volume on it is left, and
+    /// even when forced passes by one that is hidden; but to remove a volume by its name is one of
+    /// the few changes that it makes to a group that lacks devices.
+    RemoveSpare {
+        /// The group.
+        group: Name,
+        /// The spare.
+        name: String,
+    },
     /// Goes on without missing devices, on which nothing was.
     ForgetMissing {
         /// The group.
@@ -256,6 +266,9 @@ impl fmt::Display for Step {
             }
             Self::RestoreDevice { group, device } => {
                 write!(f, "have {device} back in the volume group {group}")
+            }
+            Self::RemoveSpare { group, name } => {
+                write!(f, "remove {group}/{name}, LVM's spare for repairs, whose device is missing")
             }
             Self::ForgetMissing { group, count } => {
                 write!(f, "take {count} missing devices, which held nothing, out of {group}")
