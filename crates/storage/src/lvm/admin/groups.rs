@@ -4,14 +4,29 @@ use std::path::PathBuf;
 
 use holdfast_types::ByteSize;
 
-use super::found::{Found, Logical};
+use super::found::{Found, Group, Logical};
 use super::members::member;
 use super::{CATALOG, Name, Plan, Refusal, Request, Step};
 
-/// What a group is tagged with before another is merged into it: it says afterwards that the one
-/// that is gone was merged.
-pub(super) fn merged(from: &Name) -> String {
-    format!("holdfast.merged.{from}")
+/// What the tags begin with that a group has before another is merged into it, one for each
+/// physical volume of that one: where these are tells afterwards whether it is gone because it was
+/// merged. No name has a colon.
+fn mark(from: &Name) -> String {
+    format!("holdfast.merged.{from}:")
+}
+
+/// The tags of merges of a group of that name.
+fn marks<'a>(group: &'a Group, from: &Name) -> impl Iterator<Item = &'a str> {
+    let mark = mark(from);
+    group.tags.iter().map(String::as_str).filter(move |tag| tag.starts_with(&mark))
+}
+
+/// Whether all that was in a group of that name is in this one.
+fn is_merged(group: &Group, from: &Name, found: &Found) -> bool {
+    let mark = mark(from);
+    let mut uuids = marks(group, from).filter_map(|tag| tag.strip_prefix(&mark)).peekable();
+    let is_here = |uuid: &str| found.physicals_of(&group.name).any(|there| there.uuid == uuid);
+    uuids.peek().is_some() && uuids.all(is_here)
 }
 
 /// Makes a group of devices that hold nothing at all, or volumes of others wholly.
@@ -66,8 +81,15 @@ pub(super) fn split(
             }
         }
     }
+    let mut steps = Vec::new();
+    // Before the split: once the group is there, the same request has nothing left to do.
+    let tags: Vec<String> = marks(there, into).map(str::to_owned).collect();
+    if !tags.is_empty() {
+        steps.push(Step::UnmarkMerge { group: group.clone(), from: into.clone(), tags });
+    }
     let (group, into) = (group.clone(), into.clone());
-    Ok(Plan { steps: vec![Step::Split { group, devices: devices.to_vec(), into }] })
+    steps.push(Step::Split { group, devices: devices.to_vec(), into });
+    Ok(Plan { steps })
 }
 
 /// Takes another group in.
@@ -77,8 +99,7 @@ pub(super) fn merge(request: &Request, from: &Name, found: &Found) -> Result<Pla
     if from == group {
         return unfit(from, "it is the pool's own group");
     }
-    let tag = merged(from);
-    if found.group(from)?.is_none() && there.tags.contains(&tag) {
+    if found.group(from)?.is_none() && is_merged(there, from, found) {
         return Ok(Plan::default());
     }
     let other = found.usable_group(from)?;
@@ -104,9 +125,16 @@ pub(super) fn merge(request: &Request, from: &Name, found: &Found) -> Result<Pla
         let name = &same.name;
         return unfit(from, &format!("both have a volume {name}: lvrename {from} {name} NEW"));
     }
+    let mark = mark(from);
+    let mut tags: Vec<String> =
+        found.physicals_of(from.as_str()).map(|p| format!("{mark}{}", p.uuid)).collect();
+    let stale = marks(there, from).filter(|had| tags.iter().all(|tag| tag != had));
+    let stale: Vec<String> = stale.map(str::to_owned).collect();
+    tags.retain(|tag| !there.tags.contains(tag));
     let mut steps = Vec::new();
-    if !there.tags.contains(&tag) {
-        steps.push(Step::MarkMerge { group: group.clone(), from: from.clone() });
+    if !(tags.is_empty() && stale.is_empty()) {
+        let (group, from) = (group.clone(), from.clone());
+        steps.push(Step::MarkMerge { group, from, tags, stale });
     }
     steps.push(Step::Merge { group: group.clone(), from: from.clone() });
     Ok(Plan { steps })
@@ -118,8 +146,8 @@ fn unfit(group: &Name, reason: &str) -> Result<Plan, Refusal> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::model::{asked, carry_out, pool_on};
-    use super::super::{Change, plan};
+    use super::super::model::{after, asked, carry_out, pool_on};
+    use super::super::{Change, OURS, plan};
     use super::*;
 
     fn name(name: &str) -> Name {
@@ -189,5 +217,48 @@ mod tests {
         assert!(matches!(own, Refusal::GroupUnfit { .. }));
         let none = plan(&asked(Change::Merge { from: name("none") }), &split).unwrap_err();
         assert!(matches!(none, Refusal::NoGroup { .. }));
+    }
+
+    /// What has only been split off is another machine's after its disk was carried there.
+    fn carried_away(found: &Found, group: &str) -> Found {
+        let mut rest = found.clone();
+        rest.groups.retain(|other| other.name != group);
+        rest.physicals.retain(|physical| physical.group != group);
+        rest
+    }
+
+    /// The tag was set before the merge, and by itself said that it was done.
+    #[test]
+    fn a_merge_that_was_only_begun_was_reported_as_done() {
+        let (_, split) = carry_out(&splitting("/dev/sdc"), &two_disks()).unwrap();
+        let begun = plan(&merging(), &split).unwrap();
+        assert!(matches!(&begun.steps[..], [Step::MarkMerge { .. }, Step::Merge { .. }]));
+        let marked = carried_away(&after(&split, &begun.steps[..1]), "other");
+        let refused = plan(&merging(), &marked).unwrap_err();
+        assert!(matches!(refused, Refusal::NoGroup { .. }), "{refused}");
+    }
+
+    /// The tag stayed, and spoke for every later group of that name.
+    #[test]
+    fn a_group_that_was_merged_before_and_split_off_again_was_taken_for_merged() {
+        let (_, split) = carry_out(&splitting("/dev/sdc"), &two_disks()).unwrap();
+        let (_, merged) = carry_out(&merging(), &split).unwrap();
+        let (again, apart) = carry_out(&splitting("/dev/sdc"), &merged).unwrap();
+        assert!(matches!(&again.steps[..], [Step::UnmarkMerge { .. }, Step::Split { .. }]));
+        assert_eq!(apart.groups[0].tags, [OURS]);
+        let refused = plan(&merging(), &carried_away(&apart, "other")).unwrap_err();
+        assert!(matches!(refused, Refusal::NoGroup { .. }), "{refused}");
+        // Split off by LVM's own command, the tags are there still.
+        let mut by_hand = apart;
+        by_hand.group_mut(&name("tank")).tags = merged.groups[0].tags.clone();
+        let refused = plan(&merging(), &carried_away(&by_hand, "other")).unwrap_err();
+        assert!(matches!(refused, Refusal::NoGroup { .. }), "{refused}");
+        // Another device under that name: what the tags say of the first one goes.
+        by_hand.physicals.iter_mut().for_each(|p| p.uuid.push('2'));
+        let (marked, end) = carry_out(&merging(), &by_hand).unwrap();
+        let Step::MarkMerge { tags, stale, .. } = &marked.steps[0] else { panic!("{marked:?}") };
+        assert_eq!(tags[..], ["holdfast.merged.other:uuid of /dev/sdc2"]);
+        assert_eq!(stale[..], ["holdfast.merged.other:uuid of /dev/sdc"]);
+        assert_eq!(end.groups[0].tags.len(), 2);
     }
 }

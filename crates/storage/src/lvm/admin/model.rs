@@ -140,8 +140,13 @@ impl Found {
                     }
                 }
             }
-            Step::MarkMerge { group, from } => {
-                self.group_mut(group).tags.push(super::groups::merged(from));
+            Step::MarkMerge { group, tags, stale, .. } => {
+                let had = &mut self.group_mut(group).tags;
+                had.retain(|tag| !stale.contains(tag));
+                had.extend_from_slice(tags);
+            }
+            Step::UnmarkMerge { group, tags, .. } => {
+                self.group_mut(group).tags.retain(|tag| !tags.contains(tag));
             }
             Step::Merge { group, from } => {
                 let free = self.group_mut(from).free;

@@ -104,10 +104,8 @@ impl Step {
             Self::Split { group, devices, into } => {
                 change(lvm(["vgsplit", "-qq", group.as_str(), into.as_str()]).args(devices))
             }
-            Self::MarkMerge { group, from } => {
-                let tag = super::groups::merged(from);
-                change(&mut lvm(["vgchange", "-qq", "--addtag", &tag, group.as_str()]))
-            }
+            Self::MarkMerge { group, tags, stale, .. } => retag(group, tags, stale),
+            Self::UnmarkMerge { group, tags, .. } => retag(group, &[], tags),
             Self::Merge { group, from } => {
                 change(&mut lvm(["vgmerge", "-qq", group.as_str(), from.as_str()]))
             }
@@ -186,6 +184,18 @@ fn make(arguments: &[&str]) -> Result<()> {
 
 fn finish(group: &Name, name: &str) -> Result<()> {
     change(&mut lvm(["lvchange", "-qq", "--deltag", MAKING, &path(group, name)]))
+}
+
+/// Gives a group tags and takes others off, in one change.
+fn retag(group: &Name, new: &[String], old: &[String]) -> Result<()> {
+    let mut vgchange = lvm(["vgchange", "-qq"]);
+    for tag in old {
+        vgchange.args(["--deltag", tag]);
+    }
+    for tag in new {
+        vgchange.args(["--addtag", tag]);
+    }
+    change(vgchange.arg(group.as_str()))
 }
 
 fn change(command: &mut Command) -> Result<()> {

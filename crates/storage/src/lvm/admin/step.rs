@@ -138,12 +138,25 @@ pub enum Step {
         /// The new group.
         into: Name,
     },
-    /// Writes down in a group that another is merged into it.
+    /// Writes down in a group which devices another has that is merged into it.
     MarkMerge {
         /// The group that stays.
         group: Name,
         /// The one that will be no more.
         from: Name,
+        /// What it is tagged with.
+        tags: Vec<String>,
+        /// The tags that it loses: of another group, which had that name before.
+        stale: Vec<String>,
+    },
+    /// Forgets that a group of that name was merged, before there is one again.
+    UnmarkMerge {
+        /// The group.
+        group: Name,
+        /// The one that was merged into it.
+        from: Name,
+        /// The tags that it loses.
+        tags: Vec<String>,
     },
     /// Takes a group into another.
     Merge {
@@ -258,8 +271,11 @@ impl fmt::Display for Step {
             Self::Split { group, devices, into } => {
                 write!(f, "split {} off {group}, into a volume group {into}", list(devices))
             }
-            Self::MarkMerge { group, from } => {
+            Self::MarkMerge { group, from, .. } => {
                 write!(f, "tag the volume group {group}, so that merging {from} can be resumed")
+            }
+            Self::UnmarkMerge { group, from, .. } => {
+                write!(f, "take the tags of the merge of {from} off the volume group {group}")
             }
             Self::Merge { group, from } => {
                 write!(f, "merge the volume group {from} into {group}, and be rid of its name")
