@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::found::Found;
-use super::look::{look, lvm, mapper_name};
-use super::{ANCHOR, CATALOG, Change, Name, Request};
+use super::look::{catalog, look, lvm, mapper_name};
+use super::{ANCHOR, CATALOG, Change, Name, Request, size};
 use crate::lvm::LvmPool;
 use crate::lvm::status::{Mode, Status};
 use crate::lvm::thin::ThinPool;
@@ -59,7 +59,9 @@ const SNAPSHOT_TIME: Duration = Duration::from_secs(30);
 pub fn check(group: &Name, thin_pool: &Name, open: Option<&LvmPool>) -> Result<Vec<Finding>> {
     let change = Change::Repair;
     let request = Request { group: group.clone(), thin_pool: thin_pool.clone(), change };
-    let found = look(&request)?;
+    let mut found = look(&request)?;
+    // One that is not mounted is told of by whoever could not open the pool.
+    found.catalog = catalog(group).ok().flatten();
     let consistent = wait::run(&mut lvm(["vgck", group.as_str()]), TIME).map(drop);
     let active = found.logical(group, thin_pool.as_str()).is_some_and(|pool| pool.active);
     let health = match (active, open) {
@@ -131,6 +133,7 @@ fn judge(request: &Request, found: &Found, health: Option<&Health>) -> Vec<Findi
             findings.broken(format!("{group}/{part} is missing: holdfast pool create makes it"));
         }
     }
+    findings.of_the_catalog(group, found);
     if !found
         .logicals
         .iter()
@@ -160,6 +163,23 @@ fn judge(request: &Request, found: &Found, health: Option<&Health>) -> Vec<Findi
 struct Findings(Vec<Finding>);
 
 impl Findings {
+    fn of_the_catalog(&mut self, group: &Name, found: &Found) {
+        let Some(percent) = found.catalog.as_ref().map(|catalog| catalog.used_percent) else {
+            return;
+        };
+        let text = format!("{group}/{CATALOG} is {percent} % full");
+        if u64::from(percent) < WARN_USED {
+            return self.fine(text);
+        }
+        let there = found.group(group).ok().flatten();
+        let wanted = there.map_or(0, |there| size::catalog(found.size(there), there.extent));
+        let grows = found.logical(group, CATALOG).is_some_and(|catalog| catalog.size < wanted);
+        self.warning(match grows {
+            true => format!("{text}: holdfast pool grow"),
+            false => format!("{text}: remove snapshots or volumes of this node"),
+        });
+    }
+
     fn of_the_pool(&mut self, name: &str, health: &Health) {
         match &health.group {
             Ok(()) => self.fine("LVM's account of the group is consistent".into()),
@@ -240,6 +260,7 @@ impl fmt::Display for Severity {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Catalog;
     use super::super::model::{asked, pool_on};
     use super::*;
 
@@ -303,6 +324,25 @@ mod tests {
         });
         assert!(held.1.contains("was not checked"), "{held:?}");
         assert_eq!((left.0, held.0), (Severity::Warning, Severity::Warning));
+    }
+
+    /// A catalog that could take no more notes was not told of by anything.
+    #[test]
+    fn a_full_catalog_was_not_told_of() {
+        let full = |percent, extents| {
+            worst(|found, _| {
+                let mountpoint = "/run/holdfast/pool".into();
+                found.catalog = Some(Catalog { mountpoint, used_percent: percent });
+                found.physicals[0].extents += extents;
+            })
+        };
+        let fine = full(79, 0);
+        assert_eq!(fine.0, Severity::Fine, "{fine:?}");
+        let warned = full(80, 0);
+        assert_eq!(warned.0, Severity::Warning);
+        assert!(warned.1.contains("80 % full: remove snapshots"), "{warned:?}");
+        let grows = full(80, 4 << 18);
+        assert!(grows.1.ends_with("80 % full: holdfast pool grow"), "{grows:?}");
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub struct Found {
     pub pieces: Vec<Piece>,
     /// For a repair: the devices of Holdfast's volumes in the pool.
     pub mapped: Vec<Mapped>,
+    /// For growing and checking: the catalog's filesystem, while it is mounted where we see it.
+    pub catalog: Option<Catalog>,
     /// The versions of the programs.
     pub tools: Tools,
 }
@@ -30,6 +32,15 @@ pub struct Mapped {
     pub name: String,
     /// Whether it is mounted, or otherwise open.
     pub open: bool,
+}
+
+/// The catalog's filesystem, in use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalog {
+    /// Where it is mounted.
+    pub mountpoint: PathBuf,
+    /// How full it is, of bytes or of files.
+    pub used_percent: u8,
 }
 
 /// A block device, by what lsblk(8), wipefs(8) and an exclusive opening say of it.

@@ -2,12 +2,12 @@
 
 use holdfast_types::ByteSize;
 
-use super::found::Found;
+use super::found::{Found, Group};
 use super::size::{self, MOST_METADATA};
-use super::{Plan, Refusal, Request, Step};
+use super::{CATALOG, GROWING, MAKING, Name, Plan, Refusal, Request, Step};
 
-/// Grows to the sizes that were asked for; metadata follows data in any case. Without a size the
-/// data takes all that is free but the reserve.
+/// Grows to the sizes that were asked for; metadata follows data in any case, and the catalog the
+/// group where there is room. Without a size the data takes all that is free but the reserve.
 pub(super) fn plan(
     request: &Request,
     data: Option<ByteSize>,
@@ -54,8 +54,13 @@ pub(super) fn plan(
         false => metadata,
     };
     let cost = if metadata > pool.metadata { cost(metadata) } else { 0 };
+    let left = match to_the_free_space {
+        true => room.saturating_sub(cost),
+        false => free.saturating_sub(cost + (most - pool.size)),
+    };
+    let (catalog, taken) = catalog(group, there, left, found).unzip();
     let data = match to_the_free_space {
-        true => pool.size + room.saturating_sub(cost) / there.extent * there.extent,
+        true => pool.size + (left - taken.unwrap_or(0)) / there.extent * there.extent,
         false => most,
     };
     let needed = cost + (data - pool.size);
@@ -70,6 +75,7 @@ pub(super) fn plan(
         let (now, size) = (ByteSize(pool.metadata), ByteSize(metadata));
         steps.push(Step::GrowMetadata { group, name, now, size });
     }
+    steps.extend(catalog);
     if data > pool.size {
         let (now, size) = (ByteSize(pool.size), ByteSize(data));
         steps.push(Step::GrowData { group, name, now, size });
@@ -77,10 +83,28 @@ pub(super) fn plan(
     Ok(Plan { steps })
 }
 
+/// The catalog's growth into `left` free bytes, and what it takes of them. It grows while it is
+/// mounted, or another time.
+fn catalog(group: &Name, there: &Group, left: u64, found: &Found) -> Option<(Step, u64)> {
+    let mountpoint = found.catalog.as_ref()?.mountpoint.clone();
+    let catalog = found.logical(group, CATALOG)?;
+    if catalog.kind != "linear" || catalog.has_tag(MAKING) {
+        return None;
+    }
+    let wanted = size::catalog(found.size(there), there.extent);
+    let lacks = wanted.saturating_sub(catalog.size);
+    let more = if lacks <= left { lacks } else { 0 };
+    if more == 0 && !catalog.has_tag(GROWING) {
+        return None;
+    }
+    let (group, now, size) = (group.clone(), ByteSize(catalog.size), ByteSize(catalog.size + more));
+    Some((Step::GrowCatalog { group, now, size, mountpoint }, more))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::model::{asked, carry_out, pool_on};
-    use super::super::{Change, plan};
+    use super::super::{Catalog, Change, plan};
     use super::*;
 
     fn growth(data: Option<ByteSize>, metadata: Option<ByteSize>) -> Request {
@@ -164,5 +188,56 @@ mod tests {
         assert!(matches!(plan(&growth(None, None), &before), Err(Refusal::PoolUnfit { .. })));
         before.logicals.clear();
         assert!(matches!(plan(&growth(None, None), &before), Err(Refusal::NoPool { .. })));
+    }
+
+    /// A pool of many TiB, its catalog as it was made in a small group, and mounted.
+    fn grown_group() -> Found {
+        let mut before = with_another_disk();
+        for physical in &mut before.physicals {
+            physical.extents += 4 << 18;
+        }
+        before.groups[0].free += 8 << 18;
+        before.catalog = Some(Catalog { mountpoint: "/pool".into(), used_percent: 9 });
+        before
+    }
+
+    /// It was as large as the group was once, and a larger group's hashes filled it.
+    #[test]
+    fn the_catalog_did_not_grow_with_the_group() {
+        let tank = "tank".parse().unwrap();
+        let (grown, end) = carry_out(&growth(None, None), &grown_group()).unwrap();
+        let [Step::GrowMetadata { .. }, Step::GrowCatalog { size, .. }, Step::GrowData { .. }] =
+            &grown.steps[..]
+        else {
+            panic!("{grown:?}")
+        };
+        let wanted = size::catalog(end.size(&end.groups[0]), end.groups[0].extent);
+        assert!(wanted > 1 << 30 && size.bytes() == wanted, "{size}");
+        assert_eq!(end.logical(&tank, CATALOG).unwrap().size, wanted);
+        // Not mounted, or without room beside what was asked for, it stays as it is.
+        let mut closed = grown_group();
+        closed.catalog = None;
+        let none = |plan: &Plan| !plan.steps.iter().any(|s| matches!(s, Step::GrowCatalog { .. }));
+        assert!(none(&plan(&growth(None, None), &closed).unwrap()));
+        let crowded = grown_group();
+        let free = crowded.free(&crowded.groups[0]);
+        let (pool, more) = (crowded.logical(&tank, "holdfast_pool").unwrap(), 512 << 20);
+        let all = ByteSize(pool.size + free - more);
+        let asked = growth(Some(all), Some(ByteSize(pool.metadata + (128 << 20))));
+        assert!(none(&carry_out(&asked, &crowded).unwrap().0));
+    }
+
+    /// Killed after its volume grew, the filesystem has yet to follow, whatever room there is.
+    #[test]
+    fn the_catalogs_filesystem_follows_its_volume_after_an_interruption() {
+        let tank: Name = "tank".parse().unwrap();
+        let (_, mut killed) = carry_out(&growth(None, None), &grown_group()).unwrap();
+        killed.logical_mut(&tank, CATALOG).tags.push(GROWING.into());
+        let (rest, _) = carry_out(&growth(None, None), &killed).unwrap();
+        let [Step::GrowCatalog { now, size, .. }] = &rest.steps[..] else { panic!("{rest:?}") };
+        assert_eq!(now, size);
+        killed.physicals.iter_mut().for_each(|physical| physical.used = physical.extents);
+        let full = plan(&growth(None, None), &killed).unwrap();
+        assert_eq!(full.steps, rest.steps);
     }
 }

@@ -2,16 +2,16 @@
 
 use std::ffi::OsStr;
 use std::os::unix::fs::FileTypeExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::found::{Device, Found, Mapped, Physical, Tools};
+use super::found::{Catalog, Device, Found, Mapped, Physical, Tools};
 use super::report::{self, Block};
-use super::{Change, Name, Refusal, Request};
+use super::{CATALOG, Change, Name, Refusal, Request};
 use crate::lvm::Dm;
 use crate::lvm::thin;
 use crate::{Error, Result, wait};
@@ -50,6 +50,9 @@ pub fn look(request: &Request) -> Result<Found> {
     found.pieces = report(&["pvs", "--segments"], report::PIECES, report::pieces)?;
     if request.change == Change::Repair {
         found.mapped = mapped(&request.group, &request.thin_pool)?;
+    }
+    if matches!(request.change, Change::Grow { .. }) {
+        found.catalog = catalog(&request.group)?;
     }
     Ok(found)
 }
@@ -148,18 +151,7 @@ fn ask<const N: usize>(program: &str, arguments: [&str; N]) -> Result<String> {
 
 /// What is at `path`, if that is a block device.
 fn device(path: &Path) -> Result<Option<Device>> {
-    let is_block = |meta: std::fs::Metadata| meta.file_type().is_block_device();
-    if !path.is_absolute() || !std::fs::metadata(path).is_ok_and(is_block) {
-        return Ok(None);
-    }
-    let mut lsblk = Command::new("lsblk");
-    lsblk.env("LC_ALL", "C").args(["--json", "--bytes"]);
-    // Without the name it would be a list, and no tree.
-    lsblk.args(["-o", "NAME,PATH,SIZE,TYPE,MOUNTPOINT,RO,MAJ:MIN"]).arg(path);
-    let text = wait::run_keeping(&mut lsblk, TIME, &[0], MOST_ANSWER)?;
-    let Some(block) = report::block(&text).map_err(|e| unreadable("lsblk", &e))? else {
-        return Ok(None);
-    };
+    let Some(block) = block(path)? else { return Ok(None) };
     let mut wipefs = Command::new("wipefs");
     wipefs.env("LC_ALL", "C").args(["--no-act", "--json"]).arg(path);
     let text = wait::run_keeping(&mut wipefs, TIME, &[0], MOST_ANSWER)?;
@@ -178,6 +170,37 @@ fn device(path: &Path) -> Result<Option<Device>> {
         signatures,
         users,
     }))
+}
+
+/// What lsblk says of `path`, if a block device is there.
+fn block(path: &Path) -> Result<Option<Block>> {
+    let is_block = |meta: std::fs::Metadata| meta.file_type().is_block_device();
+    if !path.is_absolute() || !std::fs::metadata(path).is_ok_and(is_block) {
+        return Ok(None);
+    }
+    let mut lsblk = Command::new("lsblk");
+    lsblk.env("LC_ALL", "C").args(["--json", "--bytes"]);
+    // Without the name it would be a list, and no tree.
+    lsblk.args(["-o", "NAME,PATH,SIZE,TYPE,MOUNTPOINT,RO,MAJ:MIN"]).arg(path);
+    let text = wait::run_keeping(&mut lsblk, TIME, &[0], MOST_ANSWER)?;
+    report::block(&text).map_err(|e| unreadable("lsblk", &e))
+}
+
+/// The catalog's filesystem, if it is mounted where this process sees it.
+pub(super) fn catalog(group: &Name) -> Result<Option<Catalog>> {
+    let node = format!("/dev/mapper/{}", mapper_name(group, &Name::ours(CATALOG)));
+    let mountpoint = block(Path::new(&node))?.and_then(|block| block.mountpoint);
+    let Some(mountpoint) = mountpoint.map(PathBuf::from) else { return Ok(None) };
+    let stat = rustix::fs::statvfs(&mountpoint).map_err(Error::io("measuring", &mountpoint))?;
+    let bytes = percent(stat.f_blocks - stat.f_bfree, stat.f_bavail);
+    let files = percent(stat.f_files - stat.f_ffree, stat.f_favail);
+    Ok(Some(Catalog { mountpoint, used_percent: bytes.max(files) }))
+}
+
+/// As df(1) has it: what is kept for root is neither used nor free.
+fn percent(used: u64, free: u64) -> u8 {
+    let percent = (used * 100).div_ceil((used + free).max(1));
+    u8::try_from(percent).unwrap_or(u8::MAX)
 }
 
 fn list_users(block: &Block, users: &mut Vec<String>) {

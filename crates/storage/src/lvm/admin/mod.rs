@@ -11,7 +11,7 @@
 //! What is so is read from LVM's own reports and from the devices ([`look()`]), never remembered. So
 //! an interrupted operation is finished by the same request: what is done is found done, and is not
 //! in the new plan. A step is one command whose effect LVM commits as a whole, or one that carries
-//! [`MAKING`] until it is complete.
+//! [`MAKING`] or [`GROWING`] until it is complete.
 //!
 //! Programs are called with argument vectors, and names are [`Name`]s and paths below `/dev`: no
 //! shell ever reads them.
@@ -36,7 +36,7 @@ mod size;
 mod step;
 
 pub use check::{Finding, Severity, check};
-pub use found::{Device, Found, Group, Logical, Mapped, Physical, Piece, Tools};
+pub use found::{Catalog, Device, Found, Group, Logical, Mapped, Physical, Piece, Tools};
 pub use look::{Identity, identify, look};
 pub(super) use look::{check_tools, why_unusable};
 pub use name::Name;
@@ -58,6 +58,8 @@ pub const THIN_POOL: &str = "holdfast_pool";
 const OURS: &str = "holdfast";
 /// A tag of a logical volume that is not complete: what an interruption left of it is made anew.
 const MAKING: &str = "holdfast.making";
+/// A tag of the catalog's volume while its filesystem may not fill it: that is grown once more.
+const GROWING: &str = "holdfast.growing";
 
 /// What has to be done so that what was found becomes what is asked for. Nothing to do is a plan
 /// without steps.

@@ -118,6 +118,13 @@ impl Found {
                 self.logical_mut(group, pool).health.clear();
                 self.logical_mut(group, "lvol0_pmspare").size = size.max(spare);
             }
+            Step::GrowCatalog { group, size, .. } => {
+                let now = self.logical_mut(group, CATALOG).size;
+                self.take(group, CATALOG, size.bytes() - now);
+                let catalog = self.logical_mut(group, CATALOG);
+                catalog.size = size.bytes();
+                catalog.tags.retain(|tag| tag != super::GROWING);
+            }
             Step::GrowData { group, name, size, .. } => {
                 let now = self.logical_mut(group, name.as_str()).size;
                 self.take(group, name.as_str(), size.bytes() - now);

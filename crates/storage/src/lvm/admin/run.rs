@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::look::lvm;
-use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Plan, Step};
+use super::{ANCHOR, CATALOG, GROWING, MAKING, Name, OURS, Plan, Step};
 use crate::lvm::Dm;
 use crate::{Error, Result, fsys, wait};
 
@@ -95,6 +95,15 @@ impl Step {
                 let size = format!("{}b", size.bytes());
                 let pool = path(group, name.as_str());
                 change(&mut lvm(["lvextend", "-qq", "--poolmetadatasize", &size, &pool]))
+            }
+            Self::GrowCatalog { group, now, size, mountpoint } => {
+                let (catalog, bytes) = (path(group, CATALOG), format!("{}b", size.bytes()));
+                if now < size {
+                    change(&mut lvm(["lvchange", "-qq", "--addtag", GROWING, &catalog]))?;
+                    change(&mut lvm(["lvextend", "-qq", "-L", &bytes, &catalog]))?;
+                }
+                fsys::grow_mounted(&node(group, CATALOG)?, mountpoint)?;
+                change(&mut lvm(["lvchange", "-qq", "--deltag", GROWING, &catalog]))
             }
             Self::GrowData { group, name, size, .. } => {
                 let size = format!("{}b", size.bytes());

@@ -118,6 +118,17 @@ pub enum Step {
         /// To how much.
         size: ByteSize,
     },
+    /// Makes the catalog larger, its volume and then its filesystem, in use as it is.
+    GrowCatalog {
+        /// The group.
+        group: Name,
+        /// From how much: the same, if only the filesystem has yet to follow.
+        now: ByteSize,
+        /// To how much.
+        size: ByteSize,
+        /// Where its filesystem is mounted.
+        mountpoint: PathBuf,
+    },
     /// Makes a thin pool's data larger.
     GrowData {
         /// The group.
@@ -264,6 +275,9 @@ impl fmt::Display for Step {
             }
             Self::GrowMetadata { group, name, now, size } => {
                 write!(f, "grow the metadata of {group}/{name} from {now} to {size}, and its spare")
+            }
+            Self::GrowCatalog { group, now, size, .. } => {
+                write!(f, "grow {group}/{} from {now} to {size}, in use as it is", super::CATALOG)
             }
             Self::GrowData { group, name, now, size } => {
                 write!(f, "grow the data of {group}/{name} from {now} to {size}")
