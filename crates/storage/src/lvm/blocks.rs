@@ -230,7 +230,7 @@ impl Blocks for ThinItems {
         self.pool.answers()
     }
 
-    /// The catalog does not grow, and what cannot be written there cannot be promised.
+    /// The catalog grows with its group alone, and what cannot be written there cannot be promised.
     fn has_room_for_notes(&self) -> Result<bool> {
         let stat =
             rustix::fs::statvfs(&self.root).map_err(|e| Error::io("asking", &self.root)(e))?;
