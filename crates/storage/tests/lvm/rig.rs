@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_storage::Pool;
 use holdfast_storage::conformance::{self, Rig};
-use holdfast_storage::lvm::admin::{self, Request};
+use holdfast_storage::lvm::admin::{self, Plan, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_types::{ClusterId, VolumeUid};
 use uuid::Uuid;
@@ -19,16 +19,21 @@ pub(crate) struct LvmRig {
     pub(crate) options: LvmOptions,
 }
 
-/// Makes a pool on a disk; nothing is to be done when it is asked for once more.
+/// Makes a pool on a disk.
 pub(crate) fn create(vg: &str, disk: &Path) {
     let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
-    made(&Request { thin_pool: "pool".parse().unwrap(), ..request });
+    let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
+    admin::run(&plan(&request), &mut |_| ()).unwrap();
 }
 
+/// Makes a pool; nothing is to be done when it is asked for once more.
 fn made(request: &Request) {
-    let plan = || admin::plan(request, &admin::look(request).unwrap()).unwrap();
-    admin::run(&plan(), &mut |_| ()).unwrap();
-    assert_eq!(plan().steps, []);
+    admin::run(&plan(request), &mut |_| ()).unwrap();
+    assert_eq!(plan(request).steps, []);
+}
+
+fn plan(request: &Request) -> Plan {
+    admin::plan(request, &admin::look(request).unwrap()).unwrap()
 }
 
 /// LVM's own command, beside the driver.

@@ -127,7 +127,7 @@ fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]
         command: command.into_iter().map(str::to_owned).collect(),
         cuts: Vec::new(),
         volatile: false,
-        deadline: 900,
+        deadline: 1500,
     })
 }
 
