@@ -45,9 +45,7 @@ pub(crate) async fn run(context: Arc<Context>) {
             while watch.level() == Level::Full && pause > LOOK_FULL_EVERY {
                 pause -= LOOK_FULL_EVERY;
                 tokio::time::sleep(LOOK_FULL_EVERY).await;
-                if let Err(error) = watch.keep_reserve(&context, &parts).await {
-                    warn!(error = %error.line(), "the pool cannot be measured");
-                }
+                watch.keep_reserve(&context, &parts).await;
             }
         }
         tokio::time::sleep(pause).await;
@@ -63,6 +61,8 @@ struct Watch {
     /// What is still to be told of the reserve.
     news: Vec<(&'static str, String)>,
     health: Health,
+    /// That the pool cannot be measured, or its reserve kept, is in the log.
+    logged: bool,
 }
 
 /// A half of the pool.
@@ -93,13 +93,14 @@ impl Watch {
     /// What fails keeps nothing after it from being done: a pool that has failed answers nothing, and
     /// then most of all operators must hear of it, and the cluster place nothing there.
     async fn look(&mut self, context: &Context, parts: &Arc<Parts>) {
+        // First, because it is a matter of moments; to tell of something may take long.
+        let kept = self.keep_reserve(context, parts).await;
         if let Err(error) = self.health.look(context, parts).await {
             warn!(error = %error.line(), "the pool's health cannot be asked for");
         }
-        match self.keep_reserve(context, parts).await {
-            Ok(capacity) => self.measured(context, parts, &capacity).await,
-            Err(error) => {
-                warn!(error = %error.line(), "the pool cannot be measured");
+        match kept {
+            Some(capacity) => self.measured(context, parts, &capacity).await,
+            None => {
                 if let Some(last) = context.capacity() {
                     context.set_capacity(internal::Capacity { admits: false, ..last });
                 }
@@ -168,38 +169,43 @@ impl Watch {
         Ok(())
     }
 
-    /// Measures, and does what is due about the reserve.
-    async fn keep_reserve(
-        &mut self,
-        context: &Context,
-        parts: &Arc<Parts>,
-    ) -> Result<Capacity, AgentError> {
+    /// Measures, and does what is due about the reserve. How full the pool is, is known also if that
+    /// cannot be done.
+    async fn keep_reserve(&mut self, context: &Context, parts: &Arc<Parts>) -> Option<Capacity> {
         let (pool, level) = (parts.pool.clone(), self.level());
         let mut keeper = std::mem::take(&mut self.keeper);
         let kept = blocking(move || {
             let kept = pool.capacity().map(|c| (c, keeper.keep(&*pool, &c, level)));
             Ok::<_, AgentError>((keeper, kept))
         });
-        let (keeper, kept) = kept.await?;
-        self.keeper = keeper;
-        let measured = kept.map(|(capacity, news)| {
-            match news {
-                Ok(news) => self.news.extend(news.event(capacity.data_percent())),
-                // How full the pool is, is known all the same.
-                Err(error) => {
-                    let error = AgentError::from(error);
-                    warn!(error = %error.line(), "the pool's reserve cannot be kept");
-                }
+        let (measured, failed) = match kept.await {
+            Ok((keeper, Ok((capacity, Ok(news))))) => {
+                self.keeper = keeper;
+                self.news.extend(news.event(capacity.data_percent()));
+                (Some(capacity), None)
             }
-            capacity
-        });
+            Ok((keeper, Ok((capacity, Err(error))))) => {
+                self.keeper = keeper;
+                (Some(capacity), Some(error.into()))
+            }
+            Ok((keeper, Err(error))) => {
+                self.keeper = keeper;
+                (None, Some(error.into()))
+            }
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = failed.as_ref().filter(|_| !self.logged) {
+            let what = if measured.is_some() { "its reserve kept" } else { "measured" };
+            warn!(error = %error.line(), "the pool cannot be {what}");
+        }
+        self.logged = failed.is_some();
         while let Some((kind, message)) = self.news.first().cloned() {
             if !tell(context, None, kind, message).await {
                 break;
             }
             self.news.remove(0);
         }
-        Ok(measured?)
+        measured
     }
 }
 

@@ -16,12 +16,13 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::info;
 
-use crate::clock::{PeerClock, boottime_ms};
+use crate::clock::{PeerClock, boottime_ms, wall};
 use crate::context::Context;
 use crate::counts::End;
 use crate::error::{AgentError, blocking};
 use crate::replicate::lanes::Due;
 use crate::replicate::slots::Slot;
+use crate::replicate::target::UNKNOWN;
 
 /// How long a node may take to say what it has. One that is gone is noticed sooner, by the connection.
 const OFFER_LIMIT: Duration = Duration::from_secs(20);
@@ -216,12 +217,22 @@ pub(super) fn start_of(
         snapshot: Some(snapshot.id.into()),
         base: offered.base.map(|base| base.to_bytes().into()).unwrap_or_default(),
         resume_at: offered.resume_at,
-        age_ms: boottime_ms().saturating_sub(as_of_ms),
+        age_ms: age_ms(snapshot, as_of_ms),
         size_bytes: snapshot.size.bytes(),
         taken_ms: snapshot.taken.0,
         clock_ms: offered.clock.clock_ms,
         since_ms: offered.clock.since_ms(),
         data: snapshot.data.iter().map(member).collect(),
+    }
+}
+
+/// One of which nothing is remembered is at least as old as this machine has been up, and as it was
+/// taken.
+fn age_ms(snapshot: &SnapshotInfo, as_of_ms: u64) -> u64 {
+    let remembered = boottime_ms().saturating_sub(as_of_ms);
+    match as_of_ms {
+        UNKNOWN => remembered.max(wall().since(snapshot.taken)),
+        _ => remembered,
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct Latest {
 /// How long to wait while there is nothing to take a snapshot of.
 const IDLE: Duration = Duration::from_millis(200);
 
-/// After a named snapshot was taken, the next round comes as soon as this.
-const NAMED_AGAIN: Duration = Duration::from_secs(1);
+/// After a named snapshot was taken, and while there is no lease, the next round comes as soon as this.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Replicates for as long as the container is assigned here.
 pub(crate) async fn run(context: Arc<Context>, uid: ContainerUid) {
@@ -172,7 +172,7 @@ impl Source {
         // Under a lease that lives now nobody took over before. Without one somebody may have, and
         // what is here is the newest of an epoch that is over (I22).
         if assigned.spec.protection == Protection::Protected && !self.context.is_leased() {
-            return Ok(Some(every));
+            return Ok(Some(every.min(AGAIN)));
         }
         let (pool, mine) = (parts.pool.clone(), assigned.clone());
         let taken = blocking(move || kept::keep(&*pool, &mine)).await?;
@@ -184,7 +184,7 @@ impl Source {
         if !taken.is_empty() {
             kept::tell_taken(&self.context, epoch, taken).await;
             // The next may be wanted already, and what was not heard is told again.
-            return Ok(Some(every.min(NAMED_AGAIN)));
+            return Ok(Some(every.min(AGAIN)));
         }
         // An unchanged volume is not compared with anything.
         match before.is_some_and(|before| before.snapshot.id.uuid == uuid) {

@@ -142,12 +142,10 @@ impl PeerApi {
         id: SnapshotId,
         as_of_ms: u64,
     ) -> Result<(), AgentError> {
-        // A named one is taken in of any epoch, and is as old as can be if that is over: nobody knows
-        // what was written since.
-        let as_of_ms = match self.may_vouch(&*parts.pool, id.volume, id.epoch) {
-            Err(error) if error.code() == Code::StaleEpoch => 0,
-            _ => as_of_ms,
-        };
+        // A named one is taken in of any epoch. If that is over, nobody knows what was written since:
+        // it is as old as it was taken, whatever its sender says.
+        let vouched = self.may_vouch(&*parts.pool, id.volume, id.epoch);
+        let is_over = vouched.is_err_and(|error| error.code() == Code::StaleEpoch);
         let age_ms = boottime_ms().saturating_sub(as_of_ms);
         let name = self.name_of(&id);
         let pool = parts.pool.clone();
@@ -160,7 +158,7 @@ impl PeerApi {
             let newest = pool.volume(id.volume)?.state.newest().map(|s| s.id.uuid);
             Ok::<_, AgentError>(newest == Some(id.uuid))
         });
-        if is_newest.await? {
+        if is_newest.await? && !is_over {
             self.context.holdings.stamp(id.volume, id.uuid, age_ms);
         }
         if name.is_some() {

@@ -80,7 +80,7 @@ fn identity(cluster: ClusterId, root: &Path) -> Result<PoolIdentity> {
     if identity.cluster == cluster {
         return Ok(identity);
     }
-    // One in which nothing was ever made, for a cluster that came to nothing, is anybody's.
+    // One in which nothing was ever made to its end, for a cluster that came to nothing, is anybody's.
     if !is_empty(&root.join("volumes"))? {
         return Err(Error::WrongCluster { path, found: identity.cluster, wanted: cluster });
     }
@@ -89,12 +89,19 @@ fn identity(cluster: ClusterId, root: &Path) -> Result<PoolIdentity> {
     Ok(identity)
 }
 
+/// What has a name with a dot was never made, or is not there any more.
 fn is_empty(dir: &Path) -> Result<bool> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(e) => Err(Error::io("listing", dir)(e)),
+    let entries = match fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+        entries => entries.map_err(Error::io("listing", dir))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(Error::io("listing", dir))?.file_name();
+        if !name.to_string_lossy().starts_with('.') {
+            return Ok(false);
+        }
     }
+    Ok(true)
 }
 
 fn make_dir(path: &Path) -> Result<()> {

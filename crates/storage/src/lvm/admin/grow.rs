@@ -75,11 +75,12 @@ pub(super) fn plan(
         let (now, size) = (ByteSize(pool.metadata), ByteSize(metadata));
         steps.push(Step::GrowMetadata { group, name, now, size });
     }
-    steps.extend(catalog);
     if data > pool.size {
         let (now, size) = (ByteSize(pool.size), ByteSize(data));
         steps.push(Step::GrowData { group, name, now, size });
     }
+    // Last: a filesystem that cannot be grown must not keep a full pool from it.
+    steps.extend(catalog);
     Ok(Plan { steps })
 }
 
@@ -206,7 +207,7 @@ mod tests {
     fn the_catalog_did_not_grow_with_the_group() {
         let tank = "tank".parse().unwrap();
         let (grown, end) = carry_out(&growth(None, None), &grown_group()).unwrap();
-        let [Step::GrowMetadata { .. }, Step::GrowCatalog { size, .. }, Step::GrowData { .. }] =
+        let [Step::GrowMetadata { .. }, Step::GrowData { .. }, Step::GrowCatalog { size, .. }] =
             &grown.steps[..]
         else {
             panic!("{grown:?}")

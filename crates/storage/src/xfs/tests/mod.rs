@@ -152,6 +152,7 @@ fn another_clusters_pool_is_refused_and_left_alone() {
 #[test]
 fn a_pool_of_a_cluster_that_came_to_nothing_was_nobodys() {
     let mut rig = XfsRig::new();
+    fs::create_dir(rig.root().join("volumes/.half-made")).unwrap();
     rig.options.cluster = ClusterId::generate();
     rig.reopen();
     assert_eq!(rig.pool().identity().cluster, rig.options.cluster);
