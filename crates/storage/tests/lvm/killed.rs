@@ -14,7 +14,7 @@ use crate::rig::{LvmRig, Stubs, disks, options};
 /// The group and the order, for the process that is to die.
 const VICTIM: &str = "HOLDFAST_TEST_VICTIM";
 /// Each opens the pool twice, which takes LVM seconds where all is emulated.
-const CUTS: Cuts = Cuts { frames: 2, moments: 3 };
+const CUTS: Cuts = Cuts { frames: 2, moments: 2 };
 
 impl Mortal for LvmRig {
     fn close(&mut self) {
