@@ -75,3 +75,57 @@ impl VolumeState {
         self.scrub.rotten.extend(sharing);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_types::{ByteSize, Epoch, Seq, TimestampMs, VolumeUid};
+
+    use super::*;
+
+    /// A replica that has received three, each on the one before.
+    fn replica() -> (VolumeState, Vec<Offer>) {
+        let volume = VolumeUid::generate();
+        let mut state = VolumeState::empty(volume, ByteSize::mib(8));
+        let mut offers: Vec<Offer> = Vec::new();
+        for n in 1..=3 {
+            let base = offers.last().map(|offer| offer.snapshot.uuid);
+            let snapshot = SnapshotId {
+                volume,
+                epoch: Epoch(1),
+                seq: Seq(n),
+                uuid: SnapshotUuid::generate(),
+                parent: base,
+            };
+            let (size, taken) = (ByteSize::mib(8), TimestampMs(n));
+            offers.push(Offer { snapshot, base, size, data: Vec::new(), taken, history: false });
+            state.add_received(&offers[offers.len() - 1]).unwrap();
+        }
+        (state, offers)
+    }
+
+    /// I15: a block that has rotted is also a block of what is older and had it already; what came
+    /// later may have another in its place only if it was received on it.
+    #[test]
+    fn what_is_older_than_the_rotten_one_is_not_trusted_either() {
+        let (mut state, offers) = replica();
+        state.rot(&[offers[1].snapshot.uuid]);
+        let rotten: Vec<_> = offers.iter().map(|o| state.is_rotten(o.snapshot.uuid)).collect();
+        assert_eq!(rotten, [true, true, false]);
+        state.rot(&[offers[1].snapshot.uuid, offers[2].snapshot.uuid]);
+        assert!(state.is_rotten(offers[2].snapshot.uuid));
+    }
+
+    /// Hashes of blocks that an interrupted receive may have written to would be taken for rot.
+    #[test]
+    fn no_hash_outlives_a_receive_that_may_have_written_anywhere() {
+        let (mut state, offers) = replica();
+        let (base, last) = (offers[1].snapshot.uuid, &offers[2]);
+        state.scrub.begin_anew(Some(base));
+        let life = state.scrub.life;
+        let mut known = state.clone();
+        known.received(last, &Touched::default());
+        assert_eq!((known.scrub.of, known.scrub.life), (Some(last.snapshot.uuid), life));
+        state.received(last, &Touched::anything());
+        assert_eq!((state.scrub.of, state.scrub.life), (Some(last.snapshot.uuid), life + 1));
+    }
+}

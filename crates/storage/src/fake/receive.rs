@@ -61,9 +61,9 @@ impl Sink for FakeSink {
         self.alive()?;
         let FakePartial { offer, content, .. } = self.partial;
         self.pool.with(offer.snapshot.volume, |volume| {
+            volume.partial = None;
             let info = volume.state.add_received(&offer)?;
             volume.data.insert(info.id.uuid, content);
-            volume.partial = None;
             Ok(info)
         })
     }

@@ -119,6 +119,22 @@ mod tests {
         assert!(plan.takes_out_of_use() && end.mapped.is_empty(), "{plan:?}");
     }
 
+    /// Which of two copies of a device would be mended is chance, and metadata that is on its way to
+    /// another device is not taken out of use.
+    #[test]
+    fn nothing_is_repaired_amid_a_move_or_on_a_copied_device() {
+        let group = "tank".parse().unwrap();
+        let mut damaged = two_disks();
+        damaged.logical_mut(&group, "holdfast_pool").needs_check = true;
+        let mut moving = damaged.clone();
+        moving.logical_mut(&group, "holdfast_catalog").moves_off = "/dev/sdb".into();
+        let refused = plan(&asked(Change::Repair), &moving).unwrap_err();
+        assert!(matches!(refused, Refusal::Moving { .. }), "{refused}");
+        damaged.physicals[0].duplicate = true;
+        let refused = plan(&asked(Change::Repair), &damaged).unwrap_err();
+        assert!(matches!(refused, Refusal::Duplicate { .. }), "{refused}");
+    }
+
     /// I18: a part of the pool that is not there is never given up by a repair.
     #[test]
     fn missing_devices_are_given_up_only_if_they_held_nothing() {
