@@ -4,7 +4,7 @@ use holdfast_core::{Command, CreateSnapshot, RemoveSnapshot, RestoreSnapshot, Se
 use holdfast_proto::v1;
 use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use holdfast_proto::v1::snapshot_service_server::SnapshotService;
-use holdfast_types::{Code, KeepRules, KeptBy, SnapshotName, SnapshotUuid};
+use holdfast_types::{Code, KeepRules, KeptBy, SnapshotName, SnapshotUuid, TimestampMs};
 use tonic::{Request, Response, Status};
 
 use super::container::{not_held, operation_of};
@@ -145,11 +145,11 @@ async fn restore(
         None => {
             let container = state.container_named(&name)?;
             not_held(container)?;
-            let before = format!("before-restore-{}", clock::wall().in_a_name());
+            let before = name_before(clock::wall(), |name| container.kept.contains_key(name))?;
             let command = RestoreSnapshot {
                 uid: container.uid,
                 from,
-                before: before.parse()?,
+                before,
                 before_uuid: SnapshotUuid::generate(),
                 operation: id.into(),
             };
@@ -163,6 +163,22 @@ async fn restore(
     let restore = state.container_named(&name)?.restore.as_ref();
     let before = restore.map(|r| r.before.to_string()).unwrap_or_default();
     Ok(v1::RestoreSnapshotResponse { operation: Some(operation), before })
+}
+
+/// Under which name a restore keeps what is there: that of the second, with a number if another restore
+/// in the same second has it.
+fn name_before(
+    now: TimestampMs,
+    is_taken: impl Fn(&SnapshotName) -> bool,
+) -> Result<SnapshotName, Fault> {
+    let second = format!("before-restore-{}", now.in_a_name());
+    let mut name: SnapshotName = second.parse()?;
+    let mut number = 2;
+    while is_taken(&name) {
+        name = format!("{second}-{number}").parse()?;
+        number += 1;
+    }
+    Ok(name)
 }
 
 async fn remove(
@@ -208,4 +224,22 @@ async fn set_schedule(
 fn schedule(container: &str, keep: &Option<KeepRules>) -> Option<v1::Schedule> {
     let keep = keep.as_ref()?.to_string();
     Some(v1::Schedule { container: container.to_owned(), keep })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was kept before one restore could not be gone back to within the same second.
+    #[test]
+    fn two_restores_in_a_second_asked_for_one_name() {
+        let mut taken: Vec<SnapshotName> = Vec::new();
+        for _ in 0..3 {
+            let name = name_before(TimestampMs(0), |name| taken.contains(name)).unwrap();
+            taken.push(name);
+        }
+        let names: Vec<_> = taken.iter().map(ToString::to_string).collect();
+        let first = "before-restore-19700101t000000z";
+        assert_eq!(names, [first.to_owned(), format!("{first}-2"), format!("{first}-3")]);
+    }
 }
