@@ -46,6 +46,6 @@ pub(super) fn suite(root: &Path) -> Result<Suite> {
         command: command.map(str::to_owned).collect(),
         cuts: Vec::new(),
         volatile: false,
-        deadline: 900,
+        deadline: 1500,
     })
 }
