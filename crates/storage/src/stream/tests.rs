@@ -319,3 +319,27 @@ fn what_a_disk_has_lost_is_sent_again() {
     assert!(matches!(ended, Err(crate::Error::Io { .. })));
     assert_eq!(*noted.lock().unwrap(), [0; 0], "it was told that what is lost is there");
 }
+
+/// I16: a chunk that is not what was read is refused when it comes, before any of it is written; the
+/// trailer's hash of everything would say so at the end alone.
+#[test]
+fn a_changed_chunk_is_refused_before_the_next() {
+    let mut noise = vec![0; SIZE as usize];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    let whole = vec![Extent { offset: 0, len: SIZE, kind: ExtentKind::Data }];
+    let mut stream = encode(&noise, whole, 0).concat();
+    let middle = stream.len() / 2;
+    stream[middle] ^= 1;
+    let upto = middle + CHUNK + 1000;
+    assert!(matches!(decode(&stream[..upto], CHUNK), Err(StreamError::Checksum(_))));
+}
+
+/// What comes twice, or out of its order, could undo what a resume takes for written.
+#[test]
+fn chunks_come_in_their_order() {
+    let piece = |offset| Extent { offset, len: 4096, kind: ExtentKind::Data };
+    for order in [[1 << 20, 0], [4096, 4096]] {
+        let stream = encode(&vec![7; SIZE as usize], order.map(piece).to_vec(), 0).concat();
+        assert!(matches!(decode(&stream, 1000), Err(StreamError::Malformed(_))), "{order:?}");
+    }
+}
