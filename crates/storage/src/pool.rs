@@ -220,6 +220,12 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// Of a snapshot that is here, as a delta to `base` or whole.
+    pub fn of(snapshot: &SnapshotInfo, base: Option<SnapshotUuid>) -> Self {
+        let SnapshotInfo { id, size, data, taken, .. } = snapshot.clone();
+        Self { snapshot: id, base, size, data, taken, history: false }
+    }
+
     /// The sizes of all members.
     pub fn shape(&self) -> Shape {
         Shape { root: self.size, data: self.data.clone() }

@@ -194,14 +194,7 @@ impl Life {
         let mut older =
             state.snapshots.iter().rev().map(|s| s.id.uuid).filter(|u| *u != info.id.uuid);
         let base = older.find(here);
-        let offer = Offer {
-            snapshot: info.id,
-            base,
-            size: info.size,
-            data: info.data.clone(),
-            taken: info.taken,
-            history: false,
-        };
+        let offer = Offer::of(info, base);
         let Begin::Receive(mut receiver) = self.replica.begin_receive(&offer).unwrap() else {
             return;
         };

@@ -79,14 +79,7 @@ impl Rig {
         snapshot: &SnapshotInfo,
         base: Option<SnapshotUuid>,
     ) -> Result<Shipped> {
-        let offer = Offer {
-            snapshot: snapshot.id,
-            base,
-            size: snapshot.size,
-            data: snapshot.data.clone(),
-            taken: snapshot.taken,
-            history: false,
-        };
+        let offer = Offer::of(snapshot, base);
         cold()?;
         self.link.ship(self.source.pool.clone(), offer)
     }

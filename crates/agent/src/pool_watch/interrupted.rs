@@ -38,14 +38,7 @@ mod tests {
         let source = snapshotted();
         let info = source.volume(UID.into()).unwrap().state.newest().cloned().unwrap();
         let target = FakePool::new(source.identity(), ByteSize::gib(1));
-        let offer = Offer {
-            snapshot: info.id,
-            base: None,
-            size: info.size,
-            data: info.data,
-            taken: info.taken,
-            history: false,
-        };
+        let offer = Offer::of(&info, None);
         let Ok(Begin::Receive(receiver)) = target.begin_receive(&offer) else { panic!("refused") };
         assert_eq!(drop_all(&target), [], "somebody receives it");
         drop(receiver);

@@ -178,20 +178,16 @@ impl Watch {
             let kept = pool.capacity().map(|c| (c, keeper.keep(&*pool, &c, level)));
             Ok::<_, AgentError>((keeper, kept))
         });
-        let (measured, failed) = match kept.await {
-            Ok((keeper, Ok((capacity, Ok(news))))) => {
-                self.keeper = keeper;
+        let kept = kept.await.and_then(|(keeper, kept)| {
+            self.keeper = keeper;
+            Ok(kept?)
+        });
+        let (measured, failed) = match kept {
+            Ok((capacity, Ok(news))) => {
                 self.news.extend(news.event(capacity.data_percent()));
                 (Some(capacity), None)
             }
-            Ok((keeper, Ok((capacity, Err(error))))) => {
-                self.keeper = keeper;
-                (Some(capacity), Some(error.into()))
-            }
-            Ok((keeper, Err(error))) => {
-                self.keeper = keeper;
-                (None, Some(error.into()))
-            }
+            Ok((capacity, Err(error))) => (Some(capacity), Some(error.into())),
             Err(error) => (None, Some(error)),
         };
         if let Some(error) = failed.as_ref().filter(|_| !self.logged) {

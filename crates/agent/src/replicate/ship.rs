@@ -141,14 +141,7 @@ pub(crate) async fn send(
 ) -> Result<(), AgentError> {
     let parts = context.parts().ok_or(AgentError::Starting)?;
     let mut peer = context.peers.at(address)?;
-    let offer = Offer {
-        snapshot: snapshot.id,
-        base: offered.base,
-        size: snapshot.size,
-        data: snapshot.data.clone(),
-        taken: snapshot.taken,
-        history: false,
-    };
+    let offer = Offer::of(snapshot, offered.base);
     let (frames, requests) = mpsc::channel(FRAMES_AHEAD);
     let start = start_of(context, snapshot, as_of_ms, offered);
     let first = ReceiveRequest { part: Some(receive_request::Part::Start(start)) };

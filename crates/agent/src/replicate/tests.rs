@@ -251,14 +251,7 @@ async fn a_corrupted_chunk_is_refused_counted_and_resent() {
     let (snapshot, direct) = (pair.snapshot(), pair.address.to_string());
     let context = &pair.sender.context;
     let offered = offer(context, &direct, snapshot.id, &[]).await.unwrap();
-    let what = Offer {
-        snapshot: snapshot.id,
-        base: None,
-        size: snapshot.size,
-        data: Vec::new(),
-        taken: snapshot.taken,
-        history: false,
-    };
+    let what = Offer::of(&snapshot, None);
     let frames = stream::send(&pair.sender.pool, &what, 0).unwrap();
     let mut parts = vec![Part::Start(start_of(context, &snapshot, 0, &offered))];
     for (n, frame) in frames.enumerate() {

@@ -137,9 +137,7 @@ pub(crate) fn snap(rig: &dyn Rig, uid: VolumeUid) -> SnapshotId {
 
 pub(crate) fn offer(rig: &dyn Rig, id: &SnapshotId, base: Option<SnapshotUuid>) -> Offer {
     let state = rig.pool().volume(id.volume).unwrap().state;
-    let info = state.find(id.uuid).unwrap();
-    let (size, data, taken) = (info.size, info.data.clone(), info.taken);
-    Offer { snapshot: *id, base, size, data, taken, history: false }
+    Offer::of(state.find(id.uuid).unwrap(), base)
 }
 
 fn begin(rig: &dyn Rig, offer: &Offer) -> Result<Box<dyn Receiver>> {

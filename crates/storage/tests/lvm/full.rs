@@ -207,14 +207,7 @@ fn what_a_receive_had_yet_to_sync_filled_the_pool() {
     let id = source.pool().volume(uid).unwrap().state.next_snapshot(SnapshotUuid::generate());
     source.pool().snapshot(&id.unwrap(), TimestampMs(1), &mut AlreadyQuiet).unwrap();
     let info = source.pool().volume(uid).unwrap().state.newest().unwrap().clone();
-    let offer = Offer {
-        snapshot: info.id,
-        base: None,
-        size: info.size,
-        data: info.data,
-        taken: info.taken,
-        history: false,
-    };
+    let offer = Offer::of(&info, None);
     let Begin::Receive(mut receiver) = target.pool().begin_receive(&offer).unwrap() else {
         panic!("it is there")
     };

@@ -91,8 +91,7 @@ fn snapshot(rig: &LvmRig, uid: VolumeUid, at: &Path) -> SnapshotInfo {
 }
 
 fn ship(from: &LvmRig, to: &LvmRig, snapshot: &SnapshotInfo, base: Option<SnapshotUuid>) {
-    let SnapshotInfo { id, size, data, taken, .. } = snapshot.clone();
-    let offer = Offer { snapshot: id, base, size, data, taken, history: false };
+    let offer = Offer::of(snapshot, base);
     let Begin::Receive(mut receiver) = to.pool().begin_receive(&offer).unwrap() else {
         panic!("it was there already");
     };

@@ -42,14 +42,7 @@ fn hash(rig: &dyn Rig, info: &SnapshotInfo) -> blake3::Hash {
 
 /// Ships one, and says how many bytes were on the wire. Both sides are the same afterwards.
 fn ship(from: &dyn Rig, to: &dyn Rig, info: &SnapshotInfo, base: Option<&SnapshotInfo>) -> usize {
-    let offer = Offer {
-        snapshot: info.id,
-        base: base.map(|base| base.id.uuid),
-        size: info.size,
-        data: info.data.clone(),
-        taken: info.taken,
-        history: false,
-    };
+    let offer = Offer::of(info, base.map(|base| base.id.uuid));
     let Begin::Receive(mut receiver) = to.pool().begin_receive(&offer).unwrap() else {
         panic!("it is there")
     };
