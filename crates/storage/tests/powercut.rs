@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use holdfast_storage::lvm::admin::{self, Request};
+use holdfast_storage::lvm::admin::{self, Refusal, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, WhenFull};
 use holdfast_storage::stream::send;
 use holdfast_storage::{AlreadyQuiet, Begin, Offer, Pool, SnapshotInfo, SnapshotKind, Tail};
@@ -45,14 +45,29 @@ struct Life {
     acked: PathBuf,
 }
 
-fn open(disk: &str) -> LvmPool {
-    let vg = format!("p-{}", disk.rsplit('/').next().unwrap());
-    // It may have been cut off half-way, and is repeated.
-    let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], Vec::new());
+/// Makes the pool, or what an interruption left undone of it.
+fn make(vg: &str, disk: &str, wipe: bool) -> Result<(), Refusal> {
+    let wiped = wipe.then(|| disk.into()).into_iter().collect();
+    let request = Request::on_devices(vg.parse().unwrap(), vec![disk.into()], wiped);
     let request = Request { thin_pool: "pool".parse().unwrap(), ..request };
     at("making", 0);
-    let plan = admin::plan(&request, &admin::look(&request).unwrap()).unwrap();
+    let plan = admin::plan(&request, &admin::look(&request).unwrap())?;
     admin::run(&plan, &mut |_| ()).unwrap();
+    Ok(())
+}
+
+fn open(disk: &str, acked: &Path) -> LvmPool {
+    let vg = format!("p-{}", disk.rsplit('/').next().unwrap());
+    let made = format!("made {vg}");
+    match make(&vg, disk, false) {
+        // What LVM had not flushed when the power went may be there in part: the disk then claims to
+        // be of a group that never was, and the operator has to name it.
+        Err(Refusal::NotEmpty { .. }) if !read(acked).lines().any(|line| line == made) => {
+            make(&vg, disk, true).unwrap();
+        }
+        other => other.unwrap(),
+    }
+    acknowledge(acked, &made);
     let options = LvmOptions {
         mountpoint: PathBuf::from("/run").join(&vg),
         vg,
@@ -103,19 +118,29 @@ fn write(device: &Path, size: ByteSize, seed: SnapshotUuid) {
     file.sync_all().unwrap();
 }
 
+/// Notes outside what is durable by now.
+fn acknowledge(acked: &Path, line: &str) {
+    let mut file = OpenOptions::new().create(true).append(true).open(acked).unwrap();
+    writeln!(file, "{line}").unwrap();
+    file.sync_all().unwrap();
+}
+
+/// What was noted outside.
+fn read(acked: &Path) -> String {
+    std::fs::read_to_string(acked).unwrap_or_default()
+}
+
 impl Life {
-    /// Notes outside what is durable by now.
     fn acknowledge(&self, line: &str) {
-        let mut file = OpenOptions::new().create(true).append(true).open(&self.acked).unwrap();
-        writeln!(file, "{line}").unwrap();
-        file.sync_all().unwrap();
+        acknowledge(&self.acked, line);
     }
 
     /// Everything that was acknowledged is there, and is what it was.
     fn check(&self) -> usize {
-        let lines = std::fs::read_to_string(&self.acked).unwrap_or_default();
+        let lines = read(&self.acked);
         let lived = self.primary.volume(UID).is_ok_and(|v| v.state.snapshots.len() > 1);
-        assert!(!lived || lines.lines().count() > 1, "what was acknowledged is not known");
+        let of_snapshots = lines.lines().filter(|line| !line.starts_with("made "));
+        assert!(!lived || of_snapshots.count() > 1, "what was acknowledged is not known");
         let removed = |uuid: &str| lines.lines().any(|line| line == format!("removing {uuid}"));
         let mut checked = 0;
         for line in lines.lines() {
@@ -304,8 +329,8 @@ impl Life {
 fn a_life_until_the_power_goes() {
     let disks = variable("HOLDFAST_TEST_DISKS");
     let (a, b) = disks.split_once(',').unwrap();
-    let life =
-        Life { primary: open(a), replica: open(b), acked: variable("HOLDFAST_TEST_ACKED").into() };
+    let acked = PathBuf::from(variable("HOLDFAST_TEST_ACKED"));
+    let life = Life { primary: open(a, &acked), replica: open(b, &acked), acked };
     println!("checked {}", life.check());
     if life.primary.volume(UID).is_err() {
         life.primary.create(UID, SIZE, Epoch(1)).unwrap();

@@ -7,7 +7,7 @@ use holdfast_types::ByteSize;
 use super::found::{Found, Group, Logical};
 use super::request::{Place, Request};
 use super::size;
-use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Plan, Refusal, Step, devices};
+use super::{ANCHOR, CATALOG, MAKING, Name, OURS, Refusal, Step, devices};
 
 /// A new group's extents: LVM's default.
 const EXTENT: u64 = 4 << 20;
@@ -30,7 +30,7 @@ pub(super) fn plan(
     place: &Place,
     wipe: &[PathBuf],
     found: &Found,
-) -> Result<Plan, Refusal> {
+) -> Result<Vec<Step>, Refusal> {
     let mut steps = Vec::new();
     let mut room = match place {
         Place::Devices(paths) => group_of(request, paths, wipe, found, &mut steps)?,
@@ -76,7 +76,7 @@ pub(super) fn plan(
             return Err(Refusal::GroupUnfit { group: group.to_string(), reason });
         }
     }
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// The group on these devices: made, or found as an earlier try left it.

@@ -1,8 +1,9 @@
 //! What was found: LVM's groups and what is in them, and the devices that a request names.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::{Name, Refusal};
+use super::{Name, Refusal, Request};
 
 /// All that a plan goes by.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -205,6 +206,14 @@ impl Found {
     /// The physical volumes of a group.
     pub(super) fn physicals_of(&self, group: &str) -> impl Iterator<Item = &Physical> {
         self.physicals.iter().filter(move |physical| physical.group == group)
+    }
+
+    /// The devices that carry, or will carry, an account of a group that the request changes.
+    pub(super) fn accounts(&self, request: &Request) -> BTreeSet<PathBuf> {
+        let groups = [Some(&request.group), request.other_group()].into_iter().flatten();
+        let members = groups.flat_map(|group| self.physicals_of(group.as_str()));
+        let there = members.filter(|member| !member.missing).map(|m| PathBuf::from(&m.name));
+        there.chain(request.devices().into_iter().cloned()).collect()
     }
 
     /// Bytes of a group that may be taken: on devices that are there and not being emptied.

@@ -6,7 +6,7 @@ use holdfast_types::ByteSize;
 
 use super::found::{Found, Group, Logical};
 use super::members::member;
-use super::{CATALOG, Name, Plan, Refusal, Request, Step};
+use super::{CATALOG, Name, Refusal, Request, Step};
 
 /// What the tags begin with that a group has before another is merged into it, one for each
 /// physical volume of that one: where these are tells afterwards whether it is gone because it was
@@ -35,7 +35,7 @@ pub(super) fn split(
     devices: &[PathBuf],
     into: &Name,
     found: &Found,
-) -> Result<Plan, Refusal> {
+) -> Result<Vec<Step>, Refusal> {
     if devices.is_empty() {
         return Err(Refusal::NoDevices);
     }
@@ -50,7 +50,7 @@ pub(super) fn split(
         return match members.all(|p| numbers.contains(&p.number.as_str()))
             && found.physicals_of(into.as_str()).count() == devices.len()
         {
-            true => Ok(Plan::default()),
+            true => Ok(Vec::new()),
             false => Err(Refusal::GroupUnfit {
                 group: into.to_string(),
                 reason: "it is there already: choose another name".into(),
@@ -89,18 +89,18 @@ pub(super) fn split(
     }
     let (group, into) = (group.clone(), into.clone());
     steps.push(Step::Split { group, devices: devices.to_vec(), into });
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// Takes another group in.
-pub(super) fn merge(request: &Request, from: &Name, found: &Found) -> Result<Plan, Refusal> {
+pub(super) fn merge(request: &Request, from: &Name, found: &Found) -> Result<Vec<Step>, Refusal> {
     let group = &request.group;
     let there = found.usable_group(group)?;
     if from == group {
         return unfit(from, "it is the pool's own group");
     }
     if found.group(from)?.is_none() && is_merged(there, from, found) {
-        return Ok(Plan::default());
+        return Ok(Vec::new());
     }
     let other = found.usable_group(from)?;
     found.check_still(group)?;
@@ -137,10 +137,10 @@ pub(super) fn merge(request: &Request, from: &Name, found: &Found) -> Result<Pla
         steps.push(Step::MarkMerge { group, from, tags, stale });
     }
     steps.push(Step::Merge { group: group.clone(), from: from.clone() });
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
-fn unfit(group: &Name, reason: &str) -> Result<Plan, Refusal> {
+fn unfit(group: &Name, reason: &str) -> Result<Vec<Step>, Refusal> {
     Err(Refusal::GroupUnfit { group: group.to_string(), reason: reason.into() })
 }
 
@@ -176,6 +176,25 @@ mod tests {
         let (merged, end) = carry_out(&merging(), &split).unwrap();
         assert_eq!(merged.steps.len(), 2);
         assert_eq!(end.physicals_of("tank").count(), 2);
+    }
+
+    /// LVM flushes no device: what has an account of either group is flushed after each step.
+    #[test]
+    fn the_devices_of_both_groups_are_flushed() {
+        let (split_plan, split) = carry_out(&splitting("/dev/sdc"), &two_disks()).unwrap();
+        let (merged, _) = carry_out(&merging(), &split).unwrap();
+        let both: std::collections::BTreeSet<_> =
+            ["/dev/sdb", "/dev/sdc"].map(std::path::PathBuf::from).into();
+        assert_eq!([split_plan.devices, merged.devices], [both.clone(), both]);
+    }
+
+    /// A device that is gone cannot be.
+    #[test]
+    fn a_missing_device_is_not_flushed() {
+        let mut found = two_disks();
+        found.physicals[1].missing = true;
+        let devices = plan(&asked(Change::Repair), &found).unwrap().devices;
+        assert_eq!(devices, ["/dev/sdb".into()].into());
     }
 
     #[test]

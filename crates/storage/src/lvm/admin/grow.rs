@@ -4,7 +4,7 @@ use holdfast_types::ByteSize;
 
 use super::found::{Found, Group};
 use super::size::{self, MOST_METADATA};
-use super::{CATALOG, GROWING, MAKING, Name, Plan, Refusal, Request, Step};
+use super::{CATALOG, GROWING, MAKING, Name, Refusal, Request, Step};
 
 /// Grows to the sizes that were asked for; metadata follows data in any case, and the catalog the
 /// group where there is room. Without a size the data takes all that is free but the reserve.
@@ -13,7 +13,7 @@ pub(super) fn plan(
     data: Option<ByteSize>,
     metadata: Option<ByteSize>,
     found: &Found,
-) -> Result<Plan, Refusal> {
+) -> Result<Vec<Step>, Refusal> {
     let (group, name) = (&request.group, &request.thin_pool);
     let there = found.usable_group(group)?;
     let pool = found.thin_pool(group, name)?;
@@ -81,7 +81,7 @@ pub(super) fn plan(
     }
     // Last: a filesystem that cannot be grown must not keep a full pool from it.
     steps.extend(catalog);
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// The catalog's growth into `left` free bytes, and what it takes of them. It grows while it is
@@ -105,7 +105,7 @@ fn catalog(group: &Name, there: &Group, left: u64, found: &Found) -> Option<(Ste
 #[cfg(test)]
 mod tests {
     use super::super::model::{asked, carry_out, pool_on};
-    use super::super::{Catalog, Change, plan};
+    use super::super::{Catalog, Change, Plan, plan};
     use super::*;
 
     fn growth(data: Option<ByteSize>, metadata: Option<ByteSize>) -> Request {

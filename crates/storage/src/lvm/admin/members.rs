@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use holdfast_types::ByteSize;
 
 use super::found::{Found, Physical};
-use super::{Plan, Refusal, Request, Step, devices};
+use super::{Refusal, Request, Step, devices};
 
 /// Takes devices in. One that is there takes part in allocation again.
 pub(super) fn add(
@@ -13,7 +13,7 @@ pub(super) fn add(
     paths: &[PathBuf],
     wipe: &[PathBuf],
     found: &Found,
-) -> Result<Plan, Refusal> {
+) -> Result<Vec<Step>, Refusal> {
     if paths.is_empty() {
         return Err(Refusal::NoDevices);
     }
@@ -36,11 +36,15 @@ pub(super) fn add(
             steps.push(step);
         }
     }
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// Moves everything off a device.
-pub(super) fn evacuate(request: &Request, path: &Path, found: &Found) -> Result<Plan, Refusal> {
+pub(super) fn evacuate(
+    request: &Request,
+    path: &Path,
+    found: &Found,
+) -> Result<Vec<Step>, Refusal> {
     let group = &request.group;
     let there = found.usable_group(group)?;
     let physical = member(request, path, found)?;
@@ -66,15 +70,15 @@ pub(super) fn evacuate(request: &Request, path: &Path, found: &Found) -> Result<
         let (group, device) = (group.clone(), path.into());
         steps.push(Step::Move { group, device, size: ByteSize(size), begun });
     }
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// Gives a device up. One that is no member any more needs nothing.
-pub(super) fn remove(request: &Request, path: &Path, found: &Found) -> Result<Plan, Refusal> {
+pub(super) fn remove(request: &Request, path: &Path, found: &Found) -> Result<Vec<Step>, Refusal> {
     let group = &request.group;
     let there = found.usable_group(group)?;
     let physical = match member(request, path, found) {
-        Err(Refusal::NotAMember { .. }) => return Ok(Plan::default()),
+        Err(Refusal::NotAMember { .. }) => return Ok(Vec::new()),
         physical => physical?,
     };
     found.check_still(group)?;
@@ -88,7 +92,7 @@ pub(super) fn remove(request: &Request, path: &Path, found: &Found) -> Result<Pl
     if found.physicals_of(group.as_str()).count() < 2 {
         return Err(Refusal::LastDevice { group: group.clone() });
     }
-    Ok(Plan { steps: vec![Step::RemoveDevice { group: group.clone(), device: path.into() }] })
+    Ok(vec![Step::RemoveDevice { group: group.clone(), device: path.into() }])
 }
 
 /// The physical volume on a device, if it is one of the group's.

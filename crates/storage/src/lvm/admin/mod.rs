@@ -65,7 +65,7 @@ const GROWING: &str = "holdfast.growing";
 /// without steps.
 pub fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     found.tools.check()?;
-    match &request.change {
+    let steps = match &request.change {
         Change::Create { place, wipe } => create::plan(request, place, wipe, found),
         Change::AddDevices { devices, wipe } => members::add(request, devices, wipe, found),
         Change::Evacuate { device } => members::evacuate(request, device, found),
@@ -74,5 +74,6 @@ pub fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
         Change::Split { devices, into } => groups::split(request, devices, into, found),
         Change::Merge { from } => groups::merge(request, from, found),
         Change::Repair => repair::plan(request, found),
-    }
+    }?;
+    Ok(Plan { steps, devices: found.accounts(request) })
 }

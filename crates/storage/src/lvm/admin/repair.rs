@@ -4,14 +4,14 @@
 //! copy, and what was written meanwhile would be in the other one.
 
 use super::found::{Found, Logical, Mapped, Physical};
-use super::{Plan, Refusal, Request, Step};
+use super::{Refusal, Request, Step};
 
 /// What LVM calls a device that it does not find.
 const UNKNOWN: &str = "[unknown]";
 /// What LVM calls the volumes that extents are moved through (pvmove(8)).
 const MOVED: &str = "pvmove";
 
-pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
+pub(super) fn plan(request: &Request, found: &Found) -> Result<Vec<Step>, Refusal> {
     let (group, name) = (&request.group, &request.thin_pool);
     if found.group(group)?.is_none() {
         return Err(Refusal::NoGroup { group: group.clone() });
@@ -35,7 +35,7 @@ pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
     }
     let pool = found.thin_pool(group, name)?;
     if pool.active && pool.damage().is_none() {
-        return Ok(Plan { steps });
+        return Ok(steps);
     }
     found.check_still(group)?;
     let inside = |l: &&Logical| l.group == group.as_str() && l.pool == name.as_str() && l.active;
@@ -53,7 +53,7 @@ pub(super) fn plan(request: &Request, found: &Found) -> Result<Plan, Refusal> {
         steps.push(Step::Deactivate { group, name, volumes, mapped: names(idle) });
     }
     steps.push(Step::Mend { group: group.clone(), name: name.clone() });
-    Ok(Plan { steps })
+    Ok(steps)
 }
 
 /// The spares of LVM that were on devices that are gone, if nothing else was.

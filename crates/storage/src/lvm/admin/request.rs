@@ -102,6 +102,14 @@ impl Request {
         [CATALOG, ANCHOR].contains(&volume) || rest.is_some_and(|r| r.is_empty() || inside(r))
     }
 
+    /// The group that it changes beside the pool's.
+    pub(super) fn other_group(&self) -> Option<&Name> {
+        match &self.change {
+            Change::Split { into: other, .. } | Change::Merge { from: other } => Some(other),
+            _ => None,
+        }
+    }
+
     /// Every device that it names.
     pub(super) fn devices(&self) -> Vec<&PathBuf> {
         match &self.change {

@@ -1,5 +1,7 @@
 //! Doing what was planned.
 
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -36,9 +38,20 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(Progress)) -> Result<()> {
     for (at, step) in plan.steps.iter().enumerate() {
         progress(Progress::Begun(at));
         step.run(&mut |percent| progress(Progress::Part(at, percent)))?;
+        plan.devices.iter().try_for_each(|device| flush(device))?;
         progress(Progress::Done(at));
     }
     Ok(())
+}
+
+/// Makes LVM's account of what was done durable: it writes past the page cache, and flushes no
+/// device's own.
+fn flush(device: &Path) -> Result<()> {
+    match File::open(device).and_then(|file| file.sync_all()) {
+        // It was removed, or is missing and to be forgotten.
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(Error::io("flushing", device)),
+    }
 }
 
 impl Step {

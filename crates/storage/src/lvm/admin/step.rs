@@ -1,5 +1,6 @@
 //! What a plan consists of.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -12,6 +13,8 @@ use super::Name;
 pub struct Plan {
     /// Nothing to do: none.
     pub steps: Vec<Step>,
+    /// The devices that carry an account of a group that it changes.
+    pub devices: BTreeSet<PathBuf>,
 }
 
 /// One change. Its `Display` is a line for people, which goes on after "will".
