@@ -99,7 +99,12 @@ fn exit_status(code: Code) -> u8 {
         | Code::Config => 2,
         Code::NotFound => 3,
         Code::NoQuorum | Code::NotLeader | Code::Unavailable | Code::NotInitialized => 4,
-        Code::AlreadyExists | Code::WrongState | Code::InUse | Code::Held | Code::WrongCluster => 5,
+        Code::AlreadyExists
+        | Code::Conflict
+        | Code::WrongState
+        | Code::InUse
+        | Code::Held
+        | Code::WrongCluster => 5,
         Code::NoPlacement | Code::PoolFull | Code::NoAddress | Code::TooManySnapshots => 6,
         Code::Timeout => 7,
         _ => 1,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use holdfast_types::Code;
+use holdfast_types::{Code, LabelError, LabelKey, LabelValue, NameError};
 
 /// A text that is not the value that was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,14 +15,37 @@ pub(crate) enum ValueError {
     Cpus(String),
     #[error("{0:?} is not an environment variable: write NAME=VALUE")]
     Env(String),
+    #[error("{0:?} is not a label: write KEY=VALUE")]
+    Label(String),
+    #[error(transparent)]
+    LabelKey(#[from] NameError),
+    #[error(transparent)]
+    LabelValue(#[from] LabelError),
 }
 
 impl ValueError {
     pub(crate) fn code(&self) -> Code {
         match self {
-            Self::Duration(_) | Self::Env(_) => Code::InvalidArgument,
+            Self::Duration(_) | Self::Env(_) | Self::Label(_) => Code::InvalidArgument,
+            Self::LabelKey(error) => error.code(),
+            Self::LabelValue(error) => error.code(),
             Self::Cpus(_) => Code::InvalidSize,
         }
+    }
+}
+
+/// `KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabelArg {
+    pub(crate) key: LabelKey,
+    pub(crate) value: LabelValue,
+}
+
+impl FromStr for LabelArg {
+    type Err = ValueError;
+    fn from_str(s: &str) -> Result<Self, ValueError> {
+        let (key, value) = s.split_once('=').ok_or_else(|| ValueError::Label(cut(s)))?;
+        Ok(Self { key: key.parse()?, value: value.parse()? })
     }
 }
 

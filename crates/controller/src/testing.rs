@@ -107,6 +107,8 @@ pub(crate) fn node(id: u64) -> Node {
         life: NodeLife::Up,
         assignment_revision: Revision(1),
         view_revision: Revision(1),
+        labels: Default::default(),
+        revision: Revision(1),
     }
 }
 

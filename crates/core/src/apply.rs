@@ -62,6 +62,7 @@ impl Change<'_> {
             Command::RemoveSnapshot(c) => c.apply(self),
             Command::RestoreSnapshot(c) => c.apply(self),
             Command::SetSchedule(c) => c.apply(self),
+            Command::SetLabels(c) => c.apply(self),
         }
     }
 

@@ -1,15 +1,16 @@
 //! What goes through the log, and what comes back.
 
 use holdfast_types::{
-    Code, ContainerUid, ImageUid, Incarnation, NodeId, OperationId, RequestId, TimestampMs,
+    Code, ContainerUid, ImageUid, Incarnation, NodeId, OperationId, RequestId, Revision,
+    TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
     InitCluster, MarkNodeLost, RecordFloor, RecordReport, RegisterNode, RemoveImage,
-    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetReplicas, SetRole, SetSchedule,
-    TakeOver,
+    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole,
+    SetSchedule, TakeOver,
 };
 
 /// One entry of the log. At most 64 KiB when encoded.
@@ -67,6 +68,8 @@ pub enum Command {
     RestoreSnapshot(RestoreSnapshot),
     /// Snapshots of a container are to be taken by the clock, or not any more.
     SetSchedule(SetSchedule),
+    /// A node's labels change.
+    SetLabels(SetLabels),
 }
 
 /// What an entry did.
@@ -93,6 +96,8 @@ pub enum Outcome {
         /// What to follow.
         operation: OperationId,
     },
+    /// The object is as asked for, and this is its version.
+    Version(Revision),
 }
 
 /// Why an entry changed nothing.

@@ -27,8 +27,8 @@ pub use apply::apply;
 pub use command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
     InitCluster, MarkNodeLost, NewNode, Origin, RecordFloor, RecordReport, RegisterNode,
-    RemoveImage, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetReplicas, SetRole,
-    SetSchedule, TakeOver,
+    RemoveImage, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas,
+    SetRole, SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};

@@ -5,10 +5,11 @@
 //! ```
 //! Only a `Lost` life lets its containers be taken over, and only registering anew ends it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use holdfast_types::{Incarnation, NodeId, NodeName, Revision, TimestampMs};
+use holdfast_types::{Incarnation, LabelKey, LabelValue, NodeId, NodeName, Revision, TimestampMs};
 use serde::{Deserialize, Serialize};
 
 /// A node's part in Raft.
@@ -109,6 +110,12 @@ pub struct Node {
     pub assignment_revision: Revision,
     /// The last entry that changed anything in its view.
     pub view_revision: Revision,
+    /// What people say of it.
+    #[serde(default)]
+    pub labels: BTreeMap<LabelKey, LabelValue>,
+    /// The last entry that changed it: its version.
+    #[serde(default)]
+    pub revision: Revision,
 }
 
 impl Node {

@@ -58,6 +58,8 @@ impl Picture<'_> {
             }),
             last_seen_ms: (self.silent_ms)(node.id),
             containers: u32::try_from(containers).unwrap_or(u32::MAX),
+            labels: node.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+            revision: node.revision.0,
         }
     }
 

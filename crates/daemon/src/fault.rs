@@ -5,7 +5,7 @@ use holdfast_core::Refusal;
 use holdfast_planner::{GrowthError, PlacementError};
 use holdfast_proto::{FieldError, RemoteError, status_from};
 use holdfast_raft::RaftError;
-use holdfast_types::{Code, IdError, NameError, SpecError};
+use holdfast_types::{Code, IdError, LabelError, NameError, SpecError};
 use tonic::Status;
 
 use crate::error::DaemonError;
@@ -53,6 +53,7 @@ macro_rules! coded {
 
 coded!(
     IdError,
+    LabelError,
     NameError,
     SpecError,
     FieldError,

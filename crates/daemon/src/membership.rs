@@ -75,6 +75,8 @@ mod tests {
                 life: NodeLife::Up,
                 assignment_revision: Revision(1),
                 view_revision: Revision(1),
+                labels: Default::default(),
+                revision: Revision(1),
             };
             (id, node)
         };

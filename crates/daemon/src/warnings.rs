@@ -121,6 +121,8 @@ mod tests {
                 life,
                 assignment_revision: Revision(1),
                 view_revision: Revision(1),
+                labels: Default::default(),
+                revision: Revision(1),
             };
             state.nodes.insert(node.id, node);
         }
@@ -172,6 +174,8 @@ mod tests {
             life: NodeLife::Up,
             assignment_revision: Revision(1),
             view_revision: Revision(1),
+            labels: Default::default(),
+            revision: Revision(1),
         };
         state.nodes.insert(node.id, node);
         let picture = Picture {

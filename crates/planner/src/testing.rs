@@ -26,6 +26,8 @@ pub(crate) fn nodes(count: u64) -> State {
             life: NodeLife::Up,
             assignment_revision: Revision(1),
             view_revision: Revision(1),
+            labels: Default::default(),
+            revision: Revision(1),
         };
         state.nodes.insert(node.id, node);
     }

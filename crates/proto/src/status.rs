@@ -21,6 +21,7 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::Config => Grpc::InvalidArgument,
         Code::NotFound => Grpc::NotFound,
         Code::AlreadyExists => Grpc::AlreadyExists,
+        Code::Conflict => Grpc::Aborted,
         Code::WrongState
         | Code::InUse
         | Code::NotInitialized

@@ -43,6 +43,8 @@ codes! {
     WrongState = "HF-WRONG-STATE", retry false;
     /// The object is in use by another.
     InUse = "HF-IN-USE", retry false;
+    /// The object is of another version than the request was made for.
+    Conflict = "HF-CONFLICT", retry false;
     /// No node satisfies the request; the message says why for each.
     NoPlacement = "HF-NO-PLACEMENT", retry false;
     /// A pool has passed its admission threshold, or the request would push it past.

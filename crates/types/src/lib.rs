@@ -10,6 +10,7 @@ mod container;
 mod ids;
 mod keep;
 mod kept;
+mod label;
 mod lease;
 mod name;
 mod net;
@@ -31,8 +32,11 @@ pub use ids::{
 };
 pub use keep::{KeepError, KeepRules, Period};
 pub use kept::{KeptBy, KeptView, MAX_KEPT, RestoreView};
+pub use label::{LabelError, LabelValue, MAX_LABELS};
 pub use lease::LeaseSettings;
-pub use name::{ContainerName, ImageName, NameError, NodeName, PoolName, SnapshotName, VolumeName};
+pub use name::{
+    ContainerName, ImageName, LabelKey, NameError, NodeName, PoolName, SnapshotName, VolumeName,
+};
 pub use net::{CidrV4, MacAddr, NetError};
 pub use report::Report;
 pub use size::{ByteSize, SizeError};

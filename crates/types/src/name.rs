@@ -111,6 +111,11 @@ label!(
 );
 
 label!(
+    /// A label's key. `domain` names the failure domain.
+    LabelKey, "label"
+);
+
+label!(
     /// A kept snapshot's name, unique in its container while it exists.
     SnapshotName, "snapshot"
 );

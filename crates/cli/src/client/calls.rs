@@ -1,6 +1,7 @@
 //! The public API's calls, one method each. Every changing one gets a fresh request id here, and
 //! keeps it through all its retries (I7).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::Stream;
@@ -13,8 +14,8 @@ use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
 use holdfast_types::{
-    ByteSize, Code, ContainerName, ContainerSpec, ImageName, KeepRules, NodeName, RequestId,
-    SnapshotName, VolumeName,
+    ByteSize, Code, ContainerName, ContainerSpec, ImageName, KeepRules, LabelKey, LabelValue,
+    NodeName, RequestId, Revision, SnapshotName, VolumeName,
 };
 use tonic::Streaming;
 
@@ -66,6 +67,32 @@ impl Session {
     pub async fn nodes(&self) -> Result<Vec<v1::Node>, RemoteError> {
         let list = call!(self, ClusterServiceClient, list_nodes, v1::ListNodesRequest {}).await?;
         Ok(list.nodes)
+    }
+
+    /// One node.
+    pub async fn node(&self, name: &NodeName) -> Result<v1::Node, RemoteError> {
+        let request = v1::GetNodeRequest { name: name.to_string() };
+        call!(self, ClusterServiceClient, get_node, request).await
+    }
+
+    /// Gives a node labels and takes others off it, if it is of the version `expect`. Returns its
+    /// version.
+    pub async fn set_labels(
+        &self,
+        name: &NodeName,
+        set: &BTreeMap<LabelKey, LabelValue>,
+        remove: &[LabelKey],
+        expect: Option<Revision>,
+    ) -> Result<Revision, RemoteError> {
+        let request = v1::SetLabelsRequest {
+            name: name.to_string(),
+            set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            remove: remove.iter().map(LabelKey::to_string).collect(),
+            expect: expect.map(|version| version.0),
+            request_id: fresh_id().into(),
+        };
+        let answer = call!(self, ClusterServiceClient, set_labels, request).await?;
+        Ok(Revision(answer.revision))
     }
 
     /// Makes a node's pool: its plan, then each step. Sent once; safe to ask for again.

@@ -2,17 +2,41 @@
 
 use clap::{Subcommand, ValueEnum};
 use holdfast_proto::{Address, v1};
+use holdfast_types::{LabelKey, NodeName, Revision};
 use serde_json::json;
 
 use super::Context;
 use crate::error::CliError;
 use crate::output::show;
+use crate::values::LabelArg;
 use crate::view::{NodeView, role_word};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// List the nodes
     Ls,
+    /// Show everything about a node
+    Show {
+        /// Which node
+        name: NodeName,
+    },
+    /// Give a node labels, or take some off it
+    #[command(
+        after_help = "The label `domain` names what fails as one, such as a rack or a building:\n  holdfast node label n1 domain=rack-a\n  holdfast node label n1 --remove domain"
+    )]
+    Label {
+        /// Which node
+        name: NodeName,
+        /// KEY=VALUE; may be repeated
+        #[arg(value_name = "KEY=VALUE", required_unless_present = "remove")]
+        labels: Vec<LabelArg>,
+        /// A key; may be repeated
+        #[arg(long, value_name = "KEY")]
+        remove: Vec<LabelKey>,
+        /// Only if the node is of this version, as `node show` has it
+        #[arg(long, value_name = "VERSION")]
+        if_version: Option<u64>,
+    },
     /// Make the local node join an existing cluster
     #[command(
         after_help = "Only through the local socket of the node that is to join:\n  holdfast node join --peer 10.0.0.1:7443 --peer 10.0.0.2:7443"
@@ -46,6 +70,17 @@ impl Command {
                 let nodes = context.session.nodes().await?;
                 let views: Vec<_> = nodes.into_iter().map(NodeView::from).collect();
                 show(context.format, &views, || NodeView::table(&views))
+            }
+            Self::Show { name } => {
+                let view = NodeView::from(context.session.node(&name).await?);
+                show(context.format, &view, || view.pairs())
+            }
+            Self::Label { name, labels, remove, if_version } => {
+                let set = labels.into_iter().map(|label| (label.key, label.value)).collect();
+                let expect = if_version.map(Revision);
+                let version = context.session.set_labels(&name, &set, &remove, expect).await?;
+                let json = json!({ "name": name, "revision": version.0 });
+                show(context.format, &json, || format!("node {name} is of version {version}"))
             }
             Self::Join { peers, role } => {
                 let peers = peers.iter().map(ToString::to_string).collect();

@@ -1,5 +1,7 @@
 //! The cluster and its nodes.
 
+use std::collections::BTreeMap;
+
 use holdfast_proto::v1;
 use holdfast_types::ByteSize;
 use serde::Serialize;
@@ -43,6 +45,8 @@ pub(crate) struct NodeView {
     pool: Option<CapacityView>,
     last_seen_ms: Option<u64>,
     containers: u32,
+    labels: BTreeMap<String, String>,
+    revision: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -100,6 +104,19 @@ impl NodeView {
             "ADDRESS",
         ];
         table(header, nodes.iter().map(Self::row).collect())
+    }
+
+    /// Everything about one.
+    pub(crate) fn pairs(&self) -> String {
+        let label = |(key, value): (&String, &String)| format!("{key}={}", one_line(value));
+        let labels: Vec<String> = self.labels.iter().map(label).collect();
+        let table = Self::table(std::slice::from_ref(self));
+        let pairs = pairs(&[
+            ("id", self.id.to_string()),
+            ("version", self.revision.to_string()),
+            ("labels", labels.join(", ")),
+        ]);
+        format!("{table}\n\n{pairs}")
     }
 
     fn row(&self) -> [String; 10] {
@@ -185,6 +202,8 @@ impl From<v1::Node> for NodeView {
             pool: n.pool.map(CapacityView::from),
             last_seen_ms: n.last_seen_ms,
             containers: n.containers,
+            labels: n.labels.into_iter().collect(),
+            revision: n.revision,
         }
     }
 }
@@ -215,6 +234,7 @@ mod tests {
             pool: Some(pool),
             last_seen_ms: Some(1_230),
             containers: 2,
+            ..Default::default()
         };
         assert_eq!(
             NodeView::table(&[node.into()]),

@@ -166,6 +166,26 @@ impl ClusterService for Service {
         };
         Ok(Response::new(v1::ListNodesResponse { nodes: vec![node] }))
     }
+
+    async fn get_node(&self, request: Request<v1::GetNodeRequest>) -> Reply<v1::Node> {
+        self.ready().await?;
+        let name = request.into_inner().name;
+        let labels = [("domain".to_owned(), "rack-a".to_owned())].into();
+        Ok(Response::new(v1::Node { id: 1, name, labels, revision: 7, ..Default::default() }))
+    }
+
+    async fn set_labels(
+        &self,
+        request: Request<v1::SetLabelsRequest>,
+    ) -> Reply<v1::SetLabelsResponse> {
+        self.ready().await?;
+        let request = request.into_inner();
+        if request.expect.is_some_and(|expect| expect != 7) {
+            return Err(status_from(Code::Conflict, "node n1 is of version 7 now", None));
+        }
+        let changes = request.set.len() + request.remove.len();
+        Ok(Response::new(v1::SetLabelsResponse { revision: 7 + changes as u64 }))
+    }
 }
 
 #[tonic::async_trait]

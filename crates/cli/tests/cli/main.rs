@@ -86,6 +86,21 @@ web   running  n1    10.77.0.2  n2 (1.5s)  busybox  -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn labels_are_changed_and_shown_with_the_node_s_version() {
+    let fake = well_with(&[]);
+    let ran = holdfast(&fake.address, "node label n1 domain=rack-a disk=a=b --remove old").await;
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "node n1 is of version 10\n"));
+    let shown = holdfast(&fake.address, "node show n1 -o json").await;
+    let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
+    assert_eq!((&shown["labels"]["domain"], &shown["revision"]), (&"rack-a".into(), &7.into()));
+    let ran = holdfast(&fake.address, "node label n1 domain=b --if-version 6").await;
+    assert!(ran.status == 5 && ran.stderr.contains("HF-CONFLICT"), "{}", ran.stderr);
+    for bad in ["node label n1", "node label n1 domain", "node label n1 Domain=x"] {
+        assert_eq!(holdfast(&fake.address, bad).await.status, 2, "{bad}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_is_one_line_with_its_code_and_status() {
     let fake = well_with(&[]);
     let ran = holdfast(&fake.address, "show web").await;

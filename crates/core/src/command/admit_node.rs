@@ -1,5 +1,6 @@
 //! A node is let in.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use holdfast_types::{Code, Incarnation, NodeId, NodeName};
@@ -62,6 +63,8 @@ impl NewNode {
             life: NodeLife::New,
             assignment_revision: change.revision,
             view_revision: change.revision,
+            labels: BTreeMap::new(),
+            revision: change.revision,
         };
         change.state.nodes.insert(id, node);
         change.touch_all_views();

@@ -33,6 +33,7 @@ impl MarkNodeLost {
         }
         let message = format!("node {}#{} is lost: {}", node.name, node.incarnation, self.evidence);
         node.life = NodeLife::Lost { at: change.at, evidence: self.evidence.clone() };
+        node.revision = change.revision;
         change.state.nodes.insert(self.node, node);
         change.touch_all_views();
         let fields = [

@@ -23,6 +23,7 @@ impl RegisterNode {
         let was_lost = node.is_lost(node.incarnation);
         node.incarnation = node.incarnation.next();
         node.life = NodeLife::Up;
+        node.revision = change.revision;
         let incarnation = node.incarnation;
         let message = format!("node {} is up as {}#{incarnation}", node.name, node.name);
         change.state.nodes.insert(self.node, node);

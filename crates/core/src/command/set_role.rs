@@ -22,6 +22,7 @@ impl SetRole {
             return Ok(Outcome::Unchanged);
         }
         node.role = self.role;
+        node.revision = change.revision;
         let message = format!("node {} is now a {}", node.name, node.role);
         change.state.nodes.insert(self.node, node);
         change.touch();

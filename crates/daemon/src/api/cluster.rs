@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::{Container, State};
+use holdfast_core::{Command, Container, Outcome, SetLabels, State};
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
-use holdfast_types::{Code, NodeId, RunState};
+use holdfast_types::{Code, NodeId, Revision, RunState};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -16,6 +16,7 @@ use crate::convert::{self, Picture};
 use crate::fault::Fault;
 use crate::forward::{Call, at_leader};
 use crate::gate::{Gate, Stage};
+use crate::leader::request_id;
 use crate::member::{Lead, Member};
 use crate::startup::Shell;
 use crate::warnings::warnings;
@@ -103,6 +104,20 @@ impl ClusterService for ClusterApi {
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         at_leader!(self.gate, request, ClusterServiceClient.list_nodes, list_nodes)
     }
+
+    async fn get_node(
+        &self,
+        request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::Node>, Status> {
+        at_leader!(self.gate, request, ClusterServiceClient.get_node, get_node)
+    }
+
+    async fn set_labels(
+        &self,
+        request: Request<v1::SetLabelsRequest>,
+    ) -> Result<Response<v1::SetLabelsResponse>, Status> {
+        at_leader!(self.gate, request, ClusterServiceClient.set_labels, set_labels)
+    }
 }
 
 impl ClusterApi {
@@ -180,4 +195,31 @@ pub(super) async fn list_nodes(
     let nodes =
         lead.picture(&state, |picture, _| state.nodes.values().map(|n| picture.node(n)).collect());
     Ok(v1::ListNodesResponse { nodes })
+}
+
+async fn get_node(lead: Lead, request: v1::GetNodeRequest) -> Result<v1::Node, Fault> {
+    let state = lead.read().await?;
+    let node = state.node_named(&request.name.parse()?)?;
+    Ok(lead.picture(&state, |picture, _| picture.node(node)))
+}
+
+async fn set_labels(
+    lead: Lead,
+    request: v1::SetLabelsRequest,
+) -> Result<v1::SetLabelsResponse, Fault> {
+    let id = request_id(&request.request_id)?;
+    let state = lead.read().await?;
+    let node = state.node_named(&request.name.parse()?)?.id;
+    drop(state);
+    let label = |(key, value): (String, String)| Ok::<_, Fault>((key.parse()?, value.try_into()?));
+    let command = SetLabels {
+        node,
+        set: request.set.into_iter().map(label).collect::<Result<_, _>>()?,
+        remove: request.remove.iter().map(|key| key.parse()).collect::<Result<_, _>>()?,
+        expect: request.expect.map(Revision),
+    };
+    match lead.propose(id, Command::SetLabels(command)).await? {
+        Outcome::Version(revision) => Ok(v1::SetLabelsResponse { revision: revision.0 }),
+        _ => Err(Fault::new(Code::InvalidArgument, "that request id was for something else")),
+    }
 }
