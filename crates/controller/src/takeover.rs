@@ -270,7 +270,7 @@ mod tests {
         {
             let word = held(HoldCause::Data, true, Some(copy(uid, 2, seq)));
             let word = holdfast_core::Hold { without, ..word };
-            state.containers.get_mut(&uid).unwrap().hold = Some(word);
+            state.containers.get_mut(&uid).unwrap().hold = Some(word.into());
             let ports = ports(&state);
             one_round(&ports);
             assert_eq!(ports.proposed().len(), usize::from(goes));
@@ -331,7 +331,7 @@ mod tests {
         crate::testing::lose(&mut state, 2);
         let hold = held(HoldCause::Room, false, Some(copy(uid, 3, 5)));
         let hold = holdfast_core::Hold { brake_approved: true, ..hold };
-        state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+        state.containers.get_mut(&uid).unwrap().hold = Some(hold.into());
         let mut ports = FakePorts::new(state);
         ports.answers.insert(NodeId(3), vec![copy(uid, 3, 5)]);
         one_round(&ports);
@@ -390,7 +390,7 @@ mod tests {
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
             let hold = held(HoldCause::Data, approved, None);
-            state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold.into());
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), Vec::new());
             assert_eq!(one_round(&ports), HELD_EVERY, "approved: {approved}");
@@ -407,7 +407,7 @@ mod tests {
         crate::testing::lose(&mut state, 1);
         for approved in [false, true] {
             let hold = held(HoldCause::Brake, approved, None);
-            state.containers.get_mut(&uid).unwrap().hold = Some(hold);
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold.into());
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
             one_round(&ports);
@@ -477,9 +477,10 @@ mod tests {
         let uid = add_container(&mut state, 1, &[2]);
         crate::testing::lose(&mut state, 1);
         for (cause, told) in [(HoldCause::Data, 1), (HoldCause::Room, 0)] {
-            let web = state.containers.get_mut(&uid).unwrap();
+            let mut web = state.containers.get_mut(&uid).unwrap();
             web.spec.limits.memory = Some(ByteSize::gib(2));
-            web.hold = Some(held(cause, false, Some(copy(uid, 2, 5))));
+            web.hold = Some(held(cause, false, Some(copy(uid, 2, 5))).into());
+            drop(web);
             let mut ports = FakePorts::new(state.clone());
             ports.answers.insert(NodeId(2), vec![copy(uid, 2, 5)]);
             one_round(&ports);

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use holdfast_core::{Command, Container, Evidence, Node, NodeLife, NodeRole, Outcome, State};
+use holdfast_core::{
+    Command, Container, Evidence, FewMap, Node, NodeLife, NodeRole, Outcome, State,
+};
 use holdfast_planner::SealedCopy;
 use holdfast_types::{
     Chain, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr,
@@ -61,7 +63,7 @@ impl Ports for FakePorts {
             && self.applies_takeovers
         {
             let mut state = self.state.lock().unwrap();
-            let container = Arc::make_mut(&mut state).containers.get_mut(&taken.uid).unwrap();
+            let mut container = Arc::make_mut(&mut state).containers.get_mut(&taken.uid).unwrap();
             container.chain.advance(taken.branch);
             container.node = taken.to;
         }
@@ -161,8 +163,8 @@ pub(crate) fn add_container_as(
         chain: Chain::begin(Epoch(1)),
         node: NodeId(node),
         holders: replicas.iter().copied().chain([NodeId(node)]).collect(),
-        replicas,
-        copies: BTreeMap::new(),
+        replicas: replicas.into(),
+        copies: FewMap::default(),
         hold: None,
         kept: BTreeMap::new(),
         restore: None,

@@ -1,6 +1,7 @@
 //! The one function that changes the state.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use holdfast_types::{ContainerName, ContainerUid, NodeId, OperationId, Revision, TimestampMs};
 use uuid::Uuid;
@@ -84,8 +85,11 @@ impl Change<'_> {
     /// Marks every node's view as changed.
     pub(crate) fn touch_all_views(&mut self) {
         self.touch();
-        for node in self.state.nodes.values_mut() {
-            node.view_revision = self.revision;
+        // A few thousand at most, and only when a node or an image comes or goes.
+        for id in self.state.nodes.keys().copied().collect::<Vec<_>>() {
+            if let Some(node) = self.state.nodes.get_mut(&id) {
+                node.view_revision = self.revision;
+            }
         }
     }
 
@@ -134,7 +138,7 @@ impl Change<'_> {
     ) {
         let node = node.and_then(|id| self.state.nodes.get(&id)).map(|n| n.name.clone());
         let fields: BTreeMap<_, _> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        self.state.events.push_back(Event {
+        self.state.events.push_back(Arc::new(Event {
             revision: self.revision,
             index: self.events,
             at: self.at,
@@ -143,7 +147,7 @@ impl Change<'_> {
             container,
             message,
             fields,
-        });
+        }));
         self.events += 1;
         while self.state.events.len() > event::KEPT {
             self.state.events.pop_front();
@@ -174,7 +178,7 @@ impl Change<'_> {
     ) {
         let state = OperationState::Running;
         let operation = Operation { id, kind, uid, container, state, started: self.at };
-        self.state.operations.insert(id, operation);
+        self.state.operations.insert(operation);
         self.touch();
     }
 
@@ -184,32 +188,20 @@ impl Change<'_> {
         uid: ContainerUid,
         outcome: impl Fn(OperationKind) -> Option<OperationState>,
     ) {
-        let running = self.state.operations.values_mut();
-        let mut ended = Vec::new();
-        for op in running.filter(|o| o.uid == uid && o.state == OperationState::Running) {
-            if let Some(state) = outcome(op.kind) {
-                op.state = state;
-                ended.push(op.id);
-            }
+        let running = self.state.operations.running_on(uid);
+        let ended = running.filter_map(|op| Some((op.id, outcome(op.kind)?)));
+        for (id, state) in ended.collect::<Vec<_>>() {
+            self.end_operation(id, state);
         }
-        for id in ended {
-            self.state.ended_operations.push_back(id);
-            self.touch();
-        }
-        self.forget_operations();
     }
 
     /// Ends that operation, if it is there and runs.
     pub(crate) fn end_operation(&mut self, id: OperationId, outcome: OperationState) {
-        let operation = self.state.operations.get_mut(&id);
-        let Some(op) = operation.filter(|op| op.state == OperationState::Running) else { return };
-        op.state = outcome;
+        if !self.state.operations.end(&id, outcome) {
+            return;
+        }
         self.state.ended_operations.push_back(id);
         self.touch();
-        self.forget_operations();
-    }
-
-    fn forget_operations(&mut self) {
         while self.state.ended_operations.len() > operation::KEPT {
             if let Some(oldest) = self.state.ended_operations.pop_front() {
                 self.state.operations.remove(&oldest);
@@ -304,5 +296,28 @@ mod tests {
         let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(back, world.state);
         assert_eq!(back.hash(), world.state.hash());
+    }
+
+    /// I4 across versions: states and hashes are what they were before the maps were shared ones.
+    #[test]
+    fn the_state_is_encoded_as_it_ever_was() {
+        let golden = include_bytes!("../golden/state.msgpack");
+        let state = rich().state;
+        assert_eq!(rmp_serde::from_slice::<crate::State>(golden).unwrap(), state);
+        assert!(rmp_serde::to_vec_named(&state).unwrap() == golden);
+        assert_eq!(state.hash().to_hex().as_str(), include_str!("../golden/state.blake3"));
+    }
+
+    /// What a reader holds never changes, whatever is applied meanwhile (I4).
+    #[test]
+    fn a_state_that_is_held_never_changes() {
+        let mut world = rich();
+        let (held, hash) = (world.state.clone(), world.state.hash());
+        let uid = world.state.names[&"web".parse().unwrap()];
+        world.ok(lost(1, 1));
+        world.ok(branch(take_over(uid, 1, 1, 2), 5));
+        world.desire(uid, DesiredState::Deleted);
+        assert_ne!(world.state.hash(), hash);
+        assert_eq!((held.hash(), held), (hash, rich().state));
     }
 }

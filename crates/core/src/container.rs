@@ -13,7 +13,7 @@ use holdfast_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Kept, Restore, ScheduleFailed};
+use crate::{FewMap, FewSet, Kept, Restore, ScheduleFailed};
 
 /// The newest verified snapshot that a node was known to hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,13 +115,13 @@ pub struct Container {
     /// Where its primary copy is.
     pub node: NodeId,
     /// Where its replicas belong.
-    pub replicas: BTreeSet<NodeId>,
+    pub replicas: FewSet<NodeId>,
     /// Every node that may hold data of it; emptied only by that node's own word.
-    pub holders: BTreeSet<NodeId>,
+    pub holders: FewSet<NodeId>,
     /// The coarse floor: what each holder was known to have. Newer is possible, older is not.
-    pub copies: BTreeMap<NodeId, Copy>,
+    pub copies: FewMap<NodeId, Copy>,
     /// A takeover that waits for a person.
-    pub hold: Option<Hold>,
+    pub hold: Option<Box<Hold>>,
     /// Its named snapshots.
     #[serde(default)]
     pub kept: BTreeMap<SnapshotName, Kept>,

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use holdfast_types::{
     ByteSize, Code, KeptBy, KeptView, NodeId, OperationId, RestoreView, Revision, RunState,
-    SnapshotId, SnapshotName, SnapshotUuid, TimestampMs, VolumeUid,
+    SnapshotId, SnapshotName, SnapshotUuid, TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -213,10 +213,7 @@ impl Container {
 impl State {
     /// A container that is still to be made on that node of a snapshot of that one.
     pub fn unmade_clone_on(&self, original: &Container, node: NodeId) -> Option<&Container> {
-        let volume = VolumeUid::from(original.uid);
-        let of_it = |c: &&Container| c.node == node && c.image_snapshot.volume == volume;
-        let mut clones = self.containers.values().filter(of_it);
-        clones.find(|c| c.is_unmade() && !c.is_deleting())
+        self.containers.unmade_clones(original.uid.into()).find(|c| c.node == node)
     }
 
     /// Refuses if a container is still to be made of one of these snapshots of that one.
@@ -225,12 +222,9 @@ impl State {
         original: &Container,
         concerns: impl Fn(SnapshotUuid) -> bool,
     ) -> Result<(), Refusal> {
-        let volume = VolumeUid::from(original.uid);
-        let of_it = |c: &&Container| {
-            let begins = &c.image_snapshot;
-            c.is_unmade() && !c.is_deleting() && begins.volume == volume && concerns(begins.uuid)
-        };
-        let Some(clone) = self.containers.values().find(of_it) else { return Ok(()) };
+        let mut clones = self.containers.unmade_clones(original.uid.into());
+        let concerned = clones.find(|c| concerns(c.image_snapshot.uuid));
+        let Some(clone) = concerned else { return Ok(()) };
         let message = format!("container {} is still being made from it", clone.name);
         Err(Refusal::new(Code::InUse, message))
     }

@@ -8,21 +8,34 @@
 //!                                                        │
 //!                                                        └──▶ events, revisions
 //! ```
+//!
+//! A [`State`] is made of maps that share structure ([`Map`]): its clone costs nothing, and one that
+//! is held on to costs what has changed since. So snapshots, hashes and readers work on clones, and
+//! `apply` waits for none of them. No entry looks at all containers or operations: what it would look
+//! for is kept beside them ([`Containers`], [`Operations`], [`Addresses`]).
 
+mod addresses;
 mod apply;
 mod command;
 mod container;
+mod containers;
 mod entry;
 mod event;
+mod few;
 mod image;
+mod index;
 mod kept;
+mod map;
 mod node;
 mod operation;
+mod queue;
 mod state;
+mod table;
 #[cfg(test)]
 mod testing;
 mod view;
 
+pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
@@ -31,10 +44,15 @@ pub use command::{
     SetRole, SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
+pub use containers::{ContainerMut, Containers};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};
 pub use event::Event;
+pub use few::{FewMap, FewSet};
 pub use image::Image;
 pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};
+pub use map::Map;
 pub use node::{Evidence, Node, NodeLife, NodeRole};
-pub use operation::{Operation, OperationKind, OperationState};
+pub use operation::{Operation, OperationKind, OperationState, Operations};
+pub use queue::Queue;
 pub use state::{Cluster, Diverged, State};
+pub use table::Table;

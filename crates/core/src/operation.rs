@@ -2,7 +2,10 @@
 //! container is what it was to be.
 
 use holdfast_types::{Code, ContainerName, ContainerUid, OperationId, TimestampMs};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::Table;
+use crate::index::Index;
 
 /// How many ended operations the state remembers.
 pub(crate) const KEPT: usize = 1024;
@@ -83,4 +86,92 @@ pub struct Operation {
     pub state: OperationState,
     /// When it began.
     pub started: TimestampMs,
+}
+
+/// Work under way, and the latest that ended; and the way from a container to what is under way.
+#[derive(Debug, Clone, Default)]
+pub struct Operations {
+    rows: Table<OperationId, Operation>,
+    /// Follows from the rows; neither encoded nor compared.
+    running: Index<ContainerUid, OperationId>,
+}
+
+impl Operations {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The one with that id.
+    pub fn get(&self, id: &OperationId) -> Option<&Operation> {
+        self.rows.get(id)
+    }
+
+    /// All in the order of their ids.
+    pub fn values(&self) -> impl Iterator<Item = &Operation> {
+        self.rows.values()
+    }
+
+    /// Those under way on a container, in the order of their ids.
+    pub fn running_on(&self, uid: ContainerUid) -> impl Iterator<Item = &Operation> {
+        self.running.of(&uid).filter_map(|id| self.rows.get(id))
+    }
+
+    /// Adds one.
+    pub fn insert(&mut self, operation: Operation) {
+        self.remove(&operation.id);
+        if operation.state == OperationState::Running {
+            self.running.add(&operation.uid, operation.id);
+        }
+        self.rows.insert(operation.id, operation);
+    }
+
+    /// Ends one; whether it was there and under way.
+    pub fn end(&mut self, id: &OperationId, outcome: OperationState) -> bool {
+        if self.rows.get(id).is_none_or(|o| o.state != OperationState::Running) {
+            return false;
+        }
+        if let Some(operation) = self.rows.get_mut(id) {
+            operation.state = outcome;
+            self.running.remove(&operation.uid, id);
+        }
+        true
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, id: &OperationId) {
+        if let Some(operation) = self.rows.remove(id) {
+            self.running.remove(&operation.uid, id);
+        }
+    }
+}
+
+impl PartialEq for Operations {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+    }
+}
+
+impl Eq for Operations {}
+
+impl Serialize for Operations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.rows.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Operations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let rows = Table::<OperationId, Operation>::deserialize(deserializer)?;
+        let mut running = Index::default();
+        for operation in rows.values().filter(|o| o.state == OperationState::Running) {
+            running.add(&operation.uid, operation.id);
+        }
+        Ok(Self { rows, running })
+    }
 }

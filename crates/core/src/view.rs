@@ -18,7 +18,7 @@ impl State {
         let going = |c: &&Container| {
             c.holders.contains(&id) && (c.is_deleting() || !c.members().any(|m| m == id))
         };
-        let all = || self.containers.values();
+        let all = || self.containers.of_node(id);
         Ok(NodeView {
             revision: self.revision,
             assignment_revision: node.assignment_revision,

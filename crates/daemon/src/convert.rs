@@ -37,7 +37,7 @@ impl Picture<'_> {
             NodeLife::Lost { .. } => v1::NodeState::Lost,
         };
         let here = |c: &&Container| c.node == node.id && !c.is_deleting();
-        let containers = self.state.containers.values().filter(here).count();
+        let containers = self.state.containers.of_node(node.id).filter(here).count();
         v1::Node {
             id: node.id.0,
             name: node.name.to_string(),

@@ -133,7 +133,7 @@ fn side(page: &mut Page, direction: &str, counts: &SideCounts) {
 
 fn containers(page: &mut Page, state: &State, me: NodeId) {
     let mut count = [0; 4];
-    for container in state.containers.values().filter(|c| c.node == me) {
+    for container in state.containers.of_node(me).filter(|c| c.node == me) {
         let state = match container.run {
             RunState::Pending | RunState::Starting => 0,
             RunState::Running => 1,

@@ -125,7 +125,8 @@ fn score(
     node: &Node,
 ) -> Score {
     let cramped = room::to_run(state, seen, node, &spec.limits).is_err();
-    let copies = state.containers.values().filter(|c| c.members().any(|m| m == node.id)).count();
+    let on_it = state.containers.of_node(node.id);
+    let copies = on_it.filter(|c| c.members().any(|m| m == node.id)).count();
     (cramped, copies, Reverse(pool.size.bytes().saturating_sub(pool.used.bytes())))
 }
 

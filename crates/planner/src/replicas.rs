@@ -30,7 +30,7 @@ fn plan_one(
     let wanted = usize::from(container.spec.copies.saturating_sub(1));
     let counts = |id: &NodeId| !gone_for_long(state, *id, now);
     let counted = container.replicas.iter().filter(|id| counts(id)).count();
-    let mut replicas = container.replicas.clone();
+    let mut replicas: BTreeSet<NodeId> = container.replicas.iter().copied().collect();
     if counted < wanted {
         let exclude: BTreeSet<NodeId> = container.members().collect();
         let new = candidates(state, seen, &container.spec, &exclude);
@@ -46,7 +46,7 @@ fn plan_one(
         let surplus = replicas.iter().rfind(plain).copied();
         replicas.retain(|id| Some(*id) != surplus);
     }
-    (replicas != container.replicas).then_some(SetReplicas {
+    (container.replicas != replicas).then_some(SetReplicas {
         uid: container.uid,
         epoch: container.epoch(),
         replicas,

@@ -103,7 +103,7 @@ fn of_size<'a>(
         return Err(WhyNot::PoolFull);
     }
     // What the log has placed there counts even before the node has made it.
-    let placed = state.containers.values().filter(|c| c.members().any(|m| m == node.id));
+    let placed = state.containers.of_node(node.id).filter(|c| c.members().any(|m| m == node.id));
     let placed: u64 = placed.map(|c| c.spec.promised().bytes()).sum();
     let promised = u128::from(placed.max(pool.promised.bytes())) + u128::from(more.bytes());
     if promised * 100 > u128::from(pool.size.bytes()) * OVERCOMMIT_PERCENT {
@@ -122,7 +122,7 @@ pub(crate) fn to_run(
     let seen = alive(seen, node)?;
     // A node of a version that does not tell its memory yet is taken to have enough.
     let (Some(needed), Some(memory)) = (limits.memory, seen.memory) else { return Ok(()) };
-    let assigned = state.containers.values().filter(|c| c.node == node.id);
+    let assigned = state.containers.of_node(node.id).filter(|c| c.node == node.id);
     let assigned: u64 = assigned.filter_map(|c| c.spec.limits.memory).map(ByteSize::bytes).sum();
     let left = ByteSize((memory.bytes() / 100 * MEMORY_PERCENT).saturating_sub(assigned));
     if needed <= left { Ok(()) } else { Err(WhyNot::Memory { left, needed }) }

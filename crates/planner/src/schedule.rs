@@ -130,7 +130,7 @@ fn is_ahead(rules: &KeepRules, now: TimestampMs, at: TimestampMs) -> bool {
 
 fn of_schedule(container: &Container) -> Vec<Scheduled> {
     let its = container.kept.iter().filter(|(_, kept)| kept.by == KeptBy::Schedule);
-    let copied = |taken: &Taken| !taken.holders.is_disjoint(&container.replicas);
+    let copied = |taken: &Taken| taken.holders.iter().any(|id| container.replicas.contains(id));
     let one = |(name, kept): (&SnapshotName, &holdfast_core::Kept)| Scheduled {
         name: name.clone(),
         at: kept.created,
@@ -289,21 +289,21 @@ mod tests {
     fn a_full_list_ended_the_schedule() {
         let mut state = three_nodes();
         let uid = add_container(&mut state, 1, 1, &[2], |_| {});
-        let web = state.containers.get_mut(&uid).unwrap();
+        let mut web = state.containers.get_mut(&uid).unwrap();
         web.schedule = Some(rules("hourly=2"));
         let id = web.image_snapshot;
-        keep(web, "auto-1", 1, HOUR, taken_as(id));
-        keep(web, "auto-2", 2, 2 * HOUR, taken_as(id));
+        keep(&mut web, "auto-1", 1, HOUR, taken_as(id));
+        keep(&mut web, "auto-2", 2, 2 * HOUR, taken_as(id));
         for n in 3..=MAX_KEPT as u64 {
-            keep(web, &format!("mine-{n}"), n, 0, taken_as(id));
+            keep(&mut web, &format!("mine-{n}"), n, 0, taken_as(id));
             web.kept.get_mut(&format!("mine-{n}").parse().unwrap()).unwrap().by = KeptBy::Person;
         }
+        drop(web);
         let now = TimestampMs(3 * HOUR);
         let due = plan_snapshots(&state, &observed(&[1, 2, 3]), now);
         let remove = vec!["auto-1".parse().unwrap()];
         assert_eq!(due, [SnapshotsDue { uid, take: None, remove }], "the new one supersedes it");
-        let web = state.containers.get_mut(&uid).unwrap();
-        web.kept.remove(&"auto-1".parse().unwrap());
+        state.containers.get_mut(&uid).unwrap().kept.remove(&"auto-1".parse().unwrap());
         let due = plan_snapshots(&state, &observed(&[1, 2, 3]), now);
         assert!(due[0].take.is_some() && due[0].remove.is_empty(), "{due:?}");
     }

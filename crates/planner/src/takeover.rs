@@ -35,13 +35,12 @@ pub struct TakeoverCase {
 /// then priority, then smallest first. A stopped one moves as well, so that it can be started, and
 /// last, so that it takes no room from one that nobody stopped.
 pub fn cases(state: &State) -> Vec<TakeoverCase> {
-    let mut cases: Vec<_> = state
-        .containers
-        .values()
-        .filter(|c| c.is_protected() && c.desired != DesiredState::Deleted)
-        .filter_map(|c| {
-            let node = state.nodes.get(&c.node)?;
-            node.is_lost(node.incarnation).then(|| TakeoverCase {
+    let lost = state.nodes.values().filter(|node| node.is_lost(node.incarnation));
+    let moves = |c: &&Container| c.is_protected() && c.desired != DesiredState::Deleted;
+    let mut cases: Vec<_> = lost
+        .flat_map(|node| {
+            let assigned = state.containers.of_node(node.id).filter(move |c| c.node == node.id);
+            assigned.filter(moves).map(move |c| TakeoverCase {
                 uid: c.uid,
                 epoch: c.epoch(),
                 incarnation: node.incarnation,
@@ -315,7 +314,8 @@ mod tests {
             (HoldCause::Room, Some(7), true),
             (HoldCause::Brake, None, false),
         ] {
-            state.containers.get_mut(&uid).unwrap().hold = Some(approved(uid, cause, offered));
+            state.containers.get_mut(&uid).unwrap().hold =
+                Some(approved(uid, cause, offered).into());
             let decision = decide(&state, &seen, &state.containers[&uid], &sealed, TimestampMs(0));
             assert_eq!(winner(&decision).is_some(), goes, "{cause:?} {offered:?}");
         }
@@ -425,7 +425,7 @@ mod tests {
             [(HoldCause::Data, 7, None), (HoldCause::Room, 8, None), (HoldCause::Room, 7, Some(3))]
         {
             state.containers.get_mut(&uid).unwrap().hold =
-                Some(approved(uid, cause, Some(offered)));
+                Some(approved(uid, cause, Some(offered)).into());
             assert_eq!(winner(&decided(&state, &seen, &sealed)), expected);
         }
     }
@@ -438,12 +438,12 @@ mod tests {
         let hold =
             |yes| holdfast_core::Hold { approved: yes, ..approved(uid, HoldCause::Room, Some(7)) };
         for yes in [false, true] {
-            state.containers.get_mut(&uid).unwrap().hold = Some(hold(yes));
+            state.containers.get_mut(&uid).unwrap().hold = Some(hold(yes).into());
             let decision = decided(&state, &seen, &sealed);
             let held = matches!(decision, TakeoverDecision::Hold { cause: HoldCause::Room, .. });
             assert!(held, "{decision:?}");
         }
-        state.containers.get_mut(&uid).unwrap().hold = Some(hold(false));
+        state.containers.get_mut(&uid).unwrap().hold = Some(hold(false).into());
         state.containers.retain(|_, c| c.node != NodeId(2));
         assert_eq!(winner(&decided(&state, &seen, &sealed)), Some(2));
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::{Container, Evidence, Image, Node, NodeLife, NodeRole, State};
+use holdfast_core::{Container, Evidence, FewMap, Image, Node, NodeLife, NodeRole, State};
 use holdfast_types::{
     ByteSize, Chain, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation,
     MacAddr, NodeId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs,
@@ -106,8 +106,8 @@ pub(crate) fn add_container(
         chain: Chain::begin(Epoch(1)),
         node: NodeId(node),
         holders: replicas.iter().copied().chain([NodeId(node)]).collect(),
-        replicas,
-        copies: BTreeMap::new(),
+        replicas: replicas.into(),
+        copies: FewMap::default(),
         hold: None,
         kept: BTreeMap::new(),
         restore: None,

@@ -98,7 +98,7 @@ impl CidrV4 {
     }
 
     /// The addresses that hosts may have, in order: all but the network and broadcast addresses.
-    pub fn hosts(self) -> impl Iterator<Item = Ipv4Addr> {
+    pub fn hosts(self) -> impl DoubleEndedIterator<Item = Ipv4Addr> {
         let first = u32::from(self.network);
         let last = first | !mask(self.prefix);
         (first.saturating_add(1)..last).map(Ipv4Addr::from)

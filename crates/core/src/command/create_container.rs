@@ -10,7 +10,7 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Container, OperationKind, Outcome, Refusal, Response, State};
+use crate::{Container, FewMap, OperationKind, Outcome, Refusal, Response, State};
 
 /// Makes a container on the node that the planner chose, with an address of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +52,7 @@ struct Beginning {
 }
 
 impl CreateContainer {
-    pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
+    pub(crate) fn apply(mut self, change: &mut Change<'_>) -> Response {
         self.check(change)?;
         let Beginning { what, image, snapshot, size } = self.beginning(change.state)?;
         if self.spec.disk < size {
@@ -60,6 +60,7 @@ impl CreateContainer {
             return Err(Refusal::new(Code::InvalidSize, message));
         }
         let address = free_address(change)?;
+        self.share_texts(change.state, image);
         let members: Vec<NodeId> =
             std::iter::once(self.node).chain(self.replicas.iter().copied()).collect();
         let container = Container {
@@ -76,9 +77,9 @@ impl CreateContainer {
             made: false,
             chain: Chain::begin(Epoch(1)),
             node: self.node,
-            replicas: self.replicas,
+            replicas: self.replicas.into(),
             holders: members.iter().copied().collect(),
-            copies: BTreeMap::new(),
+            copies: FewMap::default(),
             hold: None,
             kept: BTreeMap::new(),
             restore: None,
@@ -130,6 +131,14 @@ impl CreateContainer {
         })
     }
 
+    /// A million containers of one image need its name once.
+    fn share_texts(&mut self, state: &State, image: ImageUid) {
+        let Some(image) = state.images.get(&image) else { return };
+        if self.spec.image.as_ref() == Some(&image.name) {
+            self.spec.image = Some(image.name.clone());
+        }
+    }
+
     fn check(&self, change: &Change<'_>) -> Result<(), Refusal> {
         change.state.cluster()?;
         self.spec.check().map_err(|e| Refusal::new(e.code(), e.to_string()))?;
@@ -152,10 +161,9 @@ impl CreateContainer {
 }
 
 /// The lowest free address; the first of the range is left to the gateway.
-fn free_address(change: &Change<'_>) -> Result<Ipv4Addr, Refusal> {
+fn free_address(change: &mut Change<'_>) -> Result<Ipv4Addr, Refusal> {
     let overlay = change.state.cluster()?.overlay;
-    let free = overlay.hosts().skip(1).find(|a| !change.state.addresses.contains_key(a));
-    free.ok_or_else(|| {
+    change.state.addresses.lowest_free(overlay).ok_or_else(|| {
         Refusal::new(Code::NoAddress, format!("every address of {overlay} is in use"))
     })
 }

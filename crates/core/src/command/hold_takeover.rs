@@ -41,7 +41,7 @@ impl HoldTakeover {
             return Ok(Outcome::Unchanged);
         }
         let message = format!("takeover of {} is held: {}", container.name, self.reason);
-        container.hold = Some(Hold {
+        let hold = Hold {
             since: change.at,
             reason: self.reason,
             cause: self.cause,
@@ -50,7 +50,8 @@ impl HoldTakeover {
             offered: self.offered,
             without: self.without,
             brake_approved: container.hold.is_some_and(|hold| hold.brake_approved),
-        });
+        };
+        container.hold = Some(Box::new(hold));
         container.revision = change.revision;
         change.container_event("takeover-held", &container, None, message, []);
         change.state.containers.insert(self.uid, container);

@@ -18,15 +18,17 @@ impl RecordFloor {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let mut outcome = Outcome::Unchanged;
         for (uid, node, newest, as_of) in self.copies {
-            let Some(container) = change.state.containers.get_mut(&uid) else { continue };
+            let Some(container) = change.state.containers.get(&uid) else { continue };
             let known = container.copies.get(&node);
             let same_snapshot = known.is_some_and(|copy| copy.newest.uuid == newest.uuid);
             let older = known.is_some_and(|copy| copy.newest.order() > newest.order());
             if older || newest.epoch > container.epoch() {
                 continue;
             }
+            let mut container = container.clone();
             container.copies.insert(node, Copy { newest, as_of });
             let holders: Vec<_> = container.holders.iter().copied().collect();
+            change.state.containers.insert(uid, container);
             outcome = Outcome::Done;
             if same_snapshot {
                 change.touch();

@@ -4,7 +4,7 @@ use holdfast_types::NodeId;
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{NodeLife, Outcome, Response};
+use crate::{Container, NodeLife, Outcome, Response};
 
 /// Registers a node's daemon: a new incarnation, up. It is no evidence that the one before is dead.
 ///
@@ -28,9 +28,13 @@ impl RegisterNode {
         let message = format!("node {} is up as {}#{incarnation}", node.name, node.name);
         change.state.nodes.insert(self.node, node);
         // The node has what it was to be taken over with: nothing is left for a person to decide.
-        for container in change.state.containers.values_mut().filter(|c| c.node == self.node) {
+        let goes_on = |c: &Container| was_lost && c.is_protected() && !c.is_deleting();
+        let its_own = change.state.containers.of_node(self.node).filter(|c| c.node == self.node);
+        let concerned = its_own.filter(|c| c.hold.is_some() || goes_on(c)).map(|c| c.uid);
+        for uid in concerned.collect::<Vec<_>>() {
+            let Some(mut container) = change.state.containers.get_mut(&uid) else { continue };
             container.hold = None;
-            if was_lost && container.is_protected() && !container.is_deleting() {
+            if goes_on(&container) {
                 container.chain.go_on();
                 container.revision = change.revision;
             }

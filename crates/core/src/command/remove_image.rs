@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Change;
 use crate::{Outcome, Refusal, Response};
 
+/// A refusal names so many containers; there may be a million.
+const NAMED: usize = 100;
+
 /// Forgets an image that no container was made from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoveImage {
@@ -17,10 +20,12 @@ impl RemoveImage {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let uid = change.state.image_named(&self.name)?.uid;
         // The image's snapshot is the common base of every copy of these containers.
-        let users = change.state.containers.values().filter(|c| c.image == uid);
+        let users = change.state.containers.of_image(uid).take(NAMED);
         let names: Vec<_> = users.map(|c| c.name.to_string()).collect();
         if !names.is_empty() {
-            let message = format!("image {} is in use by {}", self.name, names.join(", "));
+            let more = change.state.containers.count_of_image(uid) - names.len();
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let message = format!("image {} is in use by {}{more}", self.name, names.join(", "));
             return Err(Refusal::new(Code::InUse, message));
         }
         change.state.images.remove(&uid);

@@ -34,14 +34,14 @@ impl SetReplicas {
         if container.replicas == self.replicas {
             return Ok(Outcome::Unchanged);
         }
-        for gone in container.replicas.difference(&self.replicas) {
+        for gone in container.replicas.iter().filter(|id| !self.replicas.contains(id)) {
             if let Some(clone) = change.state.unmade_clone_on(&container, *gone) {
                 let message = format!("container {} is still being made from it", clone.name);
                 return Err(Refusal::new(Code::InUse, message));
             }
         }
         container.holders.extend(&self.replicas);
-        container.replicas = self.replicas;
+        container.replicas = self.replicas.into();
         container.revision = change.revision;
         change.touch_views(container.holders.iter().copied().collect::<Vec<_>>());
         change.state.containers.insert(self.uid, container);

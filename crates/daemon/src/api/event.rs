@@ -1,6 +1,7 @@
 //! `EventService`: what happened, from this node's own copy of the state.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures::Stream;
 use holdfast_core::{Event, State};
@@ -118,7 +119,7 @@ fn position(event: &Event) -> (u64, u32) {
 }
 
 /// The next events, oldest first.
-fn after(state: &State, seen: (u64, u32)) -> Vec<Event> {
+fn after(state: &State, seen: (u64, u32)) -> Vec<Arc<Event>> {
     let first = state.events.partition_point(|event| position(event) <= seen);
     state.events.range(first..).take(BATCH).cloned().collect()
 }
