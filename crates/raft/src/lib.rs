@@ -7,6 +7,7 @@
 //!               │  ▲
 //!               ▼  └──────────── net: append, vote, pre-vote, snapshot, transfer
 //!            machine: holdfast_core::apply ─► published state (index, Arc<State>)
+//!            snapshot: a clone of the state ─► one file, in blocks ─► parts to a peer
 //! ```
 //!
 //! What is promised here: I1 to I6. One leader a term comes from openraft's standard leader ids;
@@ -26,6 +27,7 @@ mod node;
 mod propose;
 mod published;
 mod read;
+mod seed;
 mod snapshot;
 mod store;
 mod sys;
@@ -38,6 +40,7 @@ pub use metrics::{Lag, Metrics};
 pub use net::RaftService;
 pub use node::RaftNode;
 pub use published::{Applied, StateHash};
+pub use seed::seed;
 pub use sys::boottime;
 
 /// The largest entry, encoded (DESIGN section 8). Larger ones are refused when proposed.

@@ -4,24 +4,24 @@
 //! openraft calls it from one task, so the work between two awaits is bounded by [`BATCH`].
 
 use std::io;
-use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use holdfast_core::State;
 use openraft::EntryPayload;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use tokio::sync::watch;
 
-use crate::codec::{decode, encode};
 use crate::error::RaftError;
-use crate::published::{Applied, Hashes, Item, Publisher};
-use crate::snapshot::SnapshotFile;
+use crate::published::{Applied, Hashes, Item, Pauses, Publisher};
+use crate::snapshot::{Fault, Found, SnapshotData, SnapshotFile};
 use crate::store::Health;
 use crate::types::{Answer, LogId, Membership, Snapshot, SnapshotMeta, TypeConfig};
 
 /// Entries applied and published together.
 const BATCH: usize = 64;
+/// A snapshot writes every container, so it waits until one entry in so many of them was applied:
+/// a restart applies as many again, which takes less time than reading the containers.
+const ROWS_AN_ENTRY: u64 = 8;
 
 /// The adapter.
 pub(crate) struct Machine {
@@ -33,33 +33,40 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts from `snapshot`, or from nothing.
+    /// Starts from what was found, or from nothing.
     pub(crate) fn new(
         file: SnapshotFile,
-        snapshot: Option<Snapshot>,
+        found: Option<Found>,
         hashes: Hashes,
         health: Health,
-    ) -> Result<Self, RaftError> {
-        let (meta, state) = match snapshot {
-            None => (SnapshotMeta::default(), State::default()),
-            Some(snapshot) => {
-                let state = decode(&snapshot.snapshot)
-                    .map_err(|e| RaftError::corrupt(file.path(), format!("the state {e}")))?;
-                (snapshot.meta, state)
-            }
-        };
+    ) -> Self {
+        let (meta, state) = found.unwrap_or_default();
         let (index, term) = position(meta.last_log_id.as_ref());
-        Ok(Self {
+        Self {
             publisher: Publisher::new(index, term, state, hashes),
             last_applied: meta.last_log_id,
             membership: meta.last_membership,
             file,
             health,
-        })
+        }
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<Applied> {
         self.publisher.subscribe()
+    }
+
+    pub(crate) fn pauses(&self) -> Pauses {
+        self.publisher.pauses()
+    }
+
+    pub(crate) fn files(&self) -> SnapshotFile {
+        self.file.clone()
+    }
+
+    /// Whether so much has changed that a snapshot is worth what it costs.
+    fn snapshot_is_due(&self) -> bool {
+        let since = position(self.last_applied.as_ref()).0.saturating_sub(self.file.index());
+        since >= self.publisher.state().containers.len() as u64 / ROWS_AN_ENTRY
     }
 
     fn apply_batch(&mut self, batch: &mut Batch) {
@@ -81,7 +88,7 @@ impl Machine {
                 last_log_id: self.last_applied,
                 last_membership: self.membership.clone(),
             },
-            state: self.publisher.state(),
+            state: self.publisher.state().clone(),
             file: self.file.clone(),
         }
     }
@@ -95,7 +102,7 @@ struct Batch {
 }
 
 impl RaftStateMachine<TypeConfig> for Machine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, Membership), io::Error> {
@@ -133,6 +140,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok(())
     }
 
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
+        let wanted = force || self.file.was_asked() || self.snapshot_is_due();
+        wanted.then(|| self.builder())
+    }
+
     async fn get_snapshot_builder(&mut self) -> Builder {
         self.builder()
     }
@@ -140,17 +152,18 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(
         &mut self,
         meta: &SnapshotMeta,
-        snapshot: Bytes,
+        snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
         // Checked before the file is touched: what cannot be read must not replace what can.
-        let state: State = decode(&snapshot).map_err(|e| RaftError::Internal {
-            what: format!("a snapshot from the leader is of no version known here: {e}"),
-        })?;
+        let data = snapshot.clone();
+        let state = blocking(move || data.decode().map_err(unreadable)).await?;
         let file = self.file.clone();
         let received = Snapshot { meta: meta.clone(), snapshot };
         blocking(move || file.keep(received)).await?;
         let (index, term) = position(meta.last_log_id.as_ref());
-        self.publisher.install(index, term, state);
+        let before = self.publisher.install(index, term, state);
+        // Letting go of a million containers takes a while.
+        drop(tokio::task::spawn_blocking(move || drop(before)));
         self.last_applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
@@ -158,28 +171,29 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let file = self.file.clone();
-        Ok(blocking(move || file.read()).await?)
+        Ok(blocking(move || file.current()).await?)
     }
 }
 
 /// Writes a snapshot of one moment while entries go on being applied.
 pub(crate) struct Builder {
     meta: SnapshotMeta,
-    state: Arc<State>,
+    state: State,
     file: SnapshotFile,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, state, file) = (self.meta.clone(), self.state.clone(), self.file.clone());
-        let build = move || {
-            let state = encode(&*state).map_err(|e| RaftError::Internal { what: e.to_string() })?;
-            file.keep(Snapshot { meta, snapshot: state.into() })
-        };
-        Ok(blocking(build).await?)
+        Ok(blocking(move || file.build(meta, &state)).await?)
     }
+}
+
+fn unreadable(fault: Fault) -> RaftError {
+    let what = format!("a snapshot from the leader is of no version known here: {fault}");
+    RaftError::Internal { what }
 }
 
 fn position(id: Option<&LogId>) -> (u64, u64) {

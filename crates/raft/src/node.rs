@@ -18,7 +18,7 @@ use crate::leadership::{Leadership, Peer, Watcher};
 use crate::machine::Machine;
 use crate::metrics::{self, Metrics};
 use crate::net::{Heard, Network, RaftService};
-use crate::published::{Applied, Hashes, StateHash};
+use crate::published::{Applied, Hashes, Pauses, StateHash};
 use crate::read::Rounds;
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
@@ -26,6 +26,8 @@ use crate::types::Raft;
 
 /// How long a shutdown waits for the files to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// Between two looks whether a snapshot is there.
+const BUILD_LOOK: Duration = Duration::from_millis(50);
 
 /// This node's part in consensus. Cheap to clone; all clones are one node.
 #[derive(Clone)]
@@ -42,6 +44,8 @@ struct Shared {
     leadership: watch::Receiver<Leadership>,
     rounds: Rounds,
     hashes: Hashes,
+    pauses: Pauses,
+    files: SnapshotFile,
     heard: Heard,
     syncs: Syncs,
     closed: watch::Receiver<bool>,
@@ -79,6 +83,7 @@ impl RaftNode {
                 .map_err(|e| RaftError::Internal { what: e.to_string() })??
         };
         let (applied, syncs, closed) = (machine.subscribe(), store.syncs(), store.closed());
+        let (pauses, files) = (machine.pauses(), machine.files());
         let RaftConfig { identity, timing, connector, .. } = config;
         let network = Network::new(identity, connector);
         let raft =
@@ -106,6 +111,8 @@ impl RaftNode {
             leadership,
             rounds,
             hashes,
+            pauses,
+            files,
             heard,
             syncs,
             closed,
@@ -129,7 +136,8 @@ impl RaftNode {
     /// `TCP_NODELAY`, or each entry waits 40 ms for a delayed acknowledgement.
     pub fn service(&self) -> RaftServiceServer<RaftService> {
         let shared = &self.shared;
-        RaftService::server(shared.identity, shared.raft.clone(), shared.heard.clone())
+        let (raft, heard) = (shared.raft.clone(), shared.heard.clone());
+        RaftService::server(shared.identity, raft, heard, shared.files.clone())
     }
 
     /// An index such that everything acknowledged before the call is at or below it, proved by a
@@ -143,7 +151,7 @@ impl RaftNode {
     }
 
     /// The state as applied here; on a follower, or without a [`read_index`](Self::read_index),
-    /// it may be old. Let go of it soon.
+    /// it may be old.
     pub fn state(&self) -> Arc<State> {
         self.shared.applied.borrow().state.clone()
     }
@@ -190,9 +198,41 @@ impl RaftNode {
 
     /// The state's hash at `index` (I4): remembered for the newest of those that
     /// [`RaftConfig::hash_every`] divides, computed if it is the last applied; else nothing.
-    pub fn state_hash(&self, index: u64) -> Option<StateHash> {
-        let remembered = self.shared.hashes.at(index);
-        remembered.or_else(|| Some(self.applied()).filter(|a| a.index == index).map(|a| a.hash()))
+    pub async fn state_hash(&self, index: u64) -> Option<StateHash> {
+        if let Some(remembered) = self.shared.hashes.at(index).await {
+            return Some(remembered);
+        }
+        let applied = self.applied();
+        if applied.index == index { Some(self.hash_of(&applied).await) } else { None }
+    }
+
+    /// The hash of a state that was applied here. It looks at all containers, on no task's time and
+    /// once for all who ask.
+    pub async fn hash_of(&self, applied: &Applied) -> StateHash {
+        self.shared.hashes.of(applied).await
+    }
+
+    /// The longest that a batch of entries has kept the next waiting, since this was last asked.
+    pub fn take_longest_apply(&self) -> Duration {
+        self.shared.pauses.take_longest()
+    }
+
+    /// Writes a snapshot of everything applied so far, and returns its index once it is durable.
+    pub async fn build_snapshot(&self, limit: Duration) -> Result<u64, RaftError> {
+        let wanted = self.applied_index();
+        let built = async {
+            loop {
+                let index = self.shared.files.index();
+                if index >= wanted {
+                    return Ok(index);
+                }
+                // One that is under way already may be of an earlier moment.
+                self.shared.files.ask();
+                self.raft().trigger().snapshot().await.map_err(|_| self.stopped())?;
+                tokio::time::sleep(BUILD_LOOK).await;
+            }
+        };
+        timeout(limit, built).await.unwrap_or(Err(RaftError::Timeout))
     }
 
     /// Returns the first failure of the disk, or of a file of ours, when it comes. The node takes
@@ -258,8 +298,8 @@ fn open(
     let store = open_store(&dir::log_dir(&config.dir), health.clone())?;
     let path = dir::snapshot_file(&config.dir);
     let cluster = config.identity.cluster;
-    let (file, snapshot) = SnapshotFile::open(path.clone(), cluster, health.clone())?;
-    let covered = snapshot.as_ref().and_then(|s| s.meta.last_log_id).map(|id| id.index);
+    let (file, found) = SnapshotFile::open(path.clone(), cluster, health.clone())?;
+    let covered = found.as_ref().and_then(|(meta, _)| meta.last_log_id).map(|id| id.index);
     // openraft would take an empty state for one that was never saved.
     if let Some(purged) = store.purged_index()
         && covered.is_none_or(|covered| covered < purged)
@@ -267,8 +307,7 @@ fn open(
         let what = format!("the log begins after entry {purged}, and no snapshot reaches it");
         return Err(RaftError::corrupt(&path, what));
     }
-    let machine = Machine::new(file, snapshot, hashes, health)?;
-    Ok((store, machine))
+    Ok((store, Machine::new(file, found, hashes, health)))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::MAX_ENTRY_BYTES;
 use crate::codec::{self, CodecError};
 use crate::error::RaftError;
 use crate::machine::Machine;
+use crate::snapshot::SnapshotData;
 
 openraft::declare_raft_types!(
     /// Standard leader ids: at most one leader a term (I1).
@@ -28,7 +29,7 @@ pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, Bytes>;
+pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 
 /// An entry as its proposer encoded it. Nodes of different versions pass it on bit for bit, so
 /// that fields that one does not know reach those that do.

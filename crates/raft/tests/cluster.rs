@@ -47,8 +47,10 @@ async fn nothing_acknowledged_is_lost_with_the_leader() {
     }
     let mut compared = 0;
     for index in 1..=last {
-        let hashes: Vec<_> =
-            ALL.iter().filter_map(|at| cluster.machines[*at].node().state_hash(index)).collect();
+        let mut hashes = Vec::new();
+        for at in ALL {
+            hashes.extend(cluster.machines[at].node().state_hash(index).await);
+        }
         assert!(hashes.windows(2).all(|w| w[0] == w[1]), "index {index}: {hashes:?}");
         compared += hashes.len();
     }

@@ -136,7 +136,7 @@ async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
     lead.raft.read_index().await?;
     let applied = lead.raft.applied();
     let state = &*applied.state;
-    let hash = applied.hash().hash;
+    let hash = lead.raft.hash_of(&applied).await.hash;
     lead.picture(state, |picture, seen| {
         Ok(v1::StatusResponse {
             leader: picture.name(lead.raft.id()),

@@ -4,7 +4,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures::future::ready;
+use futures::stream::{self, StreamExt};
 use holdfast_proto::MAX_MESSAGE_BYTES;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::{
@@ -28,6 +29,8 @@ use super::PART_BYTES;
 use super::channel::{Channels, Lane, Purpose};
 use crate::codec::{decode, encode};
 use crate::config::{Connector, Identity};
+use crate::error::RaftError;
+use crate::snapshot::SnapshotData;
 use crate::types::{Snapshot, TypeConfig, Vote};
 
 /// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
@@ -132,7 +135,7 @@ fn unreachable(error: &(impl std::error::Error + 'static)) -> RpcError {
 }
 
 impl RaftNetworkV2<TypeConfig> for PeerClient {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -186,15 +189,15 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamError> {
         let data = snapshot.snapshot;
-        let size_bytes = data.len() as u64;
+        let size_bytes = data.len();
         let request = self.request(&(vote, snapshot.meta))?;
-        let hash = blake3::hash(&data).as_bytes().to_vec();
+        let hash = blocking(data.clone(), |data| data.check()).await?.as_bytes().to_vec();
         let start = SnapshotStart { request: Some(request), size_bytes, hash: hash.into() };
-        let parts = std::iter::once(SnapshotPart { part: Some(Part::Start(start)) })
-            .chain(cut(data).map(|data| SnapshotPart { part: Some(Part::Data(data)) }));
+        let start = SnapshotPart { part: Some(Part::Start(start)) };
+        let parts = stream::once(ready(start)).chain(stream::unfold((data, 0), next_part));
         let ttl = option.hard_ttl() + Duration::from_secs(size_bytes / SNAPSHOT_RATE);
         let mut client = self.client()?;
-        let send = client.install_snapshot(futures::stream::iter(parts));
+        let send = client.install_snapshot(parts);
         tokio::select! {
             answer = self.call(RPCTypes::InstallSnapshot, ttl, send) => Ok(answer?),
             closed = cancel => Err(closed.into()),
@@ -202,9 +205,19 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
     }
 }
 
-/// Parts without copying.
-fn cut(mut data: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        (!data.is_empty()).then(|| data.split_to(data.len().min(PART_BYTES)))
-    })
+/// The part at that place, read when it is wanted. After a failure there are no more, which the
+/// receiver notices.
+async fn next_part((data, at): (SnapshotData, u64)) -> Option<(SnapshotPart, (SnapshotData, u64))> {
+    let part = blocking(data.clone(), move |data| data.read(at, PART_BYTES)).await.ok()?;
+    let next = at + part.len() as u64;
+    let part = (!part.is_empty()).then(|| SnapshotPart { part: Some(Part::Data(part.into())) })?;
+    Some((part, (data, next)))
+}
+
+async fn blocking<T: Send + 'static>(
+    data: SnapshotData,
+    work: impl FnOnce(&SnapshotData) -> Result<T, RaftError> + Send + 'static,
+) -> Result<T, RpcError> {
+    let done = tokio::task::spawn_blocking(move || work(&data)).await;
+    done.unwrap_or(Err(RaftError::Stopped)).map_err(|e| unreachable(&e))
 }

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use holdfast_proto::internal::raft_service_server::{
     RaftService as RaftServiceTrait, RaftServiceServer,
 };
-use holdfast_proto::internal::{RaftRequest, RaftResponse, SnapshotPart, snapshot_part::Part};
+use holdfast_proto::internal::{
+    RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
+};
 use holdfast_proto::{MAX_MESSAGE_BYTES, status_from};
 use holdfast_types::{ClusterId, Code, NodeId};
 use openraft::EntryPayload;
@@ -16,16 +18,20 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::incoming::{Incoming, Refusal};
 use crate::MAX_ENTRY_BYTES;
 use crate::codec::{decode, encode};
 use crate::config::Identity;
+use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{LogEntry, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 
 /// Between two parts of a snapshot.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
+/// Parts on their way to the disk.
+const PARTS_WAITING: usize = 8;
 
 type Answer = Result<Response<RaftResponse>, Status>;
 
@@ -52,11 +58,20 @@ pub struct RaftService {
     me: Identity,
     raft: Raft,
     heard: Heard,
+    files: SnapshotFile,
+    /// One snapshot comes at a time.
+    receiving: Arc<Semaphore>,
 }
 
 impl RaftService {
-    pub(crate) fn server(me: Identity, raft: Raft, heard: Heard) -> RaftServiceServer<Self> {
-        RaftServiceServer::new(Self { me, raft, heard })
+    pub(crate) fn server(
+        me: Identity,
+        raft: Raft,
+        heard: Heard,
+        files: SnapshotFile,
+    ) -> RaftServiceServer<Self> {
+        let receiving = Arc::new(Semaphore::new(1));
+        RaftServiceServer::new(Self { me, raft, heard, files, receiving })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -75,6 +90,48 @@ impl RaftService {
         }
         decode(&request.body)
             .map_err(|e| status_from(Code::InvalidArgument, format!("the body {e}"), None))
+    }
+
+    /// Takes the parts to the disk as they come. Whatever keeps the last from coming, the call's own
+    /// end included, leaves nothing.
+    async fn receive(
+        &self,
+        start: SnapshotStart,
+        meta: SnapshotMeta,
+        parts: &mut Streaming<SnapshotPart>,
+    ) -> Result<SnapshotData, Status> {
+        let busy = || status_from(Code::Busy, "another snapshot is coming in", None);
+        let place = self.receiving.clone().try_acquire_owned().map_err(|_| busy())?;
+        let files = self.files.clone();
+        let (data, mut coming) = mpsc::channel::<Option<Bytes>>(PARTS_WAITING);
+        let written = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let mut incoming = Incoming::new(&files, &start, &meta)?;
+            loop {
+                match coming.blocking_recv() {
+                    Some(Some(data)) => incoming.push(&data)?,
+                    Some(None) => return incoming.finish(),
+                    None => return Err((Code::StreamCorrupt, "it was interrupted".into())),
+                }
+            }
+        });
+        loop {
+            let (next, last) = match next_part(parts).await? {
+                None => (None, true),
+                Some(SnapshotPart { part: Some(Part::Data(data)) }) => (Some(data), false),
+                Some(_) => {
+                    let what = "a part without data".into();
+                    return Err(refused((Code::InvalidArgument, what)));
+                }
+            };
+            // Nobody takes it if it was refused, which is told below.
+            if data.send(next).await.is_err() || last {
+                break;
+            }
+        }
+        let written =
+            written.await.map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
+        written.map_err(refused)
     }
 }
 
@@ -112,15 +169,12 @@ impl RaftServiceTrait for RaftService {
         let mut parts = request.into_inner();
         let first = next_part(&mut parts).await?.and_then(|p| p.part);
         let Some(Part::Start(start)) = first else {
-            return Err(refused((Code::InvalidArgument, "a snapshot without its start")));
+            let what = "a snapshot without its start".into();
+            return Err(refused((Code::InvalidArgument, what)));
         };
         let opening = start.request.clone().unwrap_or_default();
         let (vote, meta): (Vote, SnapshotMeta) = self.open(&opening)?;
-        let mut incoming = Incoming::new(&start).map_err(refused)?;
-        while let Some(part) = next_part(&mut parts).await? {
-            incoming.push(part).map_err(refused)?;
-        }
-        let data: Bytes = incoming.finish().map_err(refused)?.into();
+        let data = self.receive(start, meta.clone(), &mut parts).await?;
         let leader = vote.leader_id.voted_for;
         let snapshot = Snapshot { meta, snapshot: data };
         let answer = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
@@ -152,4 +206,109 @@ fn stopped(error: impl std::error::Error) -> Status {
 fn reply(answer: &impl Serialize) -> Answer {
     let body = encode(answer).map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
     Ok(Response::new(RaftResponse { body: body.into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use holdfast_core::State;
+    use holdfast_proto::RemoteError;
+    use holdfast_proto::internal::raft_service_client::RaftServiceClient;
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::ReceiverStream;
+    use tonic::transport::Server;
+    use tonic::transport::server::TcpIncoming;
+
+    use super::*;
+    use crate::config::RaftConfig;
+    use crate::node::RaftNode;
+    use crate::types::{LogId, Membership};
+
+    fn files(dir: &Path) -> BTreeSet<String> {
+        let all = std::fs::read_dir(dir).unwrap();
+        let names = all.map(|e| e.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("snapshot")).collect()
+    }
+
+    fn data(data: &[u8]) -> SnapshotPart {
+        SnapshotPart { part: Some(Part::Data(data.to_vec().into())) }
+    }
+
+    /// A transfer that breaks off, is too short, or is changed on its way leaves nothing, and keeps
+    /// no other from coming; one that is whole is installed.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_interrupted_snapshot_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let raft = dir.path().join("raft");
+        let me = Identity { cluster: ClusterId::generate(), node: NodeId(2) };
+        let node = RaftNode::start(RaftConfig::new(&raft, me)).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let server = Server::builder().add_service(node.service());
+        let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+        let client = RaftServiceClient::new(channel);
+
+        let last = LogId::new_term_index(3, 50);
+        let members = [BTreeSet::from([1, 2])].to_vec();
+        let members = openraft::Membership::new_with_defaults(members, []);
+        let last_membership = Membership::new(Some(last), members);
+        let meta = SnapshotMeta { last_log_id: Some(last), last_membership };
+        let state = encode(&State { revision: holdfast_types::Revision(50), ..State::default() });
+        let state = state.unwrap();
+        let body = encode(&(Vote::new_committed(3, 1), meta)).unwrap().into();
+        let cluster_id = me.cluster.to_bytes().into();
+        let request = RaftRequest { cluster_id, from: 1, to: 2, body };
+        let hash = blake3::hash(&state).as_bytes().to_vec().into();
+        let start = SnapshotStart { request: Some(request), size_bytes: state.len() as u64, hash };
+        let start = SnapshotPart { part: Some(Part::Start(start)) };
+        let send = |parts: Vec<SnapshotPart>| {
+            let (mut client, start) = (client.clone(), start.clone());
+            let parts: Vec<_> = std::iter::once(start).chain(parts).collect();
+            async move { client.install_snapshot(tokio_stream::iter(parts)).await }
+        };
+
+        // Its sender is gone in the midst of it.
+        let (out, parts) = mpsc::channel(1);
+        let sent = tokio::spawn({
+            let mut client = client.clone();
+            async move { client.install_snapshot(ReceiverStream::new(parts)).await }
+        });
+        out.send(start.clone()).await.unwrap();
+        out.send(data(&state[..5])).await.unwrap();
+        until(|| files(&raft).len() == 1).await;
+        // While it comes, no other does.
+        let other = send(vec![data(&state)]).await.unwrap_err();
+        assert_eq!(RemoteError::from(other).code, Code::Busy);
+        sent.abort();
+        until(|| files(&raft).is_empty()).await;
+
+        let mut changed = state.clone();
+        changed[7] ^= 1;
+        for parts in [vec![data(&state[..5])], vec![data(&changed)], vec![data(&state), data(b"x")]]
+        {
+            let refused = send(parts).await.unwrap_err();
+            assert_eq!(RemoteError::from(refused).code, Code::StreamCorrupt);
+            assert_eq!(files(&raft), BTreeSet::new());
+        }
+        assert_eq!(node.applied_index(), 0);
+
+        let (first, second) = state.split_at(9);
+        send(vec![data(first), data(second)]).await.unwrap();
+        let applied = node.wait_applied(50, Duration::from_secs(5)).await.unwrap();
+        assert_eq!((applied.index, applied.state.revision.0), (50, 50));
+        assert_eq!(files(&raft), BTreeSet::from(["snapshot".to_owned()]));
+        node.shutdown().await.unwrap();
+        server.abort();
+    }
+
+    async fn until(reached: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while !reached() {
+            assert!(Instant::now() < deadline, "waited in vain");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
 }

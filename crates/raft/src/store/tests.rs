@@ -29,7 +29,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, TempDir> for Builder {
         let store = LogStore::open(&dir.path().join("log"), health.clone()).unwrap();
         let path = dir.path().join("snapshot");
         let (file, _) = SnapshotFile::open(path, ClusterId::generate(), health.clone()).unwrap();
-        let machine = Machine::new(file, None, Hashes::new(0), health).unwrap();
+        let machine = Machine::new(file, None, Hashes::new(0), health);
         Ok((dir, store, machine))
     }
 }
