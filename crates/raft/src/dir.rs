@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Identity;
 use crate::error::RaftError;
+use crate::fail;
 
 const HEADER: &str = "holdfast raft 1";
 
@@ -69,12 +70,18 @@ pub(crate) fn read_identity(dir: &Path) -> Result<Option<Identity>, RaftError> {
 /// Writes a file that after a crash has either its old content or all of the new.
 pub(crate) fn replace_file(file: &Path, content: &[u8]) -> Result<(), RaftError> {
     let disk = |e: io::Error| RaftError::disk(file, &e);
+    let at = |step| fail::at_file(file, step).map_err(disk);
     let temp = file.with_extension("new");
     let mut out = File::create(&temp).map_err(disk)?;
+    at("created")?;
     out.write_all(content).map_err(disk)?;
+    at("written")?;
     out.sync_all().map_err(disk)?;
+    at("synced")?;
     fs::rename(&temp, file).map_err(disk)?;
-    sync_dir(file.parent().unwrap_or(Path::new("/")))
+    at("renamed")?;
+    sync_dir(file.parent().unwrap_or(Path::new("/")))?;
+    at("durable")
 }
 
 /// Makes the directory's entries durable.

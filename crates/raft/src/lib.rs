@@ -18,6 +18,7 @@ mod codec;
 mod config;
 mod dir;
 mod error;
+mod fail;
 mod leadership;
 mod machine;
 mod membership;

@@ -12,6 +12,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, Raf
 use tokio::sync::watch;
 
 use crate::error::RaftError;
+use crate::fail;
 use crate::published::{Applied, Hashes, Item, Pauses, Publisher};
 use crate::snapshot::{Fault, Found, SnapshotData, SnapshotFile};
 use crate::store::Health;
@@ -159,7 +160,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let state = blocking(move || data.decode().map_err(unreadable)).await?;
         let file = self.file.clone();
         let received = Snapshot { meta: meta.clone(), snapshot };
+        fail::at("install.begun")
+            .map_err(|e| self.health.fail(RaftError::disk(self.file.path(), &e)))?;
         blocking(move || file.keep(received)).await?;
+        fail::at("install.kept")
+            .map_err(|e| self.health.fail(RaftError::disk(self.file.path(), &e)))?;
         let (index, term) = position(meta.last_log_id.as_ref());
         let before = self.publisher.install(index, term, state);
         // Letting go of a million containers takes a while.

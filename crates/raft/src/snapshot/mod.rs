@@ -36,6 +36,7 @@ pub(crate) use read::decode;
 
 use crate::dir::sync_dir;
 use crate::error::RaftError;
+use crate::fail;
 use crate::store::Health;
 use crate::types::{Snapshot, SnapshotMeta};
 use content::Steady;
@@ -147,6 +148,7 @@ impl SnapshotFile {
         let name = path.with_extension(format!("{number}.{PART}"));
         let file = File::options().read(true).write(true).create_new(true).open(&name)?;
         let temp = Temp(name);
+        fail::at_file(path, "created")?;
         let header = Header { cluster: *cluster, meta: meta.clone() };
         let out = Encoder::new(Steady::new(file), &header)?;
         Ok(Part { out, temp, final_path: path.clone(), health: health.clone() })
@@ -167,6 +169,7 @@ impl SnapshotFile {
         let data = match snapshot.snapshot.take_temp() {
             Some(temp) => {
                 temp.rename_to(path).map_err(disk)?;
+                fail::at_file(path, "renamed").map_err(disk)?;
                 snapshot.snapshot.clone()
             }
             // Somebody's current one, which stays theirs.
@@ -181,6 +184,7 @@ impl SnapshotFile {
             }
         };
         sync_dir(self.path().parent().unwrap_or(Path::new("/"))).map_err(|e| health.fail(e))?;
+        fail::at_file(path, "durable").map_err(disk)?;
         *newest = Some(snapshot.meta.clone());
         Ok(Snapshot { meta: snapshot.meta, snapshot: data })
     }
@@ -231,7 +235,9 @@ impl Part {
         let Self { out, temp, final_path, health } = self;
         let content = out.content();
         let (out, end) = out.finish()?;
+        fail::at_file(&final_path, "written")?;
         let file = out.finish()?;
+        fail::at_file(&final_path, "synced")?;
         Ok(SnapshotData::new(file, final_path, content..end, Some(temp), health))
     }
 }

@@ -20,6 +20,7 @@ use super::Heads;
 use super::health::Health;
 use super::tail::Tail;
 use crate::error::RaftError;
+use crate::fail;
 
 /// Waiting jobs; beyond it appends wait.
 const QUEUE: usize = 4_096;
@@ -127,12 +128,17 @@ impl Worker {
         // Read before the flush: whatever is in it has been written to sled.
         let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Files { db, durable, tail, file } = &mut self.files;
-        let fail = |path: &Path, what: String| {
+        let failed = |path: &Path, what: String| {
             self.health.fail(RaftError::DiskIo { path: path.to_owned(), what })
         };
-        db.flush().map_err(|e| fail(file, e.to_string()))?;
-        durable.sync().map_err(|e| fail(file, e.to_string()))?;
+        let at = |point| fail::at(point).map_err(|e| failed(file, e.to_string()));
+        at("flush.begun")?;
+        db.flush().map_err(|e| failed(file, e.to_string()))?;
+        at("flush.flushed")?;
+        durable.sync().map_err(|e| failed(file, e.to_string()))?;
+        at("flush.synced")?;
         self.syncs.0.fetch_add(1, Ordering::SeqCst);
-        tail.record(&heads).map_err(|e| fail(tail.path(), e.to_string()))
+        tail.record(&heads).map_err(|e| failed(tail.path(), e.to_string()))?;
+        at("flush.recorded")
     }
 }

@@ -27,9 +27,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        self.inner.at("vote.begun")?;
         self.inner.put(VOTE, vote)?;
         self.inner.update(|heads| heads.vote = Some(*vote));
-        Ok(self.inner.durable().await?)
+        self.inner.at("vote.written")?;
+        self.inner.durable().await?;
+        Ok(self.inner.at("vote.durable")?)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -52,7 +55,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = LogEntry> + Send,
         I::IntoIter: Send,
     {
+        self.inner.at("append.begun")?;
         let last = self.inner.write(entries)?;
+        self.inner.at("append.written")?;
         if last.is_some() {
             self.inner.update(|heads| heads.last = last);
         }
@@ -64,25 +69,32 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        self.inner.at("truncate.begun")?;
         // The record of the tail goes back first, or a crash between looks like lost entries.
         self.inner.update(|heads| heads.last = last.min(heads.last).max(heads.purged));
         self.inner.durable().await?;
+        self.inner.at("truncate.recorded")?;
         let from = last.map_or(0, |id| id.index + 1);
         let mut batch = sled::Batch::default();
         for k in self.inner.log.range(key(from)..).keys() {
             batch.remove(k.map_err(|e| self.inner.failed(&e))?);
         }
         self.inner.log.apply_batch(batch).map_err(|e| self.inner.failed(&e))?;
-        Ok(self.inner.durable().await?)
+        self.inner.at("truncate.removed")?;
+        self.inner.durable().await?;
+        Ok(self.inner.at("truncate.durable")?)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
+        self.inner.at("purge.begun")?;
         self.inner.put(PURGED, &upto)?;
         self.inner.update(|heads| {
             heads.purged = Some(upto);
             heads.last = heads.last.max(Some(upto));
         });
+        self.inner.at("purge.marked")?;
         self.inner.durable().await?;
+        self.inner.at("purge.durable")?;
         Ok(self.inner.delete_upto(upto.index)?)
     }
 }
@@ -133,6 +145,7 @@ impl Inner {
                 found += 1;
             }
             self.log.apply_batch(batch).map_err(|e| self.failed(&e))?;
+            self.at("purge.deleted")?;
             if found < PURGE_BATCH {
                 return Ok(());
             }

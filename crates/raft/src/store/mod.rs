@@ -24,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::error::RaftError;
+use crate::fail;
 use crate::types::{LogId, Vote};
 
 pub(crate) use flusher::Syncs;
@@ -122,6 +123,11 @@ impl Inner {
     fn failed(&self, error: &sled::Error) -> RaftError {
         let error = RaftError::DiskIo { path: self.file.clone(), what: error.to_string() };
         self.health.fail(error)
+    }
+
+    /// Names the point that a durable step has come to; see [`fail`].
+    fn at(&self, point: &str) -> Result<(), RaftError> {
+        fail::at(point).map_err(|e| self.health.fail(RaftError::disk(&self.file, &e)))
     }
 
     fn corrupt(&self, what: String) -> RaftError {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::dir::sync_dir;
 use crate::error::RaftError;
+use crate::fail;
 use crate::sys;
 
 const SEGMENT_BYTES: usize = 8 << 20;
@@ -37,6 +38,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, RaftError> {
     remove_files(dir, |name| name.starts_with("snap.") && name.ends_with(".generating"))
         .map_err(disk)?;
     let file = dir.join("db");
+    fail::at("open.begun").map_err(disk)?;
     let db = match open_unlocked(dir) {
         Err(Refused::Damaged(what)) => {
             let aside = copy_aside(dir)?;
@@ -59,9 +61,12 @@ pub(super) fn open(dir: &Path) -> Result<Opened, RaftError> {
         .write(true)
         .open(&file)
         .map_err(|e| RaftError::disk(&file, &e))?;
+    fail::at("open.opened").map_err(disk)?;
     prove_redirect(&db, &meta, &file)?;
+    fail::at("open.proved").map_err(disk)?;
     sync_dir(dir)?;
     sync_dir(dir.parent().unwrap_or(dir))?;
+    fail::at("open.durable").map_err(disk)?;
     Ok(Opened { db, log, meta, descriptor, file })
 }
 

@@ -25,6 +25,7 @@ use super::Heads;
 use crate::codec::{seal, unseal};
 use crate::dir::{replace_file, sync_dir};
 use crate::error::RaftError;
+use crate::fail;
 use crate::types::{LogId, Vote};
 
 const SLOT_BYTES: usize = 4096;
@@ -94,8 +95,10 @@ impl Tail {
         let must_be_new = self.record.vote != vote || last < self.record.last;
         let record = Record { number: self.record.number + 1, vote, last };
         self.file.write_all_at(&slot(&record)?, (record.number % 2) * SLOT_BYTES as u64)?;
+        fail::at("tail.written")?;
         if must_be_new {
             self.file.sync_data()?;
+            fail::at("tail.synced")?;
         }
         self.record = record;
         Ok(())
