@@ -9,6 +9,7 @@ use holdfast_types::{ClusterId, NodeId};
 use tonic::transport::Channel;
 
 use crate::error::RaftError;
+use crate::retention::Limits;
 
 /// Who a data directory belongs to. Written once, checked at each start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,11 @@ pub struct RaftConfig {
     pub snapshot_every: u64,
     /// So many entries that a snapshot covers stay in the log, for followers that are behind.
     pub keep_entries: u64,
+    /// The log is kept at about so many bytes; one that is half as large past its snapshot gets a
+    /// new one.
+    pub keep_bytes: u64,
+    /// An entry stays in the log for about so long: an idle cluster's goes then as well.
+    pub keep_age: Duration,
     /// The state's hash is remembered at each index that this divides (I4); 0 for never.
     pub hash_every: u64,
 }
@@ -67,6 +73,8 @@ impl RaftConfig {
             timing: Timing::default(),
             snapshot_every: 5_000,
             keep_entries: 20_000,
+            keep_bytes: 64 << 20,
+            keep_age: Duration::from_secs(3600),
             hash_every: 1_024,
         }
     }
@@ -118,6 +126,10 @@ impl Timing {
 }
 
 impl RaftConfig {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { entries: self.keep_entries, bytes: self.keep_bytes, age: self.keep_age }
+    }
+
     pub(crate) fn openraft(&self) -> Result<openraft::Config, RaftError> {
         let t = &self.timing;
         openraft::Config {
@@ -130,9 +142,9 @@ impl RaftConfig {
             enable_leader_restore: Some(false),
             allow_log_reversion: Some(false),
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_every),
-            max_in_snapshot_log_to_keep: self.keep_entries,
+            // `retention` decides.
+            max_in_snapshot_log_to_keep: u64::MAX,
             replication_lag_threshold: self.snapshot_every.saturating_mul(2),
-            purge_batch_size: 256,
             // The idle limit of a snapshot transfer; see `net::client` for the whole's.
             install_snapshot_timeout: 10_000,
             backoff: "100ms 200ms 400ms ...800ms".to_owned(),

@@ -28,6 +28,7 @@ mod node;
 mod propose;
 mod published;
 mod read;
+mod retention;
 mod seed;
 mod snapshot;
 mod store;

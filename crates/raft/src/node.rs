@@ -20,6 +20,7 @@ use crate::metrics::{self, Metrics};
 use crate::net::{Heard, Network, RaftService};
 use crate::published::{Applied, Hashes, Pauses, StateHash};
 use crate::read::Rounds;
+use crate::retention::{Keeper, Transfers};
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
 use crate::types::Raft;
@@ -51,12 +52,14 @@ struct Shared {
     closed: watch::Receiver<bool>,
     watcher: AbortHandle,
     reader: AbortHandle,
+    keeper: AbortHandle,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.watcher.abort();
         self.reader.abort();
+        self.keeper.abort();
     }
 }
 
@@ -84,8 +87,9 @@ impl RaftNode {
         };
         let (applied, syncs, closed) = (machine.subscribe(), store.syncs(), store.closed());
         let (pauses, files) = (machine.pauses(), machine.files());
+        let (usage, transfers, limits) = (store.usage(), Transfers::default(), config.limits());
         let RaftConfig { identity, timing, connector, .. } = config;
-        let network = Network::new(identity, connector);
+        let network = Network::new(identity, connector, transfers.clone());
         let raft =
             Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
                 health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
@@ -101,6 +105,7 @@ impl RaftNode {
             silence: timing.leader_silence(),
             out,
         };
+        let keeper = Keeper { raft: raft.clone(), usage, transfers, limits };
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
         let shared = Shared {
             identity,
@@ -118,6 +123,7 @@ impl RaftNode {
             closed,
             watcher: tokio::spawn(watcher.run()).abort_handle(),
             reader: tokio::spawn(serve).abort_handle(),
+            keeper: tokio::spawn(keeper.run()).abort_handle(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -249,6 +255,7 @@ impl RaftNode {
         let stopped = self.shared.raft.shutdown().await;
         stopped.map_err(|e| RaftError::Internal { what: e.to_string() })?;
         self.shared.reader.abort();
+        self.shared.keeper.abort();
         let (mut leadership, mut closed) = (self.leadership(), self.shared.closed.clone());
         let down = async {
             // An error says that the task is gone, or the thread and its files with it.

@@ -220,15 +220,10 @@ pub(crate) async fn append(
 pub(crate) fn open_snapshot(
     path: &Path,
     cluster: ClusterId,
-) -> Result<Option<(LogId, std::sync::Arc<State>)>, RaftError> {
+) -> Result<Option<(LogId, State)>, RaftError> {
     let health = Health::new();
-    let (file, found) = SnapshotFile::open(path.to_owned(), cluster, health.clone())?;
-    let Some(last) = found.as_ref().and_then(|found| found.meta.last_log_id) else {
-        return Ok(None);
-    };
-    let machine = Machine::new(file, found, Hashes::new(0), health)?;
-    let state = machine.subscribe().borrow().state.clone();
-    Ok(Some((last, state)))
+    let (_, found) = SnapshotFile::open(path.to_owned(), cluster, health)?;
+    Ok(found.and_then(|(meta, state)| Some((meta.last_log_id?, state))))
 }
 
 /// What the leader of term 2 will send: the script's entries up to the one that it installs.
@@ -238,7 +233,7 @@ pub(crate) async fn donated(dir: &Path, cluster: ClusterId) -> Snapshot {
     let health = Health::new();
     let (file, _) =
         SnapshotFile::open(dir.join("donated"), cluster, health.clone()).expect("no file yet");
-    let mut machine = Machine::new(file, None, Hashes::new(0), health).expect("an empty one");
+    let mut machine = Machine::new(file, None, Hashes::new(0), health);
     let entries = model.log.iter().map(|(index, term)| Ok((entry(*term, *index), None)));
     machine.apply(stream::iter(entries)).await.expect("applied");
     machine.get_snapshot_builder().await.build_snapshot().await.expect("built")

@@ -30,6 +30,7 @@ use super::channel::{Channels, Lane, Purpose};
 use crate::codec::{decode, encode};
 use crate::config::{Connector, Identity};
 use crate::error::RaftError;
+use crate::retention::Transfers;
 use crate::snapshot::SnapshotData;
 use crate::types::{Snapshot, TypeConfig, Vote};
 
@@ -45,16 +46,18 @@ type StreamError = StreamingError<TypeConfig>;
 pub(crate) struct Network {
     me: Identity,
     channels: Channels,
+    transfers: Transfers,
 }
 
 impl Network {
-    pub(crate) fn new(me: Identity, connector: Connector) -> Self {
-        Self { me, channels: Channels::new(connector) }
+    pub(crate) fn new(me: Identity, connector: Connector, transfers: Transfers) -> Self {
+        Self { me, channels: Channels::new(connector), transfers }
     }
 
     fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
         let lane = self.channels.lane(target, addr, purpose);
-        PeerClient { cluster: self.me.cluster, from: self.me.node.0, target, lane }
+        let (cluster, from) = (self.me.cluster, self.me.node.0);
+        PeerClient { cluster, from, target, lane, transfers: self.transfers.clone() }
     }
 }
 
@@ -84,6 +87,7 @@ pub(crate) struct PeerClient {
     from: u64,
     target: u64,
     lane: Arc<Lane>,
+    transfers: Transfers,
 }
 
 type Client = RaftServiceClient<Channel>;
@@ -188,6 +192,8 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamError> {
+        let covered = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let _sending = self.transfers.begin(self.target, covered);
         let data = snapshot.snapshot;
         let size_bytes = data.len();
         let request = self.request(&(vote, snapshot.meta))?;

@@ -5,20 +5,26 @@ use std::path::Path;
 
 use serde::de::DeserializeOwned;
 
-use super::{COMMITTED, Heads, PURGED, VOTE, key};
+use super::{COMMITTED, Heads, PURGED, Spans, VOTE, key};
 use crate::codec::unseal;
 use crate::error::RaftError;
+use crate::sys::boottime;
 use crate::types::{LogEntry, LogId};
 
-/// Reads everything once, finishes a purge that a crash cut short, and returns the heads.
-pub(super) fn check(log: &sled::Tree, meta: &sled::Tree, file: &Path) -> Result<Heads, RaftError> {
+/// Reads everything once, finishes a purge that a crash cut short, and returns the heads and what
+/// the log holds.
+pub(super) fn check(
+    log: &sled::Tree,
+    meta: &sled::Tree,
+    file: &Path,
+) -> Result<(Heads, Spans), RaftError> {
     let vote = meta_value(meta, VOTE, file)?;
     let purged: Option<LogId> = meta_value(meta, PURGED, file)?;
     let _committed: Option<LogId> = meta_value(meta, COMMITTED, file)?;
     if let Some(purged) = &purged {
         finish_purge(log, purged.index, file)?;
     }
-    let mut last = purged;
+    let (mut last, mut spans, now) = (purged, Spans::default(), boottime());
     for item in log.iter() {
         let (k, v) = item.map_err(|e| RaftError::corrupt(file, e.to_string()))?;
         let index = index_of(&k).ok_or_else(|| RaftError::corrupt(file, "a key is no index"))?;
@@ -27,8 +33,9 @@ pub(super) fn check(log: &sled::Tree, meta: &sled::Tree, file: &Path) -> Result<
         follows(last.as_ref(), &entry.log_id, index)
             .map_err(|what| RaftError::corrupt(file, format!("log entry {index}: {what}")))?;
         last = Some(entry.log_id);
+        spans.append(index, v.len() as u64, now);
     }
-    Ok(Heads { vote, purged, last })
+    Ok((Heads { vote, purged, last }, spans))
 }
 
 /// Whether an entry found under `index` continues a log that ends with `last`.

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 use super::{COMMITTED, Inner, LogReader, LogStore, MAX_VALUE_BYTES, PURGED, VOTE, key};
 use crate::codec::{seal, unseal};
 use crate::error::RaftError;
+use crate::sys::boottime;
 use crate::types::{LogEntry, LogId, TypeConfig, Vote};
 
 /// Entries deleted at once by a purge.
@@ -80,6 +81,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             batch.remove(k.map_err(|e| self.inner.failed(&e))?);
         }
         self.inner.log.apply_batch(batch).map_err(|e| self.inner.failed(&e))?;
+        self.inner.usage.update(|spans| spans.truncate(from));
         self.inner.at("truncate.removed")?;
         self.inner.durable().await?;
         Ok(self.inner.at("truncate.durable")?)
@@ -95,6 +97,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.inner.at("purge.marked")?;
         self.inner.durable().await?;
         self.inner.at("purge.durable")?;
+        self.inner.usage.update(|spans| spans.purge(upto.index));
         Ok(self.inner.delete_upto(upto.index)?)
     }
 }
@@ -114,17 +117,21 @@ impl Inner {
     ) -> Result<Option<LogId>, RaftError> {
         self.health.check()?;
         let mut batch = sled::Batch::default();
-        let mut last = None;
+        let (mut last, mut sizes) = (None, Vec::new());
         for entry in entries {
             let value = seal(&entry).map_err(|e| RaftError::Internal { what: e.to_string() })?;
             if value.len() > MAX_VALUE_BYTES {
                 let (size_bytes, limit_bytes) = (value.len(), MAX_VALUE_BYTES);
                 return Err(RaftError::TooLarge { size_bytes, limit_bytes });
             }
+            sizes.push((entry.log_id.index, value.len() as u64));
             batch.insert(&key(entry.log_id.index), value);
             last = Some(entry.log_id);
         }
         self.log.apply_batch(batch).map_err(|e| self.failed(&e))?;
+        let now = boottime();
+        self.usage
+            .update(|spans| sizes.iter().for_each(|(i, bytes)| spans.append(*i, *bytes, now)));
         Ok(last)
     }
 

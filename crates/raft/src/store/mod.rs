@@ -15,6 +15,7 @@ mod health;
 mod log;
 mod open;
 mod reader;
+mod spans;
 mod tail;
 
 use std::fs::File;
@@ -31,6 +32,7 @@ pub(crate) use flusher::Syncs;
 use flusher::{Durable, Files, Flusher};
 pub(crate) use health::Health;
 pub(crate) use reader::LogReader;
+pub(crate) use spans::{Spans, Usage};
 use tail::Tail;
 
 /// The largest sealed value. sled would put one above about 128 KiB into a file of its own.
@@ -51,6 +53,7 @@ struct Inner {
     log: sled::Tree,
     meta: sled::Tree,
     heads: Arc<Mutex<Heads>>,
+    usage: Usage,
     /// The file that errors name.
     file: PathBuf,
     health: Health,
@@ -79,7 +82,7 @@ impl LogStore {
     ) -> Result<Self, RaftError> {
         let tail = Tail::open(dir)?;
         let opened = open::open(dir)?;
-        let heads = check::check(&opened.log, &opened.meta, &opened.file)?;
+        let (heads, spans) = check::check(&opened.log, &opened.meta, &opened.file)?;
         tail.check(&heads, &opened.file)?;
         let heads = Arc::new(Mutex::new(heads));
         let files = Files {
@@ -89,14 +92,26 @@ impl LogStore {
             file: opened.file.clone(),
         };
         let flusher = Flusher::spawn(files, heads.clone(), health.clone())?;
-        let inner =
-            Inner { log: opened.log, meta: opened.meta, heads, file: opened.file, health, flusher };
+        let inner = Inner {
+            log: opened.log,
+            meta: opened.meta,
+            heads,
+            usage: Usage::new(spans),
+            file: opened.file,
+            health,
+            flusher,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The last purged index, for the check that a snapshot covers it.
     pub(crate) fn purged_index(&self) -> Option<u64> {
         self.inner.heads().purged.map(|id| id.index)
+    }
+
+    /// How much the log holds.
+    pub(crate) fn usage(&self) -> Usage {
+        self.inner.usage.clone()
     }
 
     /// Becomes true once sled's file is closed and its lock released.

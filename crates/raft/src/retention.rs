@@ -1,0 +1,274 @@
+//! How much of the log is kept: so many entries, so many bytes, so long.
+//!
+//! ```text
+//!   purged       purge to here      snapshot          applied
+//!     │ old, too many, too large │ for followers │ not covered yet │
+//! ────┴──────────────────────────┴───────────────┴─────────────────┘
+//! ```
+//!
+//! Only what a snapshot covers can go, so a log that is large or old past its snapshot first gets
+//! a new one. openraft does not spare the entries that follow a snapshot which is being sent: were
+//! they gone when it has arrived, the follower would need another, and never catch up under load.
+//! So they are held until it has had time to follow, unless the log then grows far beyond its limit.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::async_runtime::WatchReceiver as _;
+
+use crate::store::{Spans, Usage};
+use crate::sys::boottime;
+use crate::types::{LogId, Raft};
+
+/// Between two looks.
+const PERIOD: Duration = Duration::from_millis(250);
+/// With so many entries too many, it is time for a purge; with few that are kept, sooner.
+const STEP: u64 = 256;
+/// A follower that received a snapshot is given this long to ask for what follows it.
+const GRACE: Duration = Duration::from_secs(60);
+/// Nothing is held for a follower in a log larger than so many times its limit.
+const HELD_TIMES: u64 = 4;
+
+/// What is kept behind the snapshot, each at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) age: Duration,
+}
+
+/// Where the node is. Indexes are 0 where there is nothing yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// CLOCK_BOOTTIME.
+    pub(crate) at: Duration,
+    pub(crate) applied: u64,
+    pub(crate) snapshot: u64,
+    pub(crate) purged: u64,
+    /// The oldest snapshot that a follower is receiving, or has received lately.
+    pub(crate) sending: Option<u64>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Decision {
+    /// A snapshot is due.
+    pub(crate) snapshot: bool,
+    /// Entries up to this one can go.
+    pub(crate) purge: Option<u64>,
+}
+
+/// What is due now.
+pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision {
+    let old = |since: Duration| now.at.saturating_sub(since) > limits.age;
+    let uncovered = || spans.iter().filter(|span| span.last > now.snapshot);
+    let grown: u64 = uncovered().map(|span| span.bytes).sum();
+    let snapshot = now.applied > now.snapshot
+        && (grown > limits.bytes / 2 || uncovered().any(|span| old(span.since)));
+
+    let too_many = now.snapshot.saturating_sub(limits.entries);
+    let step = (limits.entries / 4).clamp(1, STEP);
+    let by_number = (too_many >= now.purged + step).then_some(too_many);
+    let by_age = spans.iter().rev().find(|span| old(span.since)).map(|span| span.last);
+    let mut total = 0;
+    let by_size = spans.iter().rev().find_map(|span| {
+        total += span.bytes;
+        (total > limits.bytes).then_some(span.last)
+    });
+    let all: u64 = spans.iter().map(|span| span.bytes).sum();
+    let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(HELD_TIMES));
+    let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot));
+    let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
+    Decision { snapshot, purge: purge.filter(|to| *to > now.purged) }
+}
+
+/// The snapshots that are on their way to followers. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Transfers(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+
+struct Transfer {
+    index: u64,
+    /// Nothing while it is under way.
+    ended: Option<Duration>,
+}
+
+impl Transfers {
+    /// A snapshot up to `index` is being sent until what is returned is dropped.
+    pub(crate) fn begin(&self, target: u64, index: u64) -> Sending {
+        self.transfers(|all| all.insert(target, Transfer { index, ended: None }));
+        Sending { transfers: self.clone(), target, index }
+    }
+
+    /// The oldest of those under way, or ended shortly before `now`.
+    fn oldest(&self, now: Duration) -> Option<u64> {
+        self.transfers(|all| {
+            all.retain(|_, transfer| {
+                transfer.ended.is_none_or(|ended| now.saturating_sub(ended) < GRACE)
+            });
+            all.values().map(|transfer| transfer.index).min()
+        })
+    }
+
+    fn transfers<T>(&self, with: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
+        with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A transfer under way.
+pub(crate) struct Sending {
+    transfers: Transfers,
+    target: u64,
+    index: u64,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.transfers.transfers(|all| {
+            let this = all.get_mut(&self.target).filter(|newest| newest.index == self.index);
+            if let Some(transfer) = this {
+                transfer.ended = Some(boottime());
+            }
+        });
+    }
+}
+
+/// The task that has snapshots made and the log purged.
+pub(crate) struct Keeper {
+    pub(crate) raft: Raft,
+    pub(crate) usage: Usage,
+    pub(crate) transfers: Transfers,
+    pub(crate) limits: Limits,
+}
+
+impl Keeper {
+    /// Runs until the node stops.
+    pub(crate) async fn run(self) {
+        loop {
+            tokio::time::sleep(PERIOD).await;
+            let Decision { snapshot, purge } =
+                decide(&self.usage.now(), &self.position(), &self.limits);
+            if snapshot && self.raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            if let Some(upto) = purge
+                && self.raft.trigger().purge_log(upto).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn position(&self) -> Position {
+        let at = boottime();
+        let rx = self.raft.metrics();
+        let metrics = rx.borrow_watched();
+        let index = |id: &Option<LogId>| id.as_ref().map_or(0, |id| id.index);
+        Position {
+            at,
+            applied: index(&metrics.last_applied),
+            snapshot: index(&metrics.snapshot),
+            purged: index(&metrics.purged),
+            sending: self.transfers.oldest(at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { entries: 1_000, bytes: 10_000, age: Duration::from_secs(3600) };
+
+    fn secs(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    /// Entries 1 to `n` of so many bytes, written at second 10.
+    fn log(n: u64, bytes: u64) -> Spans {
+        let mut spans = Spans::default();
+        (1..=n).for_each(|index| spans.append(index, bytes, secs(10)));
+        spans
+    }
+
+    fn position(applied: u64, snapshot: u64, purged: u64) -> Position {
+        Position { at: secs(20), applied, snapshot, purged, sending: None }
+    }
+
+    fn purge(upto: u64) -> Decision {
+        Decision { purge: Some(upto), ..Decision::default() }
+    }
+
+    #[test]
+    fn entries_go_by_their_number_some_at_a_time() {
+        let spans = log(2_000, 1);
+        let decide = |position| decide(&spans, &position, &LIMITS);
+        assert_eq!(decide(position(2_000, 900, 0)), Decision::default());
+        assert_eq!(decide(position(2_000, 1_249, 0)), Decision::default());
+        assert_eq!(decide(position(2_000, 1_250, 0)), purge(250));
+        assert_eq!(decide(position(2_000, 1_400, 250)), Decision::default());
+    }
+
+    #[test]
+    fn a_large_log_gets_a_snapshot_and_loses_what_it_covers() {
+        // Spans of 256 entries: 1 to 256, 257 to 512, 513 to 600.
+        let spans = log(600, 40);
+        let decide = |position| decide(&spans, &position, &LIMITS);
+        assert_eq!(decide(position(600, 0, 0)), Decision { snapshot: true, purge: None });
+        assert_eq!(decide(position(600, 600, 0)), purge(512));
+        assert_eq!(decide(position(600, 300, 0)), Decision { snapshot: true, purge: Some(300) });
+        // Nothing to make one of.
+        assert!(!decide(position(0, 0, 0)).snapshot);
+    }
+
+    #[test]
+    fn an_idle_log_grows_old_and_goes_once() {
+        let mut spans = log(10, 1);
+        let at = |second, snapshot, purged| Position {
+            at: secs(second),
+            ..position(10, snapshot, purged)
+        };
+        assert_eq!(decide(&spans, &at(3_610, 0, 0), &LIMITS), Decision::default());
+        let due = Decision { snapshot: true, purge: None };
+        assert_eq!(decide(&spans, &at(3_611, 0, 0), &LIMITS), due);
+        assert_eq!(decide(&spans, &at(3_612, 10, 0), &LIMITS), purge(10));
+        spans.purge(10);
+        assert_eq!(decide(&spans, &at(99_999, 10, 10), &LIMITS), Decision::default());
+        // What came later stays.
+        spans.append(11, 1, secs(99_999));
+        let later = Position { applied: 11, ..at(99_999, 10, 10) };
+        assert_eq!(decide(&spans, &later, &LIMITS), Decision::default());
+    }
+
+    /// Else a follower that is slower than the writers would get one snapshot after another.
+    #[test]
+    fn what_follows_a_snapshot_that_is_being_sent_is_held_within_bounds() {
+        let held = |spans: &Spans, sending| {
+            let position = Position { sending, ..position(4_000, 4_000, 100) };
+            decide(spans, &position, &LIMITS).purge
+        };
+        let large = log(4_000, 8);
+        assert_eq!(held(&large, None), Some(3_000));
+        assert_eq!(held(&large, Some(2_000)), Some(2_000));
+        assert_eq!(held(&large, Some(50)), None);
+        let huge = log(4_000, 11);
+        assert_eq!(held(&huge, Some(50)), held(&huge, None));
+    }
+
+    #[test]
+    fn a_transfer_counts_while_it_runs_and_shortly_after() {
+        let transfers = Transfers::default();
+        assert_eq!(transfers.oldest(boottime()), None);
+        let (first, second) = (transfers.begin(2, 50), transfers.begin(3, 40));
+        assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(40));
+        drop(second);
+        assert_eq!(transfers.oldest(boottime()), Some(40));
+        assert_eq!(transfers.oldest(boottime() + GRACE * 2), Some(50));
+        // A second try, with a newer snapshot.
+        let again = transfers.begin(2, 60);
+        drop(first);
+        assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(60));
+        drop(again);
+        assert_eq!(transfers.oldest(boottime() + GRACE * 2), None);
+    }
+}
