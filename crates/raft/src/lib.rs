@@ -19,6 +19,8 @@ mod config;
 mod dir;
 mod error;
 mod fail;
+#[cfg(test)]
+mod golden;
 mod leadership;
 mod machine;
 mod membership;
