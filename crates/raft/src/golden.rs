@@ -28,13 +28,15 @@ use crate::codec::{decode, encode, seal, unseal};
 /// The level of a sample that is made today.
 const NEWEST: u32 = 1;
 
+/// Says what bytes mean other than they should, if they do.
+type Differs = Box<dyn Fn(&[u8]) -> Option<String>>;
+
 /// Something that is kept: one file, and what it means.
 struct Sample {
     level: u32,
     name: String,
     write: Box<dyn Fn() -> Vec<u8>>,
-    /// What the bytes mean other than they should, if they do.
-    differs: Box<dyn Fn(&[u8]) -> Option<String>>,
+    differs: Differs,
 }
 
 impl Sample {
@@ -176,13 +178,14 @@ fn changed_bytes_are_noticed() {
     assert_eq!(check(dir.path(), &samples), [""; 0]);
     for sample in samples {
         let bytes = (sample.write)();
-        let noticed = (0..bytes.len()).filter(|at| {
+        let tried = (0..bytes.len()).step_by(1 + bytes.len() / 100);
+        let noticed = tried.clone().filter(|at| {
             let mut bytes = bytes.clone();
             bytes[*at] ^= 0x01;
             (sample.differs)(&bytes).is_some()
         });
         // A changed letter in the name of a field that is empty anyway means nothing else.
         let noticed = noticed.count();
-        assert!(noticed > bytes.len() / 2, "{}: {noticed} of {}", sample.name, bytes.len());
+        assert!(noticed > tried.len() / 2, "{}: {noticed} of {}", sample.name, tried.len());
     }
 }

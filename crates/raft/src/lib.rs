@@ -19,6 +19,8 @@ mod config;
 mod dir;
 mod error;
 mod fail;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod leadership;

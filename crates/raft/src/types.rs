@@ -28,6 +28,7 @@ pub(crate) type LogEntry = <TypeConfig as openraft::RaftTypeConfig>::Entry;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Membership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
+pub(crate) type Members = openraft::Membership<u64, openraft::impls::BasicNode>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
 pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotData>;
 

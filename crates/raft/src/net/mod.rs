@@ -6,10 +6,15 @@
 
 mod channel;
 mod client;
+mod door;
+#[cfg(test)]
+mod hostile;
 mod incoming;
 mod server;
 
 pub(crate) use client::Network;
+#[cfg(any(test, fuzzing))]
+pub(crate) use door::{Call, well_formed};
 pub(crate) use server::Heard;
 pub use server::RaftService;
 

@@ -12,7 +12,6 @@ use holdfast_proto::internal::{
 };
 use holdfast_proto::{MAX_MESSAGE_BYTES, status_from};
 use holdfast_types::{ClusterId, Code, NodeId};
-use openraft::EntryPayload;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
@@ -21,12 +20,12 @@ use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::door;
 use super::incoming::{Incoming, Refusal};
-use crate::MAX_ENTRY_BYTES;
 use crate::codec::{decode, encode};
 use crate::config::Identity;
 use crate::snapshot::{SnapshotData, SnapshotFile};
-use crate::types::{LogEntry, Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 
 /// Between two parts of a snapshot.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
@@ -139,9 +138,7 @@ impl RaftService {
 impl RaftServiceTrait for RaftService {
     async fn append(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: AppendEntriesRequest<TypeConfig> = self.open(request.get_ref())?;
-        if rpc.entries.iter().any(oversized) {
-            return Err(status_from(Code::TooLarge, "an entry is larger than any may be", None));
-        }
+        door::append(&rpc).map_err(refused)?;
         let leader = rpc.vote.leader_id.voted_for;
         let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
@@ -152,16 +149,19 @@ impl RaftServiceTrait for RaftService {
 
     async fn vote(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
+        door::vote(&rpc).map_err(refused)?;
         reply(&self.raft.vote(rpc).await.map_err(stopped)?)
     }
 
     async fn pre_vote(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
+        door::vote(&rpc).map_err(refused)?;
         reply(&self.raft.pre_vote(rpc).await.map_err(stopped)?)
     }
 
     async fn transfer_leader(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: TransferLeaderRequest<TypeConfig> = self.open(request.get_ref())?;
+        door::transfer(&rpc).map_err(refused)?;
         reply(&self.raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
     }
 
@@ -174,6 +174,7 @@ impl RaftServiceTrait for RaftService {
         };
         let opening = start.request.clone().unwrap_or_default();
         let (vote, meta): (Vote, SnapshotMeta) = self.open(&opening)?;
+        door::install(&vote, &meta).map_err(refused)?;
         let data = self.receive(start, meta.clone(), &mut parts).await?;
         let leader = vote.leader_id.voted_for;
         let snapshot = Snapshot { meta, snapshot: data };
@@ -183,10 +184,6 @@ impl RaftServiceTrait for RaftService {
         }
         reply(&answer)
     }
-}
-
-fn oversized(entry: &LogEntry) -> bool {
-    matches!(&entry.payload, EntryPayload::Normal(bytes) if bytes.len() > MAX_ENTRY_BYTES)
 }
 
 async fn next_part(parts: &mut Streaming<SnapshotPart>) -> Result<Option<SnapshotPart>, Status> {

@@ -34,6 +34,8 @@ pub(crate) use health::Health;
 pub(crate) use reader::LogReader;
 pub(crate) use spans::{Spans, Usage};
 use tail::Tail;
+#[cfg(any(test, fuzzing))]
+pub(crate) use tail::is_record;
 
 /// The largest sealed value. sled would put one above about 128 KiB into a file of its own.
 const MAX_VALUE_BYTES: usize = 96 << 10;

@@ -117,7 +117,6 @@ fn slot(record: &Record) -> io::Result<Vec<u8>> {
     Ok(slot)
 }
 
-/// Nothing where there is no whole record: never written, or torn.
 fn read_slot(file: &File, at: u64) -> io::Result<Option<Record>> {
     let mut slot = vec![0; SLOT_BYTES];
     let mut filled = 0;
@@ -127,7 +126,18 @@ fn read_slot(file: &File, at: u64) -> io::Result<Option<Record>> {
             n => filled += n,
         }
     }
-    let Some((len, rest)) = slot[..filled].split_first_chunk() else { return Ok(None) };
-    let body = rest.get(..u32::from_le_bytes(*len) as usize);
-    Ok(body.and_then(|body| unseal(body).ok()))
+    Ok(parse_slot(&slot[..filled]))
+}
+
+/// Nothing where there is no whole record: never written, or torn.
+fn parse_slot(slot: &[u8]) -> Option<Record> {
+    let (len, rest) = slot.split_first_chunk()?;
+    let body = rest.get(..u32::from_le_bytes(*len) as usize)?;
+    unseal(body).ok()
+}
+
+/// Whether a slot has a whole record.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn is_record(slot: &[u8]) -> bool {
+    parse_slot(slot).is_some()
 }
