@@ -105,7 +105,7 @@ impl RaftNode {
             silence: timing.leader_silence(),
             out,
         };
-        let keeper = Keeper { raft: raft.clone(), usage, transfers, limits };
+        let keeper = Keeper { raft: raft.clone(), usage, transfers, limits, files: files.clone() };
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
         let shared = Shared {
             identity,

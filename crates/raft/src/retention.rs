@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver as _;
 
+use crate::snapshot::SnapshotFile;
 use crate::store::{Spans, Usage};
 use crate::sys::boottime;
 use crate::types::{LogId, Raft};
@@ -27,8 +28,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 const STEP: u64 = 256;
 /// A follower that received a snapshot is given this long to ask for what follows it.
 const GRACE: Duration = Duration::from_secs(60);
-/// Nothing is held for a follower in a log larger than so many times its limit.
-const HELD_TIMES: u64 = 4;
+/// Nothing holds up a snapshot or a purge of a log larger than so many times its limit.
+const MOST_TIMES: u64 = 4;
 
 /// What is kept behind the snapshot, each at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,8 +54,10 @@ pub(crate) struct Position {
 /// What is to be done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Decision {
-    /// A snapshot is due.
+    /// A snapshot is due,
     pub(crate) snapshot: bool,
+    /// even if the state is so large that it costs more than the log does.
+    pub(crate) pressing: bool,
     /// Entries up to this one can go.
     pub(crate) purge: Option<u64>,
 }
@@ -64,8 +67,10 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
     let old = |since: Duration| now.at.saturating_sub(since) > limits.age;
     let uncovered = || spans.iter().filter(|span| span.last > now.snapshot);
     let grown: u64 = uncovered().map(|span| span.bytes).sum();
-    let snapshot = now.applied > now.snapshot
-        && (grown > limits.bytes / 2 || uncovered().any(|span| old(span.since)));
+    let pressing = now.applied > now.snapshot
+        && (grown > limits.bytes.saturating_mul(MOST_TIMES)
+            || uncovered().any(|span| old(span.since)));
+    let snapshot = pressing || now.applied > now.snapshot && grown > limits.bytes / 2;
 
     let too_many = now.snapshot.saturating_sub(limits.entries);
     let step = (limits.entries / 4).clamp(1, STEP);
@@ -77,10 +82,10 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
         (total > limits.bytes).then_some(span.last)
     });
     let all: u64 = spans.iter().map(|span| span.bytes).sum();
-    let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(HELD_TIMES));
+    let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(MOST_TIMES));
     let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot));
     let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
-    Decision { snapshot, purge: purge.filter(|to| *to > now.purged) }
+    Decision { snapshot, pressing, purge: purge.filter(|to| *to > now.purged) }
 }
 
 /// The snapshots that are on their way to followers. Cheap to clone.
@@ -139,6 +144,7 @@ pub(crate) struct Keeper {
     pub(crate) usage: Usage,
     pub(crate) transfers: Transfers,
     pub(crate) limits: Limits,
+    pub(crate) files: SnapshotFile,
 }
 
 impl Keeper {
@@ -146,8 +152,11 @@ impl Keeper {
     pub(crate) async fn run(self) {
         loop {
             tokio::time::sleep(PERIOD).await;
-            let Decision { snapshot, purge } =
+            let Decision { snapshot, pressing, purge } =
                 decide(&self.usage.now(), &self.position(), &self.limits);
+            if pressing {
+                self.files.ask();
+            }
             if snapshot && self.raft.trigger().snapshot().await.is_err() {
                 return;
             }
@@ -214,9 +223,13 @@ mod tests {
         // Spans of 256 entries: 1 to 256, 257 to 512, 513 to 600.
         let spans = log(600, 40);
         let decide = |position| decide(&spans, &position, &LIMITS);
-        assert_eq!(decide(position(600, 0, 0)), Decision { snapshot: true, purge: None });
+        let due = Decision { snapshot: true, ..Decision::default() };
+        assert_eq!(decide(position(600, 0, 0)), due);
         assert_eq!(decide(position(600, 600, 0)), purge(512));
-        assert_eq!(decide(position(600, 300, 0)), Decision { snapshot: true, purge: Some(300) });
+        assert_eq!(decide(position(600, 300, 0)), Decision { purge: Some(300), ..due });
+        // However large the state is: the log must not fill the disk.
+        let huge = super::decide(&log(1_001, 40), &position(1_001, 0, 0), &LIMITS);
+        assert_eq!(huge, Decision { pressing: true, ..due });
         // Nothing to make one of.
         assert!(!decide(position(0, 0, 0)).snapshot);
     }
@@ -229,7 +242,7 @@ mod tests {
             ..position(10, snapshot, purged)
         };
         assert_eq!(decide(&spans, &at(3_610, 0, 0), &LIMITS), Decision::default());
-        let due = Decision { snapshot: true, purge: None };
+        let due = Decision { snapshot: true, pressing: true, purge: None };
         assert_eq!(decide(&spans, &at(3_611, 0, 0), &LIMITS), due);
         assert_eq!(decide(&spans, &at(3_612, 10, 0), &LIMITS), purge(10));
         spans.purge(10);

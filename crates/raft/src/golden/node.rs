@@ -53,7 +53,7 @@ async fn write(dir: &Path) {
     claim(dir, whose()).unwrap();
     let health = Health::new();
     let file = SnapshotFile::open(snapshot_file(dir), whose().cluster, health.clone()).unwrap().0;
-    let mut machine = Machine::new(file, None, Hashes::new(0), health.clone()).unwrap();
+    let mut machine = Machine::new(file, None, Hashes::new(0), health.clone());
     let covered = entries().into_iter().take(SNAPSHOT + 1).map(|entry| Ok((entry, None)));
     machine.apply(stream::iter(covered)).await.unwrap();
     machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
@@ -88,11 +88,11 @@ async fn read(dir: &Path) {
 
     let (file, snapshot) =
         SnapshotFile::open(snapshot_file(dir), whose().cluster, health.clone()).unwrap();
-    let meta = &snapshot.as_ref().unwrap().meta;
+    let meta = &snapshot.as_ref().unwrap().0;
     assert_eq!(meta.last_log_id, Some(entries()[SNAPSHOT].log_id));
     assert_eq!(*meta.last_membership.log_id(), Some(entries()[2].log_id));
     assert!(meta.last_membership.membership().get_joint_config().len() == 2);
-    let mut machine = Machine::new(file, snapshot, Hashes::new(0), health).unwrap();
+    let mut machine = Machine::new(file, snapshot, Hashes::new(0), health);
     // I4 from version to version: the same entries give the same state, to the last event.
     assert_eq!(*machine.subscribe().borrow().state, state(SNAPSHOT + 1));
     let rest = entries().into_iter().skip(SNAPSHOT + 1).map(|entry| Ok((entry, None)));

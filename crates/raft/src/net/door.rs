@@ -64,7 +64,7 @@ pub(super) fn append(rpc: &AppendEntriesRequest<TypeConfig>) -> Verdict {
 /// A candidate's question.
 pub(super) fn vote(rpc: &VoteRequest<TypeConfig>) -> Verdict {
     if rpc.vote.committed {
-        return Err((Code::InvalidArgument, "a candidate's vote is not won yet"));
+        return Err((Code::InvalidArgument, "a candidate's vote is not won yet".into()));
     }
     in_range(rpc.vote.leader_id.term)?;
     rpc.last_log_id.map_or(Ok(()), |id| known_to(&rpc.vote, &id))
@@ -80,12 +80,12 @@ pub(super) fn transfer(rpc: &TransferLeaderRequest<TypeConfig>) -> Verdict {
 pub(super) fn install(vote: &Vote, meta: &SnapshotMeta) -> Verdict {
     leader(vote)?;
     let Some(last) = &meta.last_log_id else {
-        return Err((Code::InvalidArgument, "a snapshot of nothing"));
+        return Err((Code::InvalidArgument, "a snapshot of nothing".into()));
     };
     known_to(vote, last)?;
     match meta.last_membership.log_id() {
         Some(id) if id.index > last.index => {
-            Err((Code::InvalidArgument, "the membership is newer than the snapshot"))
+            Err((Code::InvalidArgument, "the membership is newer than the snapshot".into()))
         }
         Some(id) => known_to(vote, id),
         None => Ok(()),
@@ -95,7 +95,7 @@ pub(super) fn install(vote: &Vote, meta: &SnapshotMeta) -> Verdict {
 
 fn leader(vote: &Vote) -> Verdict {
     if !vote.committed {
-        return Err((Code::InvalidArgument, "a leader's vote is one that it won"));
+        return Err((Code::InvalidArgument, "a leader's vote is one that it won".into()));
     }
     in_range(vote.leader_id.term)
 }
@@ -104,25 +104,29 @@ fn leader(vote: &Vote) -> Verdict {
 fn known_to(vote: &Vote, id: &LogId) -> Verdict {
     in_range(id.index)?;
     if *id.leader_id > vote.leader_id.term {
-        return Err((Code::InvalidArgument, "an entry of a term that has not begun"));
+        return Err((Code::InvalidArgument, "an entry of a term that has not begun".into()));
     }
     Ok(())
 }
 
 fn in_range(number: u64) -> Verdict {
-    if number < MOST { Ok(()) } else { Err((Code::InvalidArgument, "a number out of range")) }
+    if number < MOST {
+        Ok(())
+    } else {
+        Err((Code::InvalidArgument, "a number out of range".into()))
+    }
 }
 
 fn follows(before: Option<&LogId>, id: &LogId) -> Verdict {
     let expected = before.map_or(0, |before| before.index + 1);
     if id.index != expected || before.is_some_and(|before| before.leader_id > id.leader_id) {
-        return Err((Code::InvalidArgument, "entries that do not follow each other"));
+        return Err((Code::InvalidArgument, "entries that do not follow each other".into()));
     }
     Ok(())
 }
 
 fn payload(entry: &LogEntry) -> Verdict {
-    let large = Err((Code::TooLarge, "an entry is larger than any may be"));
+    let large = Err((Code::TooLarge, "an entry is larger than any may be".into()));
     match &entry.payload {
         EntryPayload::Blank => Ok(()),
         EntryPayload::Normal(bytes) if bytes.len() > MAX_ENTRY_BYTES => large,
@@ -142,7 +146,7 @@ fn members(members: &Members) -> Verdict {
         || configs.iter().any(|voters| voters.is_empty())
         || !addressed
     {
-        return Err((Code::InvalidArgument, "a membership that cannot be"));
+        return Err((Code::InvalidArgument, "a membership that cannot be".into()));
     }
     Ok(())
 }
