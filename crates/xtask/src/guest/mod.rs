@@ -1,13 +1,14 @@
-//! `cargo xtask guest -- conformance|powercut|pool|takeover|cycles|CMD…`: runs a suite or a command in
-//! a Debian guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and pulling
-//! the plug loses all that the guest had not given to its disks; with `--volatile` also, at random,
-//! what was not flushed there (QEMU itself keeps it).
+//! `cargo xtask guest -- conformance|powercut|consensus|pool|takeover|cycles|CMD…`: runs a suite or a
+//! command in a Debian guest under QEMU, where device-mapper, LVM, LXC and a pure cgroup v2 are real, and
+//! pulling the plug loses all that the guest had not given to its disks; with `--volatile` also, at
+//! random, what was not flushed there (QEMU itself keeps it).
 //!
 //! The guest is built by `deploy/guest/build` and boots `deploy/guest/init`, which runs the command
 //! in the share and powers off. Disks come and go with the run unless they are named; killing QEMU
 //! in the midst of it (`--cut`) is the power cut, and the next run on the same disks the boot after.
 
 mod accelerator;
+mod consensus;
 mod disk;
 mod image;
 mod pool;
@@ -60,7 +61,8 @@ pub(crate) struct Guest {
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     memory: u64,
     /// `conformance` (the storage suite on the lvm driver; or those of its tests that are named),
-    /// `powercut` (power cuts in the life of a volume and its replica), `pool` (the life of a pool, by
+    /// `powercut` (power cuts in the life of a volume and its replica), `consensus` (power cuts of three
+    /// nodes that write), `pool` (the life of a pool, by
     /// the operator's commands), `takeover` (the lab on LVM pools loses a node), `cycles` (what a
     /// snapshot costs without LVM's commands, and with them), or a command and its arguments. Its
     /// standard input is empty.
@@ -76,10 +78,11 @@ impl Guest {
         let now = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
         let seed = self.seed.unwrap_or(now);
         let mut dice = Dice::new(seed);
-        let mut cuts = vec![self.cut.take().map(|text| (text, Duration::ZERO))];
+        let mut cuts = vec![self.cut.take().map(|text| (text, Duration::ZERO, None))];
         if let Some(suite) = &suite {
             let mut late = |ms: u64| Duration::from_millis(dice.below(ms.max(1)));
-            let planned = suite.cuts.iter().map(|cut| Some((cut.text.clone(), late(cut.late_ms))));
+            let planned = suite.cuts.iter();
+            let planned = planned.map(|cut| Some((cut.text.clone(), late(cut.late_ms), cut.only)));
             cuts.splice(..0, planned.collect::<Vec<_>>());
             self.share = Some(suite.share.path().to_owned());
             self.volatile |= suite.volatile;
@@ -96,15 +99,16 @@ impl Guest {
         let console = scratch.path().join("console.log");
         let disks = self.disks(scratch.path())?;
         let mut boots = cuts.iter().map(|cut| {
-            if let (Some((text, late)), true) = (cut, suite.is_some()) {
+            if let (Some((text, late, _)), true) = (cut, suite.is_some()) {
                 eprintln!("the power will be cut {} ms after {text:?}", late.as_millis());
             }
-            let cut = cut.as_ref().map(|(text, late)| (text.as_str(), *late));
+            let only = cut.as_ref().and_then(|(_, _, only)| *only);
+            let cut = cut.as_ref().map(|(text, late, _)| (text.as_str(), *late));
             let ended = self.boot(&image, scratch.path(), &disks, cut, &console)?;
-            let cut = ended == End::Cut;
-            for disk in &disks {
-                let at_stake = disk.settle(cut.then_some(&mut dice))?;
-                if cut && at_stake > 0 {
+            for (at, disk) in disks.iter().enumerate() {
+                let loses = ended == End::Cut && only.is_none_or(|only| only == at);
+                let at_stake = disk.settle(loses.then_some(&mut dice))?;
+                if loses && at_stake > 0 {
                     eprintln!("guest: {at_stake} blocks were not flushed");
                 }
             }

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::{pool, takeover};
+use super::{consensus, pool, takeover};
 use crate::run;
 
 /// A prepared run: its programs in a share, its disks, its command.
@@ -34,6 +34,8 @@ pub(super) struct Cut {
     pub(super) text: String,
     /// at random within so many milliseconds.
     pub(super) late_ms: u64,
+    /// The one disk, by its place, that loses what was not flushed; all of them if none.
+    pub(super) only: Option<usize>,
 }
 
 /// The suite of that name, its programs built; `None` for what is a command of the guest.
@@ -41,6 +43,7 @@ pub(super) fn find(root: &Path, command: &[String]) -> Result<Option<Suite>> {
     match command {
         [name, only @ ..] if name == "conformance" => conformance(root, only).map(Some),
         [name] if name == "powercut" => power_cut(root).map(Some),
+        [name] if name == "consensus" => consensus::suite(root).map(Some),
         [name] if name == "pool" => pool::suite(root).map(Some),
         [name] if name == "takeover" => takeover::suite(root).map(Some),
         [name] if name == "cycles" => cycles(root).map(Some),
@@ -100,7 +103,7 @@ fn power_cut(root: &Path) -> Result<Suite> {
         ("at snapshot 0.", 0),
     ];
     let suite = storage_test(root, "powercut", &[], &["HOLDFAST_TEST_ACKED=/share/acked"])?;
-    let cut = |(text, late_ms): (&str, u64)| Cut { text: text.to_owned(), late_ms };
+    let cut = |(text, late_ms): (&str, u64)| Cut { text: text.to_owned(), late_ms, only: None };
     Ok(Suite { cuts: CUTS.into_iter().map(cut).collect(), volatile: true, ..suite })
 }
 
@@ -132,7 +135,12 @@ fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]
 }
 
 /// Builds an integration test, and its package's programs; cargo's messages say where they are.
-fn build_test(root: &Path, package: &str, test: &str, features: &[&str]) -> Result<String> {
+pub(super) fn build_test(
+    root: &Path,
+    package: &str,
+    test: &str,
+    features: &[&str],
+) -> Result<String> {
     let mut build = run::cargo(root);
     build.args(["test", "--quiet", "--locked", "--no-run", "--message-format=json"]);
     build.args(["--profile", PROFILE]);
@@ -145,7 +153,7 @@ fn build_test(root: &Path, package: &str, test: &str, features: &[&str]) -> Resu
 }
 
 /// The program of a target, by cargo's messages (one JSON object a line).
-fn executable(messages: &str, test: &str) -> Option<PathBuf> {
+pub(super) fn executable(messages: &str, test: &str) -> Option<PathBuf> {
     let messages =
         messages.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
     let mut programs = messages.filter(|m| m["target"]["name"] == test);
