@@ -91,6 +91,8 @@ fn describe(page: &mut Page, member: &Member) {
     page.put("holdfast_raft_applied", "The last entry applied.", "", metrics.applied);
     page.put("holdfast_raft_committed", "The last entry known committed.", "", metrics.committed);
     page.put("holdfast_raft_syncs_total", "Durable syncs of the log.", "", metrics.syncs);
+    let unfit = u64::from(raft.unfit().is_some());
+    page.put("holdfast_raft_unfit", "Whether this node should not lead.", "", unfit);
     let state = raft.state();
     containers(page, &state, member.node());
     if let Some(leadership) = reign {

@@ -57,9 +57,6 @@ pub(crate) struct Shell {
     fatal: mpsc::Sender<DaemonError>,
 }
 
-/// Leadership goes to a voter that has answered this lately.
-const HAND_OVER_TO_MS: u64 = 1_000;
-
 /// Opening a pool that is damaged checks its metadata each time.
 const REOPEN_EVERY: Duration = Duration::from_secs(30);
 
@@ -128,12 +125,11 @@ async fn hand_over(raft: &RaftNode) {
     if raft.leadership_now().reign.is_none() {
         return;
     }
-    let metrics = raft.metrics();
-    let votes = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
-    let there = votes.filter(|lag| lag.silent_ms.is_some_and(|silent| silent < HAND_OVER_TO_MS));
-    let Some(next) = there.min_by_key(|lag| (lag.behind, lag.node)) else { return };
-    match timeout(HAND_OVER_PATIENCE, raft.transfer_leadership(next.node)).await {
-        Ok(Ok(())) => info!(to = %next.node, "leadership handed over"),
+    let Some(next) = raft.successor() else {
+        return info!("no other voter is there and fit to lead: they elect one when this is gone");
+    };
+    match timeout(HAND_OVER_PATIENCE, raft.transfer_leadership(next)).await {
+        Ok(Ok(())) => info!(to = %next, "leadership handed over"),
         Ok(Err(error)) => warn!(%error, "leadership could not be handed over"),
         Err(_) => warn!("leadership could not be handed over in time"),
     }

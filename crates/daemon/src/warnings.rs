@@ -1,9 +1,12 @@
 //! What needs a person's attention, one line each.
 
+use std::collections::BTreeMap;
+
 use holdfast_core::{Container, NodeLife};
 use holdfast_planner::{Brake, Observations, brake, schedule_trouble};
 use holdfast_proto::MAX_VIEW_BYTES;
-use holdfast_types::RunState;
+use holdfast_raft::RaftNode;
+use holdfast_types::{NodeId, RunState};
 
 use crate::convert::Picture;
 
@@ -12,6 +15,9 @@ const POOL_PERCENT: u128 = 80;
 
 /// From this size on a node's view is worth a line: past the double of it the node is told nothing.
 const VIEW_BYTES: usize = MAX_VIEW_BYTES / 2;
+
+/// A voter that has not answered for so long is worth a line.
+const VOTER_SILENT_MS: u64 = 5_000;
 
 /// Everything that is not as it should be, as the leader sees it.
 pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String> {
@@ -79,6 +85,40 @@ fn pools(picture: &Picture<'_>, seen: &Observations, lines: &mut Vec<String>) {
             lines.push(format!("the pool of {} is {percent} % full", picture.name(*id)));
         }
     }
+}
+
+/// Voters that do not answer, or say that they should not lead.
+pub(crate) fn voters(picture: &Picture<'_>, raft: &RaftNode) -> Vec<String> {
+    let metrics = raft.metrics();
+    let mut unfit = raft.unfit_peers();
+    unfit.extend(raft.unfit().map(|why| (raft.id(), why.to_string())));
+    let silent = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
+    let silent = silent.filter(|lag| lag.silent_ms.is_none_or(|ms| ms >= VOTER_SILENT_MS));
+    let silent: BTreeMap<_, _> = silent.map(|lag| (lag.node, lag.silent_ms)).collect();
+    voter_lines(|node| picture.name(node), metrics.voters.len(), &silent, &unfit)
+}
+
+fn voter_lines(
+    name: impl Fn(NodeId) -> String,
+    voters: usize,
+    silent: &BTreeMap<NodeId, Option<u64>>,
+    unfit: &BTreeMap<NodeId, String>,
+) -> Vec<String> {
+    let left = voters - silent.len().min(voters);
+    let mut lines: Vec<String> = silent
+        .iter()
+        .map(|(node, ms)| {
+            let since = ms.map_or("yet".to_owned(), |ms| format!("for {} s", ms / 1000));
+            format!(
+                "voter {} has not answered {since}, {left} of {voters} do: if its daemon ended, its log \
+                 says why (HF-DISK-IO: the disk is full or fails)",
+                name(*node)
+            )
+        })
+        .collect();
+    let there = unfit.iter().filter(|(node, _)| !silent.contains_key(node));
+    lines.extend(there.map(|(node, why)| format!("node {} should not lead: {why}", name(*node))));
+    lines
 }
 
 /// Whether a takeover now would be held for want of a copy.
@@ -152,6 +192,18 @@ mod tests {
         assert!(lines[1].starts_with("node n2 is lost"), "{lines:?}");
         assert!(lines[2].starts_with("node n1 has no pool"), "{lines:?}");
         assert!(lines[3].contains("n3 is 85 %"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_voter_that_is_gone_or_should_not_lead_is_named() {
+        let name = |node: NodeId| format!("n{node}");
+        assert!(voter_lines(name, 3, &BTreeMap::new(), &BTreeMap::new()).is_empty());
+        let silent = [(NodeId(2), Some(61_500)), (NodeId(3), None)].into();
+        let unfit = [NodeId(1), NodeId(2)].map(|node| (node, "its disk is slow".to_owned())).into();
+        let lines = voter_lines(name, 5, &silent, &unfit);
+        assert!(lines[0].starts_with("voter n2 has not answered for 61 s, 3 of 5 do"), "{lines:?}");
+        assert!(lines[1].starts_with("voter n3 has not answered yet"), "{lines:?}");
+        assert_eq!(lines[2..], ["node n1 should not lead: its disk is slow"], "{lines:?}");
     }
 
     /// Its views had grown past what is sent, and the node was told nothing from then on.

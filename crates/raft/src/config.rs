@@ -8,6 +8,7 @@ use holdfast_proto::{RemoteError, connect_lazy};
 use holdfast_types::{ClusterId, NodeId};
 use tonic::transport::Channel;
 
+use crate::care::CareLimits;
 use crate::error::RaftError;
 use crate::retention::Limits;
 
@@ -50,6 +51,8 @@ pub struct RaftConfig {
     pub connector: Connector,
     /// Timeouts.
     pub timing: Timing,
+    /// What makes this node give up leadership.
+    pub care: CareLimits,
     /// A snapshot is made after so many entries since the last.
     pub snapshot_every: u64,
     /// So many entries that a snapshot covers stay in the log, for followers that are behind.
@@ -71,6 +74,7 @@ impl RaftConfig {
             identity,
             connector: plaintext(),
             timing: Timing::default(),
+            care: CareLimits::default(),
             snapshot_every: 5_000,
             keep_entries: 20_000,
             keep_bytes: 64 << 20,
@@ -118,6 +122,11 @@ impl Timing {
     /// Past this without a word from the leader, a follower no longer names it.
     pub(crate) fn leader_silence(&self) -> Duration {
         Duration::from_millis(self.election_max_ms + self.heartbeat_ms)
+    }
+
+    /// Past this without any leader, a node stands that would rather not.
+    pub(crate) fn last_resort(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms * 3)
     }
 
     pub(crate) fn deadline(&self) -> Duration {

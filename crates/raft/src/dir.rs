@@ -45,7 +45,13 @@ pub(crate) fn claim(dir: &Path, identity: Identity) -> Result<(), RaftError> {
         None if log_dir(dir).exists() || snapshot_file(dir).exists() => {
             Err(RaftError::corrupt(&file, "it is missing beside a log or snapshot"))
         }
-        None => replace_file(&file, render(identity).as_bytes()),
+        None => {
+            // A directory that a power cut took back would let the node vote again.
+            if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                sync_dir(parent)?;
+            }
+            replace_file(&file, render(identity).as_bytes())
+        }
     }
 }
 

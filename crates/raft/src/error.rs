@@ -60,7 +60,7 @@ pub enum RaftError {
         what: String,
     },
     /// The disk answered with an error. The file is not trusted again in this process.
-    #[error("{}: {what}", path.display())]
+    #[error("{}: {what}{}", path.display(), advice(what))]
     DiskIo {
         /// The file or directory.
         path: PathBuf,
@@ -148,9 +148,36 @@ impl From<RaftError> for io::Error {
     }
 }
 
+/// What to do about a failure of the disk, where that is plain from the system's words.
+fn advice(what: &str) -> &'static str {
+    // As std prints ENOSPC and EDQUOT, and as sled does.
+    let full = ["os error 28", "os error 122", "StorageFull", "QuotaExceeded"];
+    match full.iter().any(|words| what.contains(words)) {
+        true => "; free space on that filesystem, then start the daemon again: nothing is lost",
+        false => "",
+    }
+}
+
 fn leader_hint(leader: &Option<Peer>) -> String {
     match leader {
         Some(peer) => format!("node {} at {} does", peer.node, peer.addr),
         None => "no leader is known".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_says_what_to_do() {
+        let full = io::Error::from_raw_os_error(28);
+        let (plain, sled) = (full.to_string(), sled::Error::Io(full).to_string());
+        for what in [plain, sled] {
+            let error = RaftError::DiskIo { path: "/d".into(), what };
+            assert!(error.to_string().contains("free space"), "{error}");
+        }
+        let broken = RaftError::disk(Path::new("/d"), &io::Error::from_raw_os_error(5));
+        assert!(!broken.to_string().contains("free space"), "{broken}");
     }
 }

@@ -14,6 +14,7 @@
 //! I5 from `store`, which acknowledges only what an `fdatasync` has covered; I6 from `read`,
 //! whose rounds begin after the callers that they serve asked.
 
+mod care;
 mod codec;
 mod config;
 mod dir;
@@ -38,7 +39,9 @@ mod snapshot;
 mod store;
 mod sys;
 mod types;
+mod watchdog;
 
+pub use care::{CareLimits, Unfit};
 pub use config::{Connector, Identity, RaftConfig, Timing, plaintext};
 pub use error::RaftError;
 pub use leadership::{Leadership, Peer, Reign};

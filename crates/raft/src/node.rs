@@ -1,5 +1,6 @@
 //! The handle to this node's part in consensus.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+use crate::care::Unfit;
 use crate::config::{Identity, RaftConfig, Timing};
 use crate::dir;
 use crate::error::RaftError;
@@ -24,6 +26,7 @@ use crate::retention::{Keeper, Transfers};
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
 use crate::types::Raft;
+use crate::watchdog::{Fitness, Peers, Watchdog, next_leader};
 
 /// How long a shutdown waits for the files to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
@@ -49,10 +52,13 @@ struct Shared {
     files: SnapshotFile,
     heard: Heard,
     syncs: Syncs,
+    fitness: Fitness,
+    peers: Peers,
     closed: watch::Receiver<bool>,
     watcher: AbortHandle,
     reader: AbortHandle,
     keeper: AbortHandle,
+    watchdog: AbortHandle,
 }
 
 impl Drop for Shared {
@@ -60,6 +66,7 @@ impl Drop for Shared {
         self.watcher.abort();
         self.reader.abort();
         self.keeper.abort();
+        self.watchdog.abort();
     }
 }
 
@@ -88,8 +95,10 @@ impl RaftNode {
         let (applied, syncs, closed) = (machine.subscribe(), store.syncs(), store.closed());
         let (pauses, files) = (machine.pauses(), machine.files());
         let (usage, transfers, limits) = (store.usage(), Transfers::default(), config.limits());
-        let RaftConfig { identity, timing, connector, .. } = config;
-        let network = Network::new(identity, connector, transfers.clone());
+        let pulse = store.pulse();
+        let RaftConfig { dir, identity, timing, connector, care, .. } = config;
+        let peers = Peers::default();
+        let network = Network::new(identity, connector, transfers.clone(), peers.clone());
         let raft =
             Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
                 health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
@@ -106,6 +115,17 @@ impl RaftNode {
             out,
         };
         let keeper = Keeper { raft: raft.clone(), usage, transfers, limits, files: files.clone() };
+        let (told, fitness) = watch::channel(None);
+        let watchdog = Watchdog {
+            raft: raft.clone(),
+            dir,
+            limits: care.with_heartbeat(timing.heartbeat_ms),
+            pulse,
+            peers: peers.clone(),
+            leadership: leadership.clone(),
+            patience: timing.last_resort(),
+            out: told,
+        };
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
         let shared = Shared {
             identity,
@@ -120,10 +140,13 @@ impl RaftNode {
             files,
             heard,
             syncs,
+            fitness,
+            peers,
             closed,
             watcher: tokio::spawn(watcher.run()).abort_handle(),
             reader: tokio::spawn(serve).abort_handle(),
             keeper: tokio::spawn(keeper.run()).abort_handle(),
+            watchdog: tokio::spawn(watchdog.run()).abort_handle(),
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -143,7 +166,8 @@ impl RaftNode {
     pub fn service(&self) -> RaftServiceServer<RaftService> {
         let shared = &self.shared;
         let (raft, heard) = (shared.raft.clone(), shared.heard.clone());
-        RaftService::server(shared.identity, raft, heard, shared.files.clone())
+        let (files, fitness) = (shared.files.clone(), shared.fitness.clone());
+        RaftService::server(shared.identity, raft, heard, files, fitness)
     }
 
     /// An index such that everything acknowledged before the call is at or below it, proved by a
@@ -202,6 +226,23 @@ impl RaftNode {
         metrics::collect(&self.shared.raft, self.shared.syncs.count())
     }
 
+    /// Why this node should not lead, if so. It does not stand for election then, and gives up
+    /// leadership to a voter that is fit.
+    pub fn unfit(&self) -> Option<Unfit> {
+        *self.shared.fitness.borrow()
+    }
+
+    /// Members that said with their last answer that they should not lead, and why.
+    pub fn unfit_peers(&self) -> BTreeMap<NodeId, String> {
+        self.shared.peers.unfit()
+    }
+
+    /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
+    /// if this node does not lead, or there is none.
+    pub fn successor(&self) -> Option<NodeId> {
+        next_leader(&self.shared.raft, &self.shared.peers)
+    }
+
     /// The state's hash at `index` (I4): remembered for the newest of those that
     /// [`RaftConfig::hash_every`] divides, computed if it is the last applied; else nothing.
     pub async fn state_hash(&self, index: u64) -> Option<StateHash> {
@@ -256,6 +297,7 @@ impl RaftNode {
         stopped.map_err(|e| RaftError::Internal { what: e.to_string() })?;
         self.shared.reader.abort();
         self.shared.keeper.abort();
+        self.shared.watchdog.abort();
         let (mut leadership, mut closed) = (self.leadership(), self.shared.closed.clone());
         let down = async {
             // An error says that the task is gone, or the thread and its files with it.
@@ -352,5 +394,28 @@ mod tests {
         let mut leadership = node.leadership();
         let deposed = leadership.wait_for(|l| l.reign.is_none() && l.leader.is_none());
         timeout(Duration::from_secs(5), deposed).await.unwrap().unwrap();
+    }
+
+    /// A leader on a slow disk says so of itself; where nobody else is there it leads on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_slow_disk_makes_unfit_to_lead() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let mut config = RaftConfig::new(dir.path().join("raft"), identity);
+        config.timing = Timing::with_heartbeat(50);
+        config.care.slow_ms = 200;
+        let node = RaftNode::start_on(config, LogStore::open_slow).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        let mut fitness = node.shared.fitness.clone();
+        let noticed = async {
+            let why = fitness.wait_for(Option::is_some).await.unwrap();
+            why.unwrap()
+        };
+        let why = tokio::select! {
+            why = timeout(Duration::from_secs(20), noticed) => why.unwrap(),
+            () = async { while node.propose(entry()).await.is_ok() {} } => panic!("it does not write"),
+        };
+        assert!(matches!(why, Unfit::SlowDisk { sync_ms } if sync_ms >= 250), "{why}");
+        assert!(node.leadership_now().reign.is_some() && node.successor().is_none());
     }
 }

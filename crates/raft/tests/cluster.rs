@@ -145,6 +145,88 @@ async fn a_returning_node_does_not_depose_the_leader() {
     assert_eq!(cluster.machines[lone].node().metrics().term, term);
 }
 
+/// A node that does not hear the leader, but is heard, asks in vain: the others do hear it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_hear_the_leader_does_not_depose_it() {
+    let cluster = Cluster::of(3, plain).await;
+    let leader = cluster.leader(&ALL).await;
+    let deaf = others(leader)[0];
+    let term = cluster.machines[leader].node().metrics().term;
+    cluster.cut_ways(&[(leader, deaf)]);
+    wait(async || cluster.machines[deaf].node().leadership_now().leader.is_none().then_some(()))
+        .await;
+    let mut leadership = cluster.machines[leader].node().leadership();
+    leadership.mark_unchanged();
+    let quiet = tokio::time::timeout(Duration::from_secs(5), leadership.changed()).await;
+    assert!(quiet.is_err(), "a deaf node deposed the leader: {:?}", leadership.borrow());
+
+    cluster.cut(&[]);
+    let acked = cluster.write(&[leader], 5).await;
+    cluster.all_have(&ALL, &acked).await;
+    assert_eq!(cluster.machines[deaf].node().metrics().term, term);
+}
+
+/// I6, I12: a leader that hears the others, but is not heard by them, proves nothing; another leads,
+/// and its return is orderly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_nobody_hears_is_replaced() {
+    let cluster = Cluster::of(3, plain).await;
+    let old = cluster.leader(&ALL).await;
+    let rest = others(old);
+    cluster.cut_ways(&[(old, rest[0]), (old, rest[1])]);
+    let new = cluster.leader(&rest).await;
+    let acked = cluster.write(&rest, 5).await;
+    // It hears of its successor, who can call it.
+    cluster.all_have(&[old], &acked).await;
+    let error = cluster.machines[old].node().read_index().await.unwrap_err();
+    assert_eq!(error.code(), Code::NotLeader, "{error}");
+    let term = cluster.machines[new].node().metrics().term;
+
+    cluster.cut(&[]);
+    let acked = cluster.write(&[new], 5).await;
+    cluster.all_have(&ALL, &acked).await;
+    assert_eq!(cluster.machines[new].node().metrics().term, term, "its return deposed nobody");
+}
+
+/// One that should not lead gives it up to one that is fit, and does not get it back; a voter that
+/// should not lead is not asked to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_without_space_hands_over_to_one_that_has_some() {
+    // Each node's directory is on a filesystem of its own in earnest; here they share one.
+    fn crowded(config: &mut RaftConfig) {
+        let short = config.identity.node.0 <= 2;
+        config.care.floor_bytes = if short { u64::MAX / 4 } else { 0 };
+    }
+    let cluster = Cluster::of(3, crowded).await;
+    // Node 1 founded it, node 2 is as short of space.
+    let fit = wait(async || {
+        let lead = cluster.leader(&ALL).await;
+        (cluster.machines[lead].identity.node == NodeId(3)).then_some(lead)
+    })
+    .await;
+    let node = cluster.machines[fit].node();
+    assert_eq!(node.unfit(), None);
+    wait(async || (node.unfit_peers().len() == 2).then_some(())).await;
+    assert!(node.unfit_peers()[&NodeId(1)].contains("free space"), "{:?}", node.unfit_peers());
+    assert_eq!(node.successor(), None, "both others should not lead");
+    let acked = cluster.write(&ALL, 5).await;
+    cluster.all_have(&ALL, &acked).await;
+
+    // Asked all the same it declines, and the fit one leads again at last.
+    let why = cluster.machines[0].node().unfit().unwrap();
+    assert!(why.to_string().contains("MiB left"), "{why}");
+    drop(node.transfer_leadership(NodeId(1)).await);
+    let acked = cluster.write(&ALL, 5).await;
+    cluster.all_have(&ALL, &acked).await;
+    wait(async || (cluster.leader(&ALL).await == fit).then_some(())).await;
+
+    // Where nobody is fit, one that is not leads in the end.
+    cluster.cut(&[fit]);
+    let acked = cluster.write(&others(fit), 5).await;
+    cluster.cut(&[]);
+    cluster.all_have(&ALL, &acked).await;
+}
+
 /// Many callers share rounds, and each sees what was acknowledged before it called (I6).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_share_rounds_and_see_what_was_acknowledged() {

@@ -19,7 +19,7 @@ use crate::gate::{Gate, Stage};
 use crate::leader::request_id;
 use crate::member::{Lead, Member};
 use crate::startup::Shell;
-use crate::warnings::warnings;
+use crate::warnings::{voters, warnings};
 
 /// A status without a leader is worth more than none, so it does not wait for long.
 const STATUS_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -138,11 +138,13 @@ async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
     let state = &*applied.state;
     let hash = lead.raft.hash_of(&applied).await.hash;
     lead.picture(state, |picture, seen| {
+        let mut warnings = warnings(picture, seen);
+        warnings.extend(voters(picture, &lead.raft));
         Ok(v1::StatusResponse {
             leader: picture.name(lead.raft.id()),
             term: lead.leadership.term,
             applied: applied.index,
-            warnings: warnings(picture, seen),
+            warnings,
             state_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             ..common(picture)?
         })

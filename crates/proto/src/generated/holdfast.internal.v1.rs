@@ -1645,6 +1645,9 @@ pub struct RaftRequest {
 pub struct RaftResponse {
     #[prost(bytes = "bytes", tag = "1")]
     pub body: ::prost::bytes::Bytes,
+    /// Why the answering node should not lead; empty if it is fit to.
+    #[prost(string, tag = "2")]
+    pub unfit: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotPart {

@@ -33,6 +33,7 @@ use crate::error::RaftError;
 use crate::retention::Transfers;
 use crate::snapshot::SnapshotData;
 use crate::types::{Snapshot, TypeConfig, Vote};
+use crate::watchdog::Peers;
 
 /// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
 const ENTRIES_TTL: Duration = Duration::from_secs(2);
@@ -47,17 +48,24 @@ pub(crate) struct Network {
     me: Identity,
     channels: Channels,
     transfers: Transfers,
+    peers: Peers,
 }
 
 impl Network {
-    pub(crate) fn new(me: Identity, connector: Connector, transfers: Transfers) -> Self {
-        Self { me, channels: Channels::new(connector), transfers }
+    pub(crate) fn new(
+        me: Identity,
+        connector: Connector,
+        transfers: Transfers,
+        peers: Peers,
+    ) -> Self {
+        Self { me, channels: Channels::new(connector), transfers, peers }
     }
 
     fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
         let lane = self.channels.lane(target, addr, purpose);
         let (cluster, from) = (self.me.cluster, self.me.node.0);
-        PeerClient { cluster, from, target, lane, transfers: self.transfers.clone() }
+        let (transfers, peers) = (self.transfers.clone(), self.peers.clone());
+        PeerClient { cluster, from, target, lane, transfers, peers }
     }
 }
 
@@ -88,6 +96,7 @@ pub(crate) struct PeerClient {
     target: u64,
     lane: Arc<Lane>,
     transfers: Transfers,
+    peers: Peers,
 }
 
 type Client = RaftServiceClient<Channel>;
@@ -127,7 +136,8 @@ impl PeerClient {
             }
             Ok(Ok(response)) => {
                 self.lane.answered();
-                let body = response.into_inner().body;
+                let RaftResponse { body, unfit } = response.into_inner();
+                self.peers.note(self.target, &unfit);
                 decode(&body).map_err(|e| RPCError::Network(NetworkError::new(&e)))
             }
         }

@@ -26,6 +26,7 @@ use crate::codec::{decode, encode};
 use crate::config::Identity;
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::watchdog::Fitness;
 
 /// Between two parts of a snapshot.
 const PART_PATIENCE: Duration = Duration::from_secs(10);
@@ -60,6 +61,7 @@ pub struct RaftService {
     files: SnapshotFile,
     /// One snapshot comes at a time.
     receiving: Arc<Semaphore>,
+    fitness: Fitness,
 }
 
 impl RaftService {
@@ -68,9 +70,10 @@ impl RaftService {
         raft: Raft,
         heard: Heard,
         files: SnapshotFile,
+        fitness: Fitness,
     ) -> RaftServiceServer<Self> {
         let receiving = Arc::new(Semaphore::new(1));
-        RaftServiceServer::new(Self { me, raft, heard, files, receiving })
+        RaftServiceServer::new(Self { me, raft, heard, files, receiving, fitness })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -132,6 +135,12 @@ impl RaftService {
             written.await.map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
         written.map_err(refused)
     }
+
+    fn reply(&self, answer: &impl Serialize) -> Answer {
+        let body = encode(answer).map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
+        let unfit = self.fitness.borrow().map(|why| why.to_string()).unwrap_or_default();
+        Ok(Response::new(RaftResponse { body: body.into(), unfit }))
+    }
 }
 
 #[tonic::async_trait]
@@ -144,25 +153,31 @@ impl RaftServiceTrait for RaftService {
         if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
             self.heard.note(leader);
         }
-        reply(&answer)
+        self.reply(&answer)
     }
 
     async fn vote(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
         door::vote(&rpc).map_err(refused)?;
-        reply(&self.raft.vote(rpc).await.map_err(stopped)?)
+        self.reply(&self.raft.vote(rpc).await.map_err(stopped)?)
     }
 
     async fn pre_vote(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
         door::vote(&rpc).map_err(refused)?;
-        reply(&self.raft.pre_vote(rpc).await.map_err(stopped)?)
+        self.reply(&self.raft.pre_vote(rpc).await.map_err(stopped)?)
     }
 
     async fn transfer_leader(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: TransferLeaderRequest<TypeConfig> = self.open(request.get_ref())?;
         door::transfer(&rpc).map_err(refused)?;
-        reply(&self.raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
+        if *rpc.to_node_id() == self.me.node.0
+            && let Some(why) = *self.fitness.borrow()
+        {
+            let what = format!("this node should not lead: {why}");
+            return Err(status_from(Code::Unavailable, what, None));
+        }
+        self.reply(&self.raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Answer {
@@ -182,7 +197,7 @@ impl RaftServiceTrait for RaftService {
         if answer.vote == vote {
             self.heard.note(leader);
         }
-        reply(&answer)
+        self.reply(&answer)
     }
 }
 
@@ -198,11 +213,6 @@ fn refused((code, what): Refusal) -> Status {
 
 fn stopped(error: impl std::error::Error) -> Status {
     status_from(Code::Unavailable, error.to_string(), None)
-}
-
-fn reply(answer: &impl Serialize) -> Answer {
-    let body = encode(answer).map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
-    Ok(Response::new(RaftResponse { body: body.into() }))
 }
 
 #[cfg(test)]

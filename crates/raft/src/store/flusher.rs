@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::Heads;
 use super::health::Health;
+use super::pulse::Pulse;
 use super::tail::Tail;
 use crate::error::RaftError;
 use crate::fail;
@@ -63,6 +64,7 @@ pub(super) struct Files {
 pub(super) struct Flusher {
     jobs: mpsc::Sender<Done>,
     syncs: Syncs,
+    pulse: Pulse,
     closed: watch::Receiver<bool>,
 }
 
@@ -74,9 +76,9 @@ impl Flusher {
     ) -> Result<Self, RaftError> {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (closed_tx, closed) = watch::channel(false);
-        let syncs = Syncs::default();
+        let (syncs, pulse) = (Syncs::default(), Pulse::default());
         let file = files.file.clone();
-        let worker = Worker { files, heads, health, syncs: syncs.clone() };
+        let worker = Worker { files, heads, health, syncs: syncs.clone(), pulse: pulse.clone() };
         let run = move || {
             worker.run(queue);
             closed_tx.send_replace(true);
@@ -85,7 +87,7 @@ impl Flusher {
             .name("raft-flusher".into())
             .spawn(run)
             .map_err(|e| RaftError::disk(&file, &e))?;
-        Ok(Self { jobs, syncs, closed })
+        Ok(Self { jobs, syncs, pulse, closed })
     }
 
     /// Queues an answer to everything that was written before the call.
@@ -100,6 +102,10 @@ impl Flusher {
         self.syncs.clone()
     }
 
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
+    }
+
     pub(super) fn closed(&self) -> watch::Receiver<bool> {
         self.closed.clone()
     }
@@ -110,13 +116,15 @@ struct Worker {
     heads: Arc<Mutex<Heads>>,
     health: Health,
     syncs: Syncs,
+    pulse: Pulse,
 }
 
 impl Worker {
     fn run(mut self, mut queue: mpsc::Receiver<Done>) {
         let mut batch = Vec::new();
         while queue.blocking_recv_many(&mut batch, QUEUE) > 0 {
-            let result = self.flush();
+            let pulse = self.pulse.clone();
+            let result = pulse.measure(|| self.flush());
             for done in batch.drain(..) {
                 done(result.clone());
             }

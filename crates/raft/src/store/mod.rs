@@ -14,6 +14,7 @@ mod flusher;
 mod health;
 mod log;
 mod open;
+mod pulse;
 mod reader;
 mod spans;
 mod tail;
@@ -31,6 +32,7 @@ use crate::types::{LogId, Vote};
 pub(crate) use flusher::Syncs;
 use flusher::{Durable, Files, Flusher};
 pub(crate) use health::Health;
+pub(crate) use pulse::Pulse;
 pub(crate) use reader::LogReader;
 pub(crate) use spans::{Spans, Usage};
 use tail::Tail;
@@ -119,6 +121,11 @@ impl LogStore {
     /// Becomes true once sled's file is closed and its lock released.
     pub(crate) fn closed(&self) -> watch::Receiver<bool> {
         self.inner.flusher.closed()
+    }
+
+    /// How long syncs take.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.inner.flusher.pulse()
     }
 
     /// The count of durable syncs so far.

@@ -140,6 +140,22 @@ impl LogStore {
     }
 }
 
+/// A disk that takes its time.
+struct Slow;
+
+impl Durable for Slow {
+    fn sync(&self) -> io::Result<()> {
+        std::thread::sleep(Duration::from_millis(250));
+        Ok(())
+    }
+}
+
+impl LogStore {
+    pub(crate) fn open_slow(dir: &Path, health: Health) -> Result<Self, RaftError> {
+        Self::open_with(dir, health, |_| Box::new(Slow))
+    }
+}
+
 /// A failed sync is never followed by trust: the kernel may have dropped the dirty pages.
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_acknowledged_again() {

@@ -188,7 +188,7 @@ async fn tell(node: RaftNode, member: &Member, notes: Arc<Notes>, quiet: watch::
     loop {
         let m = node.metrics();
         while next <= node.applied_index() {
-            if let Some(known) = node.state_hash(next).filter(|_| next > 0) {
+            if let Some(known) = node.state_hash(next).await.filter(|_| next > 0) {
                 let line = format!("hash {} {next} {}", member.node, hex(&known.hash));
                 tokio::task::block_in_place(|| notes.write(line));
             }

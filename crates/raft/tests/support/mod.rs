@@ -43,10 +43,11 @@ pub(crate) fn large_command() -> Command {
     Command::RecordFloor(RecordFloor { copies: copies.collect() })
 }
 
-/// Nodes whose links are cut, by address.
+/// Nodes whose links are cut, by address; `from>to` is cut in that direction only: the one cannot call
+/// the other.
 pub(crate) type Cuts = watch::Sender<BTreeSet<String>>;
 
-/// A connector whose connections end when either end is cut.
+/// A connector whose connections end when either end, or this direction, is cut.
 fn cuttable(cuts: &Cuts, from: String) -> Connector {
     let cuts = cuts.clone();
     std::sync::Arc::new(move |to: &str| {
@@ -55,7 +56,7 @@ fn cuttable(cuts: &Cuts, from: String) -> Connector {
         Ok(endpoint.connect_with_connector_lazy(service_fn(move |_: Uri| {
             let (mut cuts, from, to) = (cuts.clone(), from.clone(), to.clone());
             async move {
-                let ends = [from, to.clone()];
+                let ends = [format!("{from}>{to}"), from, to.clone()];
                 let is_cut = move |cut: &BTreeSet<String>| ends.iter().any(|e| cut.contains(e));
                 if is_cut(&cuts.borrow()) {
                     return Err(std::io::Error::other("the link is cut"));
@@ -173,6 +174,13 @@ impl Cluster {
     pub(crate) fn cut(&self, at: &[usize]) {
         let addrs = at.iter().map(|at| self.machines[*at].addr.clone()).collect();
         self.cuts.send_replace(addrs);
+    }
+
+    /// Cuts each of these ways from the first to the second, and no other.
+    pub(crate) fn cut_ways(&self, ways: &[(usize, usize)]) {
+        let addr = |at: usize| &self.machines[at].addr;
+        let ways = ways.iter().map(|(from, to)| format!("{}>{}", addr(*from), addr(*to)));
+        self.cuts.send_replace(ways.collect());
     }
 
     /// The one of `among` that leads and is ready, once there is one.
