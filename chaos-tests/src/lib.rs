@@ -6,9 +6,12 @@
 //! - [`faults`]: what is done to nodes beyond what the lab offers by itself;
 //! - [`checkers`]: what must hold afterwards, each with the invariant that it stands for;
 //! - [`client`]: what a person types;
+//! - [`linear`]: whether what clients saw of a register fits any single copy;
 //! - the scenarios are the tests, one file each, in `tests/scenarios`.
 
 pub mod checkers;
 pub mod client;
+pub mod dice;
 pub mod faults;
+pub mod linear;
 pub mod rig;
