@@ -178,6 +178,7 @@ impl Lab {
     fn join(&self, member: &NodeRecord, node: &NodeRecord) -> Result<(), LabError> {
         let role = match node.role {
             Role::Voter => v1::NodeRole::Voter,
+            Role::Standby => v1::NodeRole::Standby,
             Role::Worker => v1::NodeRole::Worker,
         };
         let peers = vec![api_address(member)];

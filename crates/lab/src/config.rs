@@ -1,6 +1,7 @@
 //! The daemon's configuration, as the lab writes it for a node.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -60,9 +61,21 @@ struct Lxc {
     path: PathBuf,
 }
 
+impl NodeRecord {
+    /// Where its API listens, on the fabric.
+    pub fn api(&self) -> SocketAddr {
+        (self.address, API_PORT).into()
+    }
+
+    /// Where its metrics are, on the fabric.
+    pub fn metrics(&self) -> SocketAddr {
+        (self.address, METRICS_PORT).into()
+    }
+}
+
 /// A node's API address, as other nodes use it.
 pub(crate) fn api_address(node: &NodeRecord) -> String {
-    format!("{}:{API_PORT}", node.address)
+    node.api().to_string()
 }
 
 /// Writes `holdfastd.toml` of a node.
@@ -89,7 +102,7 @@ fn render(
         socket: layout.socket(&node.name),
         listen: api_address(node),
         advertise: api_address(node),
-        metrics: format!("{}:{METRICS_PORT}", node.address),
+        metrics: node.metrics().to_string(),
         cgroup_root: layout.node_cgroup(&node.name),
         guardian: Guardian {
             socket: layout.guardian_socket(&node.name),

@@ -7,6 +7,7 @@
 //!
 //! Behind `holdfast lab`, the quickstart and the chaos tests.
 
+mod client;
 mod clock;
 mod cluster;
 mod config;
@@ -34,6 +35,7 @@ mod up;
 mod wait;
 pub mod workload;
 
+pub use client::in_client;
 pub use clock::{BootInstant, wall_ms};
 pub use cluster::Cluster;
 pub use error::LabError;

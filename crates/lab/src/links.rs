@@ -23,6 +23,20 @@ impl Lab {
         })
     }
 
+    /// Drops what travels from the first to the second node of each of these pairs, and nothing else,
+    /// from one frame to the next: any partition, also one that some see and others do not. Whatever
+    /// was cut between nodes before is healed; links that are down stay down.
+    pub fn partition(&self, drops: BTreeSet<(String, String)>) -> Result<(), LabError> {
+        self.change(|record| {
+            for node in drops.iter().flat_map(|(from, to)| [from, to]) {
+                record.node(node)?;
+            }
+            fabric::set_drops(self.layout(), &drops)?;
+            record.drops = drops;
+            Ok(())
+        })
+    }
+
     /// Undoes every cut of this node, whichever side it is on.
     pub fn heal(&self, node: &str) -> Result<(), LabError> {
         self.change(|record| {

@@ -22,6 +22,8 @@ use crate::programs::Programs;
 pub enum Role {
     /// Takes part in Raft.
     Voter,
+    /// Has the log, and a vote only when one of the voters is lost.
+    Standby,
     /// Runs containers only.
     Worker,
 }

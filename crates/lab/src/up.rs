@@ -26,7 +26,9 @@ pub struct UpOptions {
     pub dir: Option<PathBuf>,
     /// Nodes that take part in Raft: an odd number up to 7.
     pub voters: usize,
-    /// Nodes that do not.
+    /// Nodes that have the log and no vote, until one of the voters is lost.
+    pub standbys: usize,
+    /// Nodes that do not take part.
     pub workers: usize,
     /// Size of each node's pool.
     pub pool_size: ByteSize,
@@ -49,6 +51,7 @@ impl UpOptions {
             name: name.to_owned(),
             dir: None,
             voters: 3,
+            standbys: 0,
             workers: 0,
             pool_size: ByteSize::gib(4),
             devices: Vec::new(),
@@ -66,7 +69,7 @@ impl Lab {
     pub fn up(options: &UpOptions) -> Result<Self, LabError> {
         tool::check_machine()?;
         let layout = Layout::new(&options.name, options.dir.as_deref())?;
-        let nodes = nodes(options.voters, options.workers)?;
+        let nodes = nodes(options.voters, options.standbys, options.workers)?;
         let nodes = with_devices(nodes, &options.devices)?;
         let lock = LabLock::take(&layout)?;
         if !options.replace && LabRecord::load(&layout).is_ok() {
@@ -93,13 +96,18 @@ impl Lab {
     }
 }
 
-fn nodes(voters: usize, workers: usize) -> Result<Vec<NodeRecord>, LabError> {
-    let total = voters + workers;
+fn nodes(voters: usize, standbys: usize, workers: usize) -> Result<Vec<NodeRecord>, LabError> {
+    let total = voters + standbys + workers;
     let count = u8::try_from(total).ok().filter(|n| *n <= 200 && voters % 2 == 1 && voters <= 7);
     let count = count.ok_or(LabError::NodeCount(total))?;
+    let role = |number: usize| match number {
+        _ if number <= voters => Role::Voter,
+        _ if number <= voters + standbys => Role::Standby,
+        _ => Role::Worker,
+    };
     let node = |number: u8| NodeRecord {
         name: format!("n{number}"),
-        role: if usize::from(number) <= voters { Role::Voter } else { Role::Worker },
+        role: role(number.into()),
         address: node_address(number),
         power: Power::On,
         linked: true,
@@ -169,17 +177,19 @@ mod tests {
 
     #[test]
     fn workers_come_after_voters() {
-        let all = nodes(3, 2).unwrap();
+        let all = nodes(3, 0, 2).unwrap();
         let names: Vec<_> = all.iter().map(|n| (n.name.as_str(), n.role)).collect();
         assert_eq!(names[2], ("n3", Role::Voter));
         assert_eq!(names[3], ("n4", Role::Worker));
         assert_eq!(all[4].address.to_string(), "10.88.0.5");
+        let roles: Vec<_> = nodes(1, 1, 1).unwrap().iter().map(|node| node.role).collect();
+        assert_eq!(roles, [Role::Voter, Role::Standby, Role::Worker]);
     }
 
     #[test]
     fn clusters_that_cannot_be_are_refused() {
         for (voters, workers) in [(0, 1), (2, 0), (9, 0), (3, 250)] {
-            assert!(nodes(voters, workers).is_err(), "{voters} {workers}");
+            assert!(nodes(voters, 0, workers).is_err(), "{voters} {workers}");
         }
     }
 }

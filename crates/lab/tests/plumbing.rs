@@ -219,6 +219,23 @@ fn links_are_cut_one_way_both_ways_and_healed() {
     assert!(reaches(&n1, "10.88.0.2"));
 }
 
+/// Two that do not hear each other, and a third that hears both.
+#[test]
+fn a_partition_is_partial_and_replaces_the_one_before() {
+    let Rig { lab, _bin } = rig("t-partial", 3);
+    let [n1, n2, n3] = ["n1", "n2", "n3"].map(|n| lab.layout().netns(n));
+    let both = |a: &str, b: &str| [(a.into(), b.into()), (b.into(), a.into())].into();
+    lab.partition(both("n1", "n2")).unwrap();
+    assert!(!ping(&n1, "10.88.0.2") && !ping(&n2, "10.88.0.1"));
+    assert!(reaches(&n1, "10.88.0.3") && reaches(&n2, "10.88.0.3"));
+    assert!(reaches(&lab.layout().client(), "10.88.0.1"), "clients reach all of them");
+    lab.partition(both("n1", "n3")).unwrap();
+    assert!(!ping(&n3, "10.88.0.1") && reaches(&n1, "10.88.0.2"));
+    assert_eq!(lab.partition(both("n1", "n9")).unwrap_err().code(), Code::NotFound);
+    lab.partition([].into()).unwrap();
+    assert!(reaches(&n3, "10.88.0.1"));
+}
+
 #[test]
 fn two_labs_stand_side_by_side() {
     let (a, b) = (rig("t-side", 1), rig("t-side-b", 1));

@@ -115,6 +115,9 @@ struct Up {
     /// Voters: 1, 3, 5 or 7.
     #[arg(long, default_value_t = 3)]
     nodes: usize,
+    /// Nodes that have the log, and a vote only when one of the voters is lost.
+    #[arg(long, default_value_t = 0)]
+    standbys: usize,
     /// Nodes that take no part in Raft.
     #[arg(long, default_value_t = 0)]
     workers: usize,
@@ -196,6 +199,7 @@ fn bring_up(name: &str, up: Up) -> Result<(), LabError> {
     let options = UpOptions {
         dir: up.dir,
         voters: up.nodes,
+        standbys: up.standbys,
         workers: up.workers,
         pool_size: up.pool_size,
         devices: up.devices,
@@ -235,6 +239,7 @@ fn show(nodes: &[NodeStatus], output: Output) {
             node.name.clone(),
             match node.role {
                 Role::Voter => "voter".into(),
+                Role::Standby => "standby".into(),
                 Role::Worker => "worker".into(),
             },
             node.address.to_string(),

@@ -1,19 +1,16 @@
 //! The client that keeps asking one address, from the client's network namespace.
 
-use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use nix::sched::{CloneFlags, setns};
-
 use super::chain::Record;
 use super::ledger::Acked;
 use crate::LabError;
+use crate::client::in_client;
 use crate::clock::{BootInstant, wall_ms};
 use crate::layout::Layout;
 use crate::pace::Pace;
@@ -97,20 +94,6 @@ pub fn fetch_chain(layout: &Layout, address: Ipv4Addr, pace: Pace) -> Result<Str
         what: format!("the chain of {address}"),
         seconds: limits.whole.as_secs(),
     })
-}
-
-/// Runs something in a thread that lives in the client's network namespace.
-fn in_client<T: Send + 'static>(
-    layout: &Layout,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<JoinHandle<Option<T>>, LabError> {
-    let path = Path::new("/run/netns").join(layout.client());
-    let netns = File::open(&path).map_err(LabError::io("cannot open", &path))?;
-    let enter = move || setns(netns, CloneFlags::CLONE_NEWNET);
-    std::thread::Builder::new()
-        .name("client".into())
-        .spawn(move || enter().is_ok().then(work))
-        .map_err(LabError::io("cannot start a thread for", Path::new("the client")))
 }
 
 /// How long a request may take.
