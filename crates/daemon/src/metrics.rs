@@ -93,6 +93,9 @@ fn describe(page: &mut Page, member: &Member) {
     page.put("holdfast_raft_syncs_total", "Durable syncs of the log.", "", metrics.syncs);
     let unfit = u64::from(raft.unfit().is_some());
     page.put("holdfast_raft_unfit", "Whether this node should not lead.", "", unfit);
+    if let Some(newest) = raft.newest_hash() {
+        hash(page, newest.index, &newest.hash);
+    }
     let state = raft.state();
     containers(page, &state, member.node());
     if let Some(leadership) = reign {
@@ -110,6 +113,14 @@ fn describe(page: &mut Page, member: &Member) {
             page.put("holdfast_pool_metadata_used_bytes", "Use of its metadata.", &label, used);
         }
     }
+}
+
+/// Both are of one moment: nodes with the same index and not the same hash have parted (I4). A sample is
+/// a double, which holds whole numbers below 2^53: these are the hash's first 48 bits.
+fn hash(page: &mut Page, index: u64, hash: &[u8; 32]) {
+    let number = hash.iter().take(6).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    page.put("holdfast_state_hash_index", "The entry that the hash is of.", "", index);
+    page.put("holdfast_state_hash", "Hash of the state: on all nodes the same.", "", number);
 }
 
 fn side(page: &mut Page, direction: &str, counts: &SideCounts) {
@@ -182,6 +193,14 @@ mod tests {
         assert!(page.0.contains(corrupt), "{}", page.0);
         assert!(page.0.contains("\nholdfast_transfer_bytes_total{direction=\"in\"} 7\n"));
         assert!(page.0.contains("\nholdfast_transfer_bytes_total{direction=\"out\"} 0\n"));
+    }
+
+    #[test]
+    fn a_hash_is_a_whole_number_that_a_sample_can_hold() {
+        let mut page = Page::default();
+        hash(&mut page, 2048, &[0xFF; 32]);
+        assert!(page.0.contains("\nholdfast_state_hash_index 2048\n"), "{}", page.0);
+        assert!(page.0.contains(&format!("\nholdfast_state_hash {}\n", (1_u64 << 48) - 1)));
     }
 
     #[test]

@@ -282,6 +282,11 @@ impl RaftNode {
         timeout(limit, built).await.unwrap_or(Err(RaftError::Timeout))
     }
 
+    /// The newest of those that are remembered: at the same index every node has the same.
+    pub fn newest_hash(&self) -> Option<StateHash> {
+        self.shared.hashes.newest()
+    }
+
     /// Returns the first failure of the disk, or of a file of ours, when it comes. The node takes
     /// no part any more then, and the process should end.
     pub async fn failed(&self) -> RaftError {

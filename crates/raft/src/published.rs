@@ -180,6 +180,13 @@ impl Hashes {
         }
     }
 
+    /// The newest of those that every node takes.
+    pub(crate) fn newest(&self) -> Option<StateHash> {
+        let ring = lock(&self.ring);
+        let taken = |(at, _): &&(u64, _)| self.every > 0 && at.is_multiple_of(self.every);
+        ring.iter().filter(taken).filter_map(|(_, hash)| *hash).max_by_key(|hash| hash.index)
+    }
+
     /// The hash of that state, computed once for all who ask for it.
     pub(crate) async fn of(&self, applied: &Applied) -> StateHash {
         let _one = self.one_at_a_time.lock().await;
@@ -276,6 +283,7 @@ mod tests {
         }
         for hash in expected {
             assert_eq!(hashes.at(hash.index).await, Some(hash));
+            assert!(hashes.newest().is_some_and(|newest| newest.index >= hash.index));
         }
         assert_eq!(hashes.at(index + 1).await, None);
     }
