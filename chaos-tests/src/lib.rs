@@ -7,10 +7,13 @@
 //! - [`checkers`]: what must hold afterwards, each with the invariant that it stands for;
 //! - [`client`]: what a person types;
 //! - [`linear`]: whether what clients saw of a register fits any single copy;
+//! - [`consensus`]: clients of the replicated state, held against each other while nodes fail; also
+//!   the program `holdfast-soak`, behind `cargo xtask soak`;
 //! - the scenarios are the tests, one file each, in `tests/scenarios`.
 
 pub mod checkers;
 pub mod client;
+pub mod consensus;
 pub mod dice;
 pub mod faults;
 pub mod linear;

@@ -1,5 +1,6 @@
 //! The scenarios, one file each. They need root and the built programs beside the test's own.
 
+mod consensus;
 mod cut;
 mod debian;
 mod freeze;

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask verify|fix|arrows|codegen|bench|guest`.
+//! The project's own chores: `cargo xtask verify|fix|arrows|codegen|bench|soak|guest`.
 
 mod arrows;
 mod bench;
@@ -7,6 +7,7 @@ mod documents;
 mod guest;
 mod manifests;
 mod run;
+mod soak;
 mod verify;
 mod workspace;
 
@@ -41,6 +42,9 @@ enum Task {
     /// Measure something, and print it beside what was asked for.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Run a whole cluster under harm for long, and say whether anything was violated.
+    #[command(subcommand)]
+    Soak(soak::Soak),
     /// Run a command in a Debian guest under QEMU, where device-mapper and power cuts are real.
     Guest(guest::Guest),
 }
@@ -66,6 +70,7 @@ impl Task {
             }
             Task::Codegen => codegen::refresh(root),
             Task::Bench(bench) => bench.run(root),
+            Task::Soak(soak) => soak.run(root),
             Task::Guest(guest) => guest.run(root),
         }
     }

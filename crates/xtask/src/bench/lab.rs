@@ -20,12 +20,12 @@ pub(crate) struct Programs {
     dir: PathBuf,
 }
 
-/// Builds them.
-pub(crate) fn build(root: &Path) -> Result<Programs> {
+/// Builds them, and those of other packages with them.
+pub(crate) fn build(root: &Path, others: &[&str]) -> Result<Programs> {
     let mut build = run::cargo(root);
     build.args(["build", "--quiet", "--release", "--locked", "--bins"]);
-    for package in PACKAGES {
-        build.args(["-p", package]);
+    for package in PACKAGES.iter().chain(others) {
+        build.arg("-p").arg(package);
     }
     run::succeed(&mut build)?;
     let target =
@@ -34,11 +34,17 @@ pub(crate) fn build(root: &Path) -> Result<Programs> {
 }
 
 impl Programs {
+    /// One of them.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(self.dir.join(program));
+        command.env("HOLDFAST_BIN_DIR", &self.dir).stdin(Stdio::null());
+        command
+    }
+
     /// A command of the benches' lab.
     pub(crate) fn lab(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(self.dir.join("holdfast-lab"));
-        command.args(["--name", NAME]).args(args).env("HOLDFAST_BIN_DIR", &self.dir);
-        command.stdin(Stdio::null());
+        let mut command = self.command("holdfast-lab");
+        command.args(["--name", NAME]).args(args);
         command
     }
 

@@ -9,7 +9,7 @@ mod replicate;
 mod report;
 mod statistics;
 
-pub(crate) use lab::PACKAGES;
+pub(crate) use lab::{PACKAGES, build};
 
 use std::path::Path;
 
@@ -50,7 +50,7 @@ impl Bench {
     pub(crate) fn run(self, root: &Path) -> Result<()> {
         match self {
             Self::Failover { rounds, json } => {
-                let bin = lab::build(root)?;
+                let bin = lab::build(root, &[])?;
                 let mut rows = failover::measure(&bin, rounds)?;
                 rows.extend(idle::measure(&bin)?);
                 report::Report::new("failover", rows).print(json)
@@ -60,7 +60,7 @@ impl Bench {
                 report::Report::new("replicate", rows).print(json)
             }
             Self::Idle { json } => {
-                let rows = idle::measure(&lab::build(root)?)?;
+                let rows = idle::measure(&lab::build(root, &[])?)?;
                 report::Report::new("idle", rows).print(json)
             }
         }
