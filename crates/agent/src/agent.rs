@@ -96,6 +96,15 @@ impl AgentHandle {
         self.context.is_leased()
     }
 
+    /// Returns once the cluster has let this node go, with its words. It asks for no lease any more
+    /// then, and what is protected stays fenced.
+    pub async fn removed(&self) -> String {
+        let mut removed = self.context.removed.subscribe();
+        // The sender lives as long as `self`.
+        let said = removed.wait_for(Option::is_some).await;
+        said.ok().and_then(|why| why.clone()).unwrap_or_default()
+    }
+
     /// What has become of transfers since the agent began.
     pub fn transfers(&self) -> TransferCounts {
         self.context.counters.read()

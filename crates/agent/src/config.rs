@@ -50,6 +50,8 @@ pub struct AgentConfig {
     pub scrub: ScrubPace,
     /// How many transfers it has at a time, and how fast they go.
     pub transfers: TransferLimits,
+    /// Whether this node only votes: it runs nothing, so that it needs no guardian to hold its lease.
+    pub witness: bool,
     /// Addresses at which a leader may be asked for, `host:port`.
     pub seeds: Vec<String>,
 }

@@ -55,6 +55,8 @@ pub(crate) struct Context {
     pub(crate) without_pool: AtomicBool,
     /// Whether no heartbeat leaves, because there is a pool and it cannot be opened.
     pub(crate) silent: AtomicBool,
+    /// The cluster's words, once it has let this node go.
+    pub(crate) removed: watch::Sender<Option<String>>,
     /// The machine's, if the kernel says.
     pub(crate) memory: Option<ByteSize>,
     parts: OnceLock<Arc<Parts>>,
@@ -82,6 +84,7 @@ impl Context {
             kept_arrived: Notify::new(),
             without_pool: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            removed: watch::Sender::new(None),
             memory: memory::total(),
             parts: OnceLock::new(),
             lease: watch::Sender::new(LeaseState::default()),

@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::error::AgentError;
 use crate::gate::LeaseState;
 
-/// Asks for grants for ever.
+/// Asks for grants, until the cluster has let this node go.
 pub(crate) async fn run(context: Arc<Context>) {
     let period = Duration::from_millis(LeaseSettings::default().heartbeat_ms());
     let mut keeper = Keeper {
@@ -41,6 +41,11 @@ pub(crate) async fn run(context: Arc<Context>) {
         }
         match keeper.beat().await {
             Ok(()) => keeper.quiet = false,
+            Err(error) if error.code() == Code::NodeRemoved => {
+                keeper.context.end_life();
+                keeper.context.removed.send_replace(Some(error.line()));
+                return;
+            }
             Err(error) if !keeper.quiet => {
                 warn!(error = %error.line(), "no lease could be had");
                 keeper.quiet = true;
@@ -180,6 +185,9 @@ impl Keeper {
             assignment_revision: Revision(grant.assignment_revision),
         };
         self.context.raise_revision(lease);
+        if self.context.config.witness {
+            return Ok(());
+        }
         let held_ns = match self.context.guardian.renew(until).await {
             Ok(held_ns) => held_ns,
             Err(AgentError::Guardian(error)) if error.is_fenced() => {

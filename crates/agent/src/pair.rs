@@ -145,6 +145,7 @@ impl Node {
             vxlan_port: 7789,
             scrub: ScrubPace { rate: ByteSize(0), every: Duration::ZERO },
             transfers,
+            witness: false,
             seeds: Vec::new(),
         };
         let context = Arc::new(Context::new(config, watch::channel(None).1));

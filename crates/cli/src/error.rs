@@ -103,6 +103,7 @@ fn exit_status(code: Code) -> u8 {
         | Code::Conflict
         | Code::WrongState
         | Code::InUse
+        | Code::QuorumAtRisk
         | Code::Held
         | Code::WrongCluster => 5,
         Code::NoPlacement | Code::PoolFull | Code::NoAddress | Code::TooManySnapshots => 6,

@@ -7,7 +7,7 @@
 //!                                                 │ Sightings: pools, holdings
 //!                     lost ────────▶ MarkNodeLost │
 //!                     takeover ────▶ seal, TakeOver / HoldTakeover
-//!                     upkeep ──────▶ SetReplicas, RecordFloor, membership
+//!                     upkeep ──────▶ SetReplicas, RecordFloor, SetRoles, membership
 //! ```
 
 mod lead;

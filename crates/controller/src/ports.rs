@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use holdfast_core::{Command, Node, Outcome, State};
-use holdfast_planner::SealedCopy;
+use holdfast_planner::{Quorum, SealedCopy};
 use holdfast_types::{Code, Epoch, TimestampMs, VolumeUid};
 
 /// A port that could not do what it was asked.
@@ -39,8 +39,12 @@ pub trait Ports: Send + Sync + 'static {
         items: Vec<(VolumeUid, Epoch)>,
     ) -> Result<BTreeMap<VolumeUid, Vec<SealedCopy>>, PortError>;
 
-    /// Brings the members of Raft in line with the roles in the state.
-    async fn align_membership(&self) -> Result<(), PortError>;
+    /// Raft as this leader sees it.
+    fn quorum(&self) -> Quorum;
+
+    /// Takes the next step to bring the members of Raft in line with the roles in the state; returns
+    /// whether there was one.
+    async fn align_membership(&self) -> Result<bool, PortError>;
 
     /// CLOCK_BOOTTIME, in milliseconds. Safety decisions read this alone.
     fn boottime_ms(&self) -> u64;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use holdfast_core::{
     Command, Container, Evidence, FewMap, Node, NodeLife, NodeRole, Outcome, State,
 };
-use holdfast_planner::SealedCopy;
+use holdfast_planner::{Quorum, SealedCopy};
 use holdfast_types::{
     Chain, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, ImageUid, Incarnation, MacAddr,
     NodeId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
@@ -28,6 +28,7 @@ pub(crate) struct FakePorts {
     pub(crate) applies_takeovers: bool,
     /// How far the clock goes on while a node seals.
     pub(crate) seal_takes_ms: u64,
+    pub(crate) quorum: Quorum,
     wall: Mutex<TimestampMs>,
     proposed: Mutex<Vec<Command>>,
 }
@@ -40,6 +41,7 @@ impl FakePorts {
             answers: BTreeMap::new(),
             unsealed: BTreeSet::new(),
             seal_takes_ms: 0,
+            quorum: Quorum::default(),
             wall: Mutex::new(TimestampMs(2_000)),
             proposed: Mutex::default(),
         }
@@ -85,8 +87,12 @@ impl Ports for FakePorts {
         Ok(sealed.map(|volume| (volume, of(volume))).collect())
     }
 
-    async fn align_membership(&self) -> Result<(), PortError> {
-        Ok(())
+    fn quorum(&self) -> Quorum {
+        self.quorum.clone()
+    }
+
+    async fn align_membership(&self) -> Result<bool, PortError> {
+        Ok(false)
     }
 
     fn boottime_ms(&self) -> u64 {
@@ -110,6 +116,7 @@ pub(crate) fn node(id: u64) -> Node {
         assignment_revision: Revision(1),
         view_revision: Revision(1),
         labels: Default::default(),
+        asked: None,
         revision: Revision(1),
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use holdfast_core::{Command, RecordFloor, State};
-use holdfast_planner::{Observations, plan_replicas};
+use holdfast_planner::{Observations, plan_replicas, plan_votes};
 use holdfast_types::{ContainerUid, NodeId, SnapshotId, TimestampMs};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::leadership::Leadership;
 use crate::ports::Ports;
@@ -23,9 +23,7 @@ const FLOOR_BATCH: usize = 256;
 pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
     loop {
         tokio::time::sleep(EVERY).await;
-        if let Err(error) = ports.align_membership().await {
-            warn!(%error, "the members of Raft could not be brought in line");
-        }
+        keep_voters(ports).await;
         let state = ports.state();
         let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
         let floor = floor(&state, &seen);
@@ -35,6 +33,21 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
         for change in plan_replicas(&state, &seen, ports.wall()) {
             debug!(container = %change.uid, replicas = ?change.replicas, "replicas change");
             propose(ports, Command::SetReplicas(change)).await;
+        }
+    }
+}
+
+/// One step: of Raft towards the roles in the state, or else, once it is there, of the roles.
+async fn keep_voters<P: Ports>(ports: &P) {
+    match ports.align_membership().await {
+        Err(error) => warn!(%error, "the members of Raft could not be brought in line"),
+        Ok(true) => {}
+        Ok(false) => {
+            let planned = plan_votes(&ports.state(), &ports.quorum(), ports.wall());
+            if let Some(change) = planned {
+                info!(roles = ?change.roles, reason = %change.reason, "votes change");
+                propose(ports, Command::SetRoles(change)).await;
+            }
         }
     }
 }
@@ -74,9 +87,35 @@ fn floor(state: &State, seen: &Observations) -> RecordFloor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{add_container, copy, state_of};
-    use holdfast_core::Copy;
-    use holdfast_planner::{HeldCopy, NodeObservation};
+    use crate::testing::{FakePorts, add_container, copy, state_of};
+    use holdfast_core::{Copy, NodeRole};
+    use holdfast_planner::{Follower, HeldCopy, NodeObservation, Quorum};
+
+    /// What the planner decides goes into the log, with its reason.
+    #[test]
+    fn a_silent_voter_is_replaced_by_an_entry() {
+        let mut state = state_of(&[1, 2, 3, 4]);
+        state.nodes.get_mut(&NodeId(4)).unwrap().role = NodeRole::Standby;
+        let follower = |silent_ms| Follower { behind: 0, silent_ms: Some(silent_ms) };
+        let mut ports = FakePorts::new(state);
+        ports.quorum = Quorum {
+            leader: NodeId(1),
+            voters: [1, 2, 3].map(NodeId).into(),
+            joint: false,
+            followers: [(2, 90_000), (3, 10), (4, 10)]
+                .map(|(id, silent_ms)| (NodeId(id), follower(silent_ms)))
+                .into(),
+            leading_ms: 100_000,
+            lately_ms: 1_000,
+        };
+        let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        rt.block_on(keep_voters(&ports));
+        let proposed = ports.proposed();
+        let [Command::SetRoles(change)] = &proposed[..] else { panic!("{proposed:?}") };
+        let roles = [(NodeId(2), NodeRole::Standby), (NodeId(4), NodeRole::Voter)];
+        assert_eq!(change.roles, roles.into());
+        assert!(change.reason.starts_with("n2 was silent for 90 s"), "{}", change.reason);
+    }
 
     #[test]
     fn only_what_moved_goes_into_the_log() {

@@ -7,8 +7,8 @@ use holdfast_types::{ContainerName, ContainerUid, NodeId, OperationId, Revision,
 use uuid::Uuid;
 
 use crate::{
-    Command, Container, Entry, Event, Operation, OperationKind, OperationState, Response, State,
-    event, operation,
+    Command, Container, Entry, Event, KeptState, Operation, OperationKind, OperationState,
+    Response, State, event, operation,
 };
 
 /// How many answers are remembered for clients that retry.
@@ -64,6 +64,8 @@ impl Change<'_> {
             Command::RestoreSnapshot(c) => c.apply(self),
             Command::SetSchedule(c) => c.apply(self),
             Command::SetLabels(c) => c.apply(self),
+            Command::SetRoles(c) => c.apply(self),
+            Command::RemoveNode(c) => c.apply(self),
         }
     }
 
@@ -153,6 +155,31 @@ impl Change<'_> {
             self.state.events.pop_front();
         }
         self.touch();
+    }
+
+    /// Puts the container back without the copy that was on `node`, which its `holders` name no
+    /// more. One that was to be deleted is gone with its last copy.
+    pub(crate) fn forget_copy(&mut self, mut container: Container, node: NodeId) {
+        container.copies.remove(&node);
+        for kept in container.kept.values_mut() {
+            if let KeptState::Taken(taken) | KeptState::LeftBehind(taken) = &mut kept.state {
+                taken.holders.remove(&node);
+            }
+        }
+        container.revision = self.revision;
+        let uid = container.uid;
+        if !container.is_deleting() || !container.holders.is_empty() {
+            self.state.containers.insert(uid, container);
+            return;
+        }
+        let message = format!("container {} is deleted", container.name);
+        self.container_event("container-deleted", &container, None, message, []);
+        self.state.addresses.remove(&container.address);
+        self.state.diverged.retain(|_, diverged| diverged.uid != uid);
+        self.state.containers.remove(&uid);
+        self.end_operations(uid, |kind| {
+            (kind == OperationKind::Delete).then_some(OperationState::Done)
+        });
     }
 
     /// Begins an operation on a container. Its id follows from the log index, so that every node

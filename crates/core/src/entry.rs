@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
-    InitCluster, MarkNodeLost, RecordFloor, RecordReport, RegisterNode, RemoveImage,
-    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole,
+    InitCluster, MarkNodeLost, RecordFloor, RecordReport, RegisterNode, RemoveImage, RemoveNode,
+    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles,
     SetSchedule, TakeOver,
 };
 
@@ -70,6 +70,10 @@ pub enum Command {
     SetSchedule(SetSchedule),
     /// A node's labels change.
     SetLabels(SetLabels),
+    /// The parts of several nodes in Raft change at once.
+    SetRoles(SetRoles),
+    /// A node is let go for good.
+    RemoveNode(RemoveNode),
 }
 
 /// What an entry did.

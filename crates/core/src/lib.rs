@@ -40,8 +40,8 @@ pub use apply::apply;
 pub use command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
     InitCluster, MarkNodeLost, NewNode, Origin, RecordFloor, RecordReport, RegisterNode,
-    RemoveImage, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas,
-    SetRole, SetSchedule, TakeOver,
+    RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels,
+    SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use containers::{ContainerMut, Containers};

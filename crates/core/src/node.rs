@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! admit ─▶ New ──register──▶ Up#1 ──MarkNodeLost──▶ Lost#1 ──register──▶ Up#2 …
+//!           └──────────────────┴── RemoveNode ────────┴─▶ gone; its id never comes back
 //! ```
 //! Only a `Lost` life lets its containers be taken over, and only registering anew ends it.
 
@@ -11,6 +12,9 @@ use std::net::Ipv4Addr;
 
 use holdfast_types::{Incarnation, LabelKey, LabelValue, NodeId, NodeName, Revision, TimestampMs};
 use serde::{Deserialize, Serialize};
+
+/// The label that names a node's failure domain, such as a rack or a building.
+const DOMAIN: &str = "domain";
 
 /// A node's part in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -22,6 +26,20 @@ pub enum NodeRole {
     Standby,
     /// No part in Raft; talks to the leader.
     Worker,
+    /// Votes, and neither stores nor runs anything.
+    Witness,
+}
+
+impl NodeRole {
+    /// Whether a node in this role votes.
+    pub fn votes(self) -> bool {
+        matches!(self, Self::Voter | Self::Witness)
+    }
+
+    /// Whether a node in this role follows the log.
+    pub fn has_log(self) -> bool {
+        self != Self::Worker
+    }
 }
 
 impl fmt::Display for NodeRole {
@@ -30,6 +48,7 @@ impl fmt::Display for NodeRole {
             Self::Voter => "voter",
             Self::Standby => "standby",
             Self::Worker => "worker",
+            Self::Witness => "witness",
         })
     }
 }
@@ -116,6 +135,9 @@ pub struct Node {
     /// The last entry that changed it: its version.
     #[serde(default)]
     pub revision: Revision,
+    /// The part that a person asked for when it joined; without one the cluster decides.
+    #[serde(default)]
+    pub asked: Option<NodeRole>,
 }
 
 impl Node {
@@ -127,5 +149,20 @@ impl Node {
     /// Whether this very life was declared lost.
     pub fn is_lost(&self, incarnation: Incarnation) -> bool {
         self.incarnation == incarnation && matches!(self.life, NodeLife::Lost { .. })
+    }
+
+    /// Whether it neither stores nor runs anything, whatever its present part is.
+    pub fn is_witness(&self) -> bool {
+        self.role == NodeRole::Witness || self.asked == Some(NodeRole::Witness)
+    }
+
+    /// Its role while it votes.
+    pub fn voting_role(&self) -> NodeRole {
+        if self.is_witness() { NodeRole::Witness } else { NodeRole::Voter }
+    }
+
+    /// What it fails together with, as people have labelled it.
+    pub fn domain(&self) -> Option<&LabelValue> {
+        self.labels.iter().find(|(key, _)| key.as_str() == DOMAIN).map(|(_, value)| value)
     }
 }

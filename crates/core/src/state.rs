@@ -112,6 +112,12 @@ impl State {
         self.nodes.get(&id).ok_or_else(missing)
     }
 
+    /// Whether that id was a node's, and is none any more. Ids are log indexes, so whoever has
+    /// applied the log up to `applied` knows every node that was admitted before.
+    pub fn is_removed(&self, id: NodeId, applied: u64) -> bool {
+        self.cluster.is_some() && id.0 <= applied && !self.nodes.contains_key(&id)
+    }
+
     /// The node with that name.
     pub fn node_named(&self, name: &NodeName) -> Result<&Node, Refusal> {
         let missing = || Refusal::new(Code::NotFound, format!("there is no node {name}"));

@@ -136,6 +136,7 @@ fn new_node(name: &str) -> NewNode {
         address: format!("{name}:7443"),
         underlay: "10.88.0.1".parse().unwrap(),
         role: NodeRole::Voter,
+        asked: None,
     }
 }
 

@@ -52,7 +52,9 @@ impl State {
     fn image_view(&self, image: &Image, id: NodeId) -> ImageView {
         let up = |n: &NodeId| self.nodes.get(n).is_some_and(|n| n.is_up());
         let source = image.held_by.iter().copied().find(|n| up(n));
-        let lacking = || self.nodes.keys().copied().filter(|n| up(n) && !image.held_by.contains(n));
+        let stores = |n: &NodeId| self.nodes.get(n).is_some_and(|n| n.is_up() && !n.is_witness());
+        let lacking =
+            || self.nodes.keys().copied().filter(|n| stores(n) && !image.held_by.contains(n));
         ImageView {
             uid: image.uid,
             snapshot: image.snapshot,

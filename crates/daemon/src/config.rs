@@ -104,6 +104,8 @@ pub enum PoolDriver {
     Xfs,
     /// A thin pool in an LVM volume group, made by `holdfast pool create`.
     Lvm,
+    /// There is none: the machine is a witness.
+    None,
 }
 
 /// What becomes of a write that a full thin pool has no room for.
@@ -138,6 +140,9 @@ impl PoolConfig {
             ("size", self.size.is_some()),
         ];
         match (self.driver, of_xfs.iter().find(|(_, given)| *given)) {
+            (PoolDriver::None, Some((key, _))) => {
+                Err(format!("pool.{key}: not with driver none, which has no pool"))
+            }
             (PoolDriver::Lvm, Some((key, _))) => Err(format!(
                 "pool.{key}: not with driver lvm, whose pool is made by holdfast pool create"
             )),
@@ -152,6 +157,7 @@ impl PoolDriver {
         match self {
             Self::Xfs => "xfs",
             Self::Lvm => "lvm",
+            Self::None => "none",
         }
     }
 }

@@ -4,7 +4,7 @@ use holdfast_core::{
     Container, Diverged, Event, Image, Kept, KeptState, Node, NodeLife, NodeRole, Operation,
     OperationState, State,
 };
-use holdfast_planner::{HeldCopy, Observations};
+use holdfast_planner::{HeldCopy, Observations, Quorum, vote_note};
 use holdfast_proto::v1;
 use holdfast_types::{
     ContainerUid, KeptBy, LeaseSettings, NodeId, OperationId, RunState, SnapshotName, SnapshotUuid,
@@ -17,6 +17,8 @@ pub(crate) struct Picture<'a> {
     /// Nothing on a node that does not lead.
     pub(crate) seen: Option<&'a Observations>,
     pub(crate) leader: Option<NodeId>,
+    /// Raft, as the leader sees it; nothing on another node.
+    pub(crate) quorum: Option<Quorum>,
     /// Milliseconds since the leader answered each node last.
     pub(crate) silent_ms: &'a dyn Fn(NodeId) -> Option<u64>,
     pub(crate) now: TimestampMs,
@@ -60,6 +62,12 @@ impl Picture<'_> {
             containers: u32::try_from(containers).unwrap_or(u32::MAX),
             labels: node.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             revision: node.revision.0,
+            asked: node.asked.map_or(v1::NodeRole::Unspecified, role).into(),
+            note: self
+                .quorum
+                .as_ref()
+                .and_then(|q| vote_note(self.state, q, node))
+                .unwrap_or_default(),
         }
     }
 
@@ -247,11 +255,12 @@ pub(crate) fn lease_asked(asked: Option<&v1::LeaseSettings>) -> LeaseSettings {
     }
 }
 
-fn role(role: NodeRole) -> v1::NodeRole {
+pub(crate) fn role(role: NodeRole) -> v1::NodeRole {
     match role {
         NodeRole::Voter => v1::NodeRole::Voter,
         NodeRole::Standby => v1::NodeRole::Standby,
         NodeRole::Worker => v1::NodeRole::Worker,
+        NodeRole::Witness => v1::NodeRole::Witness,
     }
 }
 
@@ -267,5 +276,6 @@ pub(crate) fn node_role(role: v1::NodeRole) -> Option<NodeRole> {
         v1::NodeRole::Voter => Some(NodeRole::Voter),
         v1::NodeRole::Standby => Some(NodeRole::Standby),
         v1::NodeRole::Worker => Some(NodeRole::Worker),
+        v1::NodeRole::Witness => Some(NodeRole::Witness),
     }
 }

@@ -3,11 +3,12 @@
 //! ```text
 //! <data_dir>/lock        held while the daemon runs
 //! <data_dir>/identity    who this machine is
+//! <data_dir>/removed     there once the cluster has let this node go
 //! <data_dir>/raft/       consensus: its own identity, log, snapshot
 //! ```
 
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -52,14 +53,18 @@ impl DataDir {
 
     /// Who this machine is, if it is part of a cluster, once everything agrees on it.
     pub(crate) fn identity(&self, config: &Config) -> Result<Option<Identity>, DaemonError> {
+        if let Some(why) = self.removed()? {
+            return Err(DaemonError::Removed { file: self.removed_file(), why });
+        }
         let file = Identity::file(&self.path);
         let consensus = RaftNode::identity(&self.raft())?;
         let Some(identity) = Identity::read(&self.path)? else {
             return match consensus {
                 None => Ok(None),
                 Some(_) => {
-                    let what = "it is missing beside a log; a node that lost it joins anew, with \
-                                an empty data directory and under a new name";
+                    let what = "it is missing beside a log; a node that lost it is removed from the \
+                                cluster (holdfast node rm), and joins anew with an empty data \
+                                directory";
                     Err(DaemonError::Corrupt { file, what: what.into() })
                 }
             };
@@ -72,24 +77,52 @@ impl DataDir {
             let (old, new) = (&identity.address, &config.advertise);
             return mismatch(format!("the cluster knows this node at {old}, not at {new}"));
         }
+        // Written after the log was opened for the first time.
+        let has_log = RaftNode::has_log(&self.raft());
         match (identity.role, consensus) {
             (NodeRole::Worker, _) => {}
             (_, Some(found))
-                if (found.cluster, found.node) == (identity.cluster, identity.node) => {}
-            (_, Some(found)) => {
+                if has_log && (found.cluster, found.node) == (identity.cluster, identity.node) => {}
+            (_, Some(found)) if has_log => {
                 let (cluster, node) = (found.cluster, found.node);
                 let file = self.raft().join("identity");
                 let what = format!("its log is of node {node} of cluster {cluster}");
                 return Err(DaemonError::Mismatch { file, what });
             }
             // An empty log under an old id could vote twice.
-            (_, None) => {
-                let what = "the log of this node is gone; it joins anew, with an empty data \
-                            directory and under a new name";
+            (_, Some(_) | None) => {
+                let what = "the log of this node is gone, and with it the votes that it cast: remove \
+                            it from the cluster (holdfast node rm), and let it join anew with an \
+                            empty data directory";
                 return Err(DaemonError::Corrupt { file: self.raft(), what: what.into() });
             }
         }
         Ok(Some(identity))
+    }
+
+    /// Notes that the cluster has removed this node: it takes no part any more, also after a restart.
+    pub(crate) fn note_removed(&self, why: &str) -> Result<(), DaemonError> {
+        let file = self.removed_file();
+        let write = || {
+            let mut out = File::create(&file)?;
+            out.write_all(format!("{why}\n").as_bytes())?;
+            out.sync_all()?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|source| DaemonError::Disk { path: file.clone(), source })
+    }
+
+    fn removed(&self) -> Result<Option<String>, DaemonError> {
+        let file = self.removed_file();
+        match fs::read(&file) {
+            Ok(why) => Ok(Some(String::from_utf8_lossy(&why).trim().to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(DaemonError::Disk { path: file, source }),
+        }
+    }
+
+    fn removed_file(&self) -> PathBuf {
+        self.path.join("removed")
     }
 
     /// Removes a log that no cluster knows of.

@@ -27,6 +27,17 @@ pub enum DaemonError {
         /// What it says.
         what: String,
     },
+    /// The cluster has let this node go.
+    #[error(
+        "{why}; for the machine to be a node again, empty {} and let it join anew",
+        file.parent().unwrap_or(file).display()
+    )]
+    Removed {
+        /// The file that says so.
+        file: PathBuf,
+        /// The cluster's words.
+        why: String,
+    },
     /// Not root.
     #[error("must run as root: it mounts volumes and runs containers")]
     NotRoot,
@@ -79,6 +90,7 @@ impl DaemonError {
     pub fn code(&self) -> Code {
         match self {
             Self::Config { .. } | Self::Mismatch { .. } => Code::Config,
+            Self::Removed { .. } => Code::NodeRemoved,
             Self::NotRoot => Code::NotRoot,
             Self::Locked { .. } => Code::InUse,
             Self::Corrupt { .. } => Code::Corrupt,

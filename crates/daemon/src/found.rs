@@ -23,6 +23,9 @@ const OVERLAY: &str = "10.77.0.0/16";
 /// leaves nothing behind but an empty pool that has the cluster's id, and that any other cluster may
 /// have: no other node has heard of this one.
 pub(crate) async fn found(shell: &Arc<Shell>, lease: LeaseSettings) -> Result<Identity, Fault> {
+    if shell.only_votes() {
+        return Err(crate::join::no_pool_driver());
+    }
     lease.check().map_err(|e| Fault::new(e.code(), e.to_string()))?;
     let config = shell.config();
     let identity = Identity {
@@ -91,6 +94,7 @@ fn first_command(
             address: identity.address.clone(),
             underlay: shell.config().network.underlay,
             role: identity.role,
+            asked: None,
         },
     })
 }

@@ -10,6 +10,7 @@ use holdfast_agent::{
     Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
     ScrubSummary, TransferCounts, TransferLimits,
 };
+use holdfast_core::NodeRole;
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::v1;
@@ -84,6 +85,7 @@ impl Host {
                 receives: config.replication.receives,
             },
             trim_every: Duration::from_secs(config.pool.trim_every_s),
+            witness: me.role == NodeRole::Witness,
             seeds: me.seeds(),
         }
     }
@@ -98,6 +100,8 @@ impl Machine for Host {
     fn check(&self) -> Result<(), MachineError> {
         let missing = |message: String| MachineError { code: Code::MissingTool, message };
         let of_pool = match self.config.pool.driver {
+            // It votes, and needs no more than itself.
+            PoolDriver::None => return Ok(()),
             PoolDriver::Xfs => &XFS_TOOLS[..],
             PoolDriver::Lvm => &LVM_TOOLS[..],
         };
@@ -113,6 +117,10 @@ impl Machine for Host {
             }
         }
         Ok(())
+    }
+
+    fn only_votes(&self) -> bool {
+        self.config.pool.driver == PoolDriver::None
     }
 
     fn pool(&self) -> Result<Option<v1::Pool>, MachineError> {
@@ -153,6 +161,7 @@ impl Machine for Host {
             host: self.clone(),
             agent_config: config,
             cluster: me.cluster,
+            witness: me.role == NodeRole::Witness,
             running: tokio::sync::Mutex::new(false),
         }))
     }
@@ -167,6 +176,7 @@ struct HostDuties {
     host: Host,
     agent_config: AgentConfig,
     cluster: ClusterId,
+    witness: bool,
     /// Whether the agent has all that it works with.
     running: tokio::sync::Mutex<bool>,
 }
@@ -218,6 +228,10 @@ impl Duties for HostDuties {
     async fn run(&self) -> Result<(), MachineError> {
         let mut running = self.running.lock().await;
         if *running {
+            return Ok(());
+        }
+        if self.witness {
+            self.with_agent(|agent| agent.without_pool());
             return Ok(());
         }
         let (host, agent, cluster) = (self.host.clone(), self.agent_config.clone(), self.cluster);
@@ -303,6 +317,10 @@ impl Duties for HostDuties {
             });
         };
         self.handle.scrub(said).await.map_err(|e| machine_error(&e))
+    }
+
+    async fn removed(&self) -> String {
+        self.handle.removed().await
     }
 
     fn is_leased(&self) -> bool {

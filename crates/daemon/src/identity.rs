@@ -95,6 +95,7 @@ impl Identity {
             "voter" => NodeRole::Voter,
             "standby" => NodeRole::Standby,
             "worker" => NodeRole::Worker,
+            "witness" => NodeRole::Witness,
             _ => return None,
         };
         let address = next("address")?.to_owned();

@@ -40,6 +40,11 @@ pub(crate) async fn join(
     if peers.is_empty() {
         return Err(Fault::new(Code::InvalidArgument, "name at least one node of the cluster"));
     }
+    let role = match (shell.only_votes(), role) {
+        (true, v1::NodeRole::Unspecified) => v1::NodeRole::Witness,
+        (true, other) if other != v1::NodeRole::Witness => return Err(no_pool_driver()),
+        (_, role) => role,
+    };
     let config = shell.config();
     let request = AdmitRequest {
         name: config.name.to_string(),
@@ -73,6 +78,13 @@ pub(crate) async fn join(
     Ok(identity)
 }
 
+/// Why a machine that can only vote is nothing else.
+pub(crate) fn no_pool_driver() -> Fault {
+    let message = "its configuration says that there is no pool ([pool] driver = \"none\"), so it can \
+                   only be a witness: holdfast node join --role witness";
+    Fault::new(Code::InvalidArgument, message)
+}
+
 /// Everything that may fail before this machine is a node. A log that was opened under the new id
 /// may have been heard of by the leader, so opening it comes last but for saying whose it is.
 async fn prepare(
@@ -81,9 +93,9 @@ async fn prepare(
     duties: &dyn Duties,
 ) -> Result<Option<RaftNode>, Fault> {
     duties.run().await?;
-    let raft = match identity.role {
-        NodeRole::Worker => None,
-        NodeRole::Voter | NodeRole::Standby => Some(shell.open_raft(identity).await?),
+    let raft = match identity.role.has_log() {
+        true => Some(shell.open_raft(identity).await?),
+        false => None,
     };
     identity.write(shell.data().path())?;
     Ok(raft)
@@ -141,8 +153,7 @@ fn granted_role(number: u32) -> Result<NodeRole, Fault> {
 async fn wait_for_part(raft: &RaftNode, me: &Identity) {
     let has_part = || {
         let members = raft.metrics();
-        members.voters.contains(&me.node)
-            || me.role == NodeRole::Standby && members.learners.contains(&me.node)
+        members.voters.contains(&me.node) || !me.role.votes() && members.learners.contains(&me.node)
     };
     let until = Instant::now() + MEMBER_PATIENCE;
     while !has_part() {

@@ -85,6 +85,11 @@ pub trait Machine: Send + Sync + 'static {
     /// Whether what a node needs is installed. Quick, and changes nothing.
     fn check(&self) -> Result<(), MachineError>;
 
+    /// Whether it can only vote: by its configuration it stores and runs nothing.
+    fn only_votes(&self) -> bool {
+        false
+    }
+
     /// The machine's pool as it is now; `None` while there is none. Blocks.
     fn pool(&self) -> Result<Option<v1::Pool>, MachineError>;
 
@@ -163,6 +168,11 @@ pub trait Duties: Send + Sync + 'static {
         &self,
         tell: Box<dyn FnMut(v1::ScrubPoolResponse) + Send>,
     ) -> Result<(), MachineError>;
+
+    /// Returns once the cluster has let this node go, with its words.
+    async fn removed(&self) -> String {
+        std::future::pending().await
+    }
 
     /// Whether protected containers may run here now.
     fn is_leased(&self) -> bool;

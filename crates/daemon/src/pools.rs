@@ -76,6 +76,7 @@ impl Pools {
         let mut open = self.opened();
         if open.is_none() {
             *open = match self.config.driver {
+                PoolDriver::None => None,
                 PoolDriver::Xfs => Some(self.open_xfs(cluster)?),
                 PoolDriver::Lvm => {
                     let opened = self.open_lvm(cluster);

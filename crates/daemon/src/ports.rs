@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_controller::{PortError, Ports};
 use holdfast_core::{Command, Entry, Node, Outcome, State};
-use holdfast_planner::SealedCopy;
+use holdfast_planner::{Quorum, SealedCopy};
 use holdfast_proto::internal::peer_service_client::PeerServiceClient;
 use holdfast_proto::internal::{Holding, SealItem, SealRequest, SealResponse};
 use holdfast_proto::{FieldError, required};
@@ -91,7 +91,11 @@ impl Ports for RaftPorts {
         Ok(sealed_copies(node.id, &items, answer)?)
     }
 
-    async fn align_membership(&self) -> Result<(), PortError> {
+    fn quorum(&self) -> Quorum {
+        membership::quorum(&self.raft)
+    }
+
+    async fn align_membership(&self) -> Result<bool, PortError> {
         Ok(membership::align(&self.raft).await.map_err(Fault::from)?)
     }
 

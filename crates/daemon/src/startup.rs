@@ -159,6 +159,11 @@ impl Shell {
         &self.data
     }
 
+    /// Whether this machine can be no more than a witness.
+    pub(crate) fn only_votes(&self) -> bool {
+        self.machine.only_votes()
+    }
+
     pub(crate) fn name(&self) -> String {
         self.config.name.to_string()
     }
@@ -192,6 +197,11 @@ impl Shell {
         asked: NewPool,
         mut tell: impl FnMut(PoolNews) + Send + 'static,
     ) -> Result<(), Fault> {
+        if let Stage::Member(member) = self.gate.stage()
+            && member.identity.role == NodeRole::Witness
+        {
+            return Err(Fault::new(Code::WrongState, "this node is a witness and stores nothing"));
+        }
         let dry_run = asked.dry_run;
         let make = move |machine: &dyn Machine| machine.create_pool(&asked, &mut |news| tell(news));
         self.with_pool(dry_run, make).await
@@ -262,9 +272,9 @@ impl Shell {
     async fn resume(self: &Arc<Self>, identity: Identity) -> Result<(), DaemonError> {
         info!(node = %identity.name, id = %identity.node, cluster = %identity.cluster, "starting");
         let (duties, hint) = self.begin(&identity)?;
-        let raft = match identity.role {
-            NodeRole::Worker => None,
-            NodeRole::Voter | NodeRole::Standby => Some(self.open_raft(&identity).await?),
+        let raft = match identity.role.has_log() {
+            true => Some(self.open_raft(&identity).await?),
+            false => None,
         };
         self.enter(identity, raft, duties.clone(), hint);
         match duties.run().await {
@@ -304,6 +314,7 @@ impl Shell {
         hint: Hint,
     ) {
         let (reigns, reign) = watch::channel(None);
+        self.watch_removal(duties.clone());
         let member = Arc::new(Member::new(identity, raft, duties, reign));
         self.spawn(remember::follow(member.clone(), self.data.path().to_owned()));
         match member.raft.clone() {
@@ -332,6 +343,26 @@ impl Shell {
         self.spawn(async move {
             let error = raft.failed().await;
             shell.fail(error.into()).await;
+        });
+    }
+
+    /// Ends this node's part once the cluster has let it go. Noted first, so that it is none after a
+    /// restart either.
+    fn watch_removal(self: &Arc<Self>, duties: Arc<dyn Duties>) {
+        let shell = self.clone();
+        self.spawn(async move {
+            let why = duties.removed().await;
+            let noting = {
+                let (shell, why) = (shell.clone(), why.clone());
+                tokio::task::spawn_blocking(move || shell.data.note_removed(&why))
+            };
+            let error = match noting.await {
+                Ok(Err(error)) => error,
+                Ok(Ok(())) | Err(_) => {
+                    DaemonError::Removed { file: shell.data.path().join("removed"), why }
+                }
+            };
+            shell.fail(error).await;
         });
     }
 

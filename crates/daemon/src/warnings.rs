@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::{Container, NodeLife};
-use holdfast_planner::{Brake, Observations, brake, schedule_trouble};
+use holdfast_planner::{Brake, Observations, brake, schedule_trouble, vote_trouble};
 use holdfast_proto::MAX_VIEW_BYTES;
 use holdfast_raft::RaftNode;
 use holdfast_types::{NodeId, RunState};
@@ -28,6 +28,9 @@ pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String
         Brake::Hold { reason } => lines.push(format!("takeovers wait for a person: {reason}")),
     }
     nodes(picture, &mut lines);
+    if let Some(quorum) = &picture.quorum {
+        lines.extend(vote_trouble(picture.state, quorum));
+    }
     views(picture, VIEW_BYTES, &mut lines);
     pools(picture, seen, &mut lines);
     for container in picture.state.containers.values().filter(|c| !c.is_deleting()) {
@@ -72,7 +75,8 @@ fn views(picture: &Picture<'_>, limit: usize, lines: &mut Vec<String>) {
 
 fn pools(picture: &Picture<'_>, seen: &Observations, lines: &mut Vec<String>) {
     for (id, node) in &seen.nodes {
-        if node.without_pool {
+        let is_witness = picture.state.nodes.get(id).is_some_and(|n| n.is_witness());
+        if node.without_pool && !is_witness {
             let name = picture.name(*id);
             lines.push(format!(
                 "node {name} has no pool: holdfast pool create NAME --driver lvm --device DEVICE \
@@ -162,6 +166,7 @@ mod tests {
                 assignment_revision: Revision(1),
                 view_revision: Revision(1),
                 labels: Default::default(),
+                asked: None,
                 revision: Revision(1),
             };
             state.nodes.insert(node.id, node);
@@ -183,6 +188,7 @@ mod tests {
             state: &state,
             seen: Some(&seen),
             leader: Some(NodeId(1)),
+            quorum: None,
             silent_ms: &|_| None,
             now: TimestampMs(1_000_000),
         };
@@ -227,6 +233,7 @@ mod tests {
             assignment_revision: Revision(1),
             view_revision: Revision(1),
             labels: Default::default(),
+            asked: None,
             revision: Revision(1),
         };
         state.nodes.insert(node.id, node);
@@ -234,6 +241,7 @@ mod tests {
             state: &state,
             seen: None,
             leader: None,
+            quorum: None,
             silent_ms: &|_| None,
             now: TimestampMs(0),
         };

@@ -10,6 +10,7 @@
 //! | `brake` | when takeovers stop for a person: landslides, cold starts |
 //! | `schedule` | which snapshots by the clock are due, and which are kept no longer |
 //! | `replicas` | which replicas to add and which to drop |
+//! | `votes` | which nodes vote in Raft, one safe step after another |
 
 mod brake;
 mod grow;
@@ -21,6 +22,7 @@ mod schedule;
 mod takeover;
 #[cfg(test)]
 mod testing;
+mod votes;
 
 pub use brake::{Brake, COLD_START_GRACE_MS, brake};
 pub use grow::{GrowthError, may_grow};
@@ -30,3 +32,7 @@ pub use replicas::{REBUILD_AFTER_MS, plan_replicas};
 pub use room::WhyNot;
 pub use schedule::{SnapshotsDue, plan_snapshots, schedule_trouble};
 pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide, live_holders};
+pub use votes::{
+    Follower, MAX_VOTERS, Quorum, REPLACE_AFTER_MS, may_leave, part_of_newcomer, plan_votes,
+    substitute, vote_note, vote_trouble,
+};

@@ -29,6 +29,8 @@ const BRIM_PERCENT: u128 = 98;
 pub enum WhyNot {
     /// It is not up, or has no lease.
     Down,
+    /// It only votes.
+    Witness,
     /// It has not said what its pool holds.
     NoPool,
     /// Its pool is past the admission threshold.
@@ -54,6 +56,7 @@ impl fmt::Display for WhyNot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down => f.write_str("is down"),
+            Self::Witness => f.write_str("is a witness"),
             Self::NoPool => f.write_str("has not reported its pool"),
             Self::PoolFull => f.write_str("has a pool past its admission threshold"),
             Self::PoolBrimful => f.write_str("has no free space in its pool"),
@@ -148,6 +151,9 @@ pub(crate) fn to_promote(
 }
 
 fn alive<'a>(seen: &'a Observations, node: &Node) -> Result<&'a NodeObservation, WhyNot> {
+    if node.is_witness() {
+        return Err(WhyNot::Witness);
+    }
     seen.nodes.get(&node.id).filter(|o| o.leased && node.is_up()).ok_or(WhyNot::Down)
 }
 
@@ -181,6 +187,21 @@ mod tests {
         assert_eq!(ask(None), Ok(()), "no limit is no promise");
         let unknown = to_run(&state, &seen, &state.nodes[&NodeId(2)], &limits(Some(needed)));
         assert_eq!(unknown, Ok(()), "it has not said how much it has");
+    }
+
+    /// I23: a witness has nothing to store or run with, whatever it says of itself.
+    #[test]
+    fn a_witness_is_no_place_for_anything() {
+        let mut state = three_nodes();
+        let uid = add_container(&mut state, 1, 1, &[2], |_| {});
+        state.nodes.get_mut(&NodeId(2)).unwrap().asked = Some(holdfast_core::NodeRole::Witness);
+        let seen = observed(&[1, 2, 3]);
+        let (node, web) = (&state.nodes[&NodeId(2)], &state.containers[&uid]);
+        assert_eq!(for_copy(&state, &seen, node, ByteSize(1)), Err(WhyNot::Witness));
+        assert_eq!(to_run(&state, &seen, node, &limits(None)), Err(WhyNot::Witness));
+        assert_eq!(to_promote(&state, &seen, node, web), Err(WhyNot::Witness));
+        let plan = crate::plan_replicas(&state, &seen, holdfast_types::TimestampMs(0));
+        assert!(plan.iter().all(|change| !change.replicas.contains(&NodeId(2))), "{plan:?}");
     }
 
     /// I20, I23: past the threshold nothing new comes, and what is there may still be promoted,

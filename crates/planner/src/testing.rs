@@ -27,6 +27,7 @@ pub(crate) fn nodes(count: u64) -> State {
             assignment_revision: Revision(1),
             view_revision: Revision(1),
             labels: Default::default(),
+            asked: None,
             revision: Revision(1),
         };
         state.nodes.insert(node.id, node);

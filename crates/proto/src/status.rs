@@ -28,6 +28,8 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::WrongCluster
         | Code::StaleEpoch
         | Code::NodeLost
+        | Code::NodeRemoved
+        | Code::QuorumAtRisk
         | Code::StaleIncarnation
         | Code::Held
         | Code::WrongBase

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <dir>/identity     cluster and node, checksummed text; written once
-//! <dir>/log/         sled: log, vote, purge marker
+//! <dir>/log/         sled: log, vote, purge marker; made before the identity, and never again
 //! <dir>/log.tail     where the log ended when it was last acknowledged
 //! <dir>/snapshot     the state up to some index
 //! ```
@@ -41,17 +41,35 @@ pub(crate) fn claim(dir: &Path, identity: Identity) -> Result<(), RaftError> {
         Some(found) if found.node != identity.node => {
             Err(RaftError::WrongNode { file, expected: identity.node, found: found.node })
         }
+        // A vote that was cast is in the log: a node without it could cast another in the same term.
+        Some(_) if !log_dir(dir).exists() => {
+            let what = "it is gone, and with it the votes of this node, which must not vote again \
+                        under its id: remove it from the cluster (holdfast node rm), and let it \
+                        join anew with an empty data directory";
+            Err(RaftError::corrupt(&log_dir(dir), what))
+        }
         Some(_) => Ok(()),
-        None if log_dir(dir).exists() || snapshot_file(dir).exists() => {
+        None if is_used(&log_dir(dir)).map_err(disk)? || snapshot_file(dir).exists() => {
             Err(RaftError::corrupt(&file, "it is missing beside a log or snapshot"))
         }
         None => {
+            fs::create_dir_all(log_dir(dir)).map_err(disk)?;
+            sync_dir(dir)?;
             // A directory that a power cut took back would let the node vote again.
             if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
                 sync_dir(parent)?;
             }
             replace_file(&file, render(identity).as_bytes())
         }
+    }
+}
+
+/// Whether there is anything in a directory.
+fn is_used(dir: &Path) -> io::Result<bool> {
+    match fs::read_dir(dir) {
+        Ok(mut entries) => Ok(entries.next().is_some()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
     }
 }
 
@@ -131,6 +149,19 @@ mod tests {
         assert_eq!(other.code(), Code::Config);
     }
 
+    /// A node whose log was deleted began with an empty one, and could vote twice in a term.
+    #[test]
+    fn a_log_that_is_gone_is_not_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mine = identity();
+        claim(dir.path(), mine).unwrap();
+        fs::remove_dir_all(log_dir(dir.path())).unwrap();
+        let error = claim(dir.path(), mine).unwrap_err();
+        assert_eq!(error.code(), Code::Corrupt);
+        assert!(error.to_string().contains("holdfast node rm"), "{error}");
+        assert!(!log_dir(dir.path()).exists(), "nothing was made in its place");
+    }
+
     #[test]
     fn a_damaged_or_missing_identity_is_named() {
         let dir = tempfile::tempdir().unwrap();
@@ -143,7 +174,7 @@ mod tests {
         assert!(matches!(&err, RaftError::Corrupt { file: f, .. } if *f == file), "{err}");
 
         fs::remove_file(&file).unwrap();
-        fs::create_dir(log_dir(dir.path())).unwrap();
+        fs::write(log_dir(dir.path()).join("db"), "log").unwrap();
         assert_eq!(claim(dir.path(), mine).unwrap_err().code(), Code::Corrupt);
     }
 }

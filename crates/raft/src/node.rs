@@ -28,6 +28,9 @@ use crate::store::{Health, LogStore, Syncs};
 use crate::types::Raft;
 use crate::watchdog::{Fitness, Peers, Watchdog, next_leader};
 
+/// A member that has answered none of so many heartbeats is not there.
+const LATELY_HEARTBEATS: u64 = 4;
+
 /// How long a shutdown waits for the files to close.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks whether a snapshot is there.
@@ -74,6 +77,12 @@ impl RaftNode {
     /// Whose the directory is; nothing if no node was ever started in it. Blocks shortly.
     pub fn identity(dir: &Path) -> Result<Option<Identity>, RaftError> {
         dir::read_identity(dir)
+    }
+
+    /// Whether there is a log in the directory. A node that was ever a member of a cluster and has
+    /// none must not vote again under its id.
+    pub fn has_log(dir: &Path) -> bool {
+        dir::log_dir(dir).join("db").exists()
     }
 
     /// Opens the node's files, checks all of them, and takes part. A node that was never
@@ -167,7 +176,8 @@ impl RaftNode {
         let shared = &self.shared;
         let (raft, heard) = (shared.raft.clone(), shared.heard.clone());
         let (files, fitness) = (shared.files.clone(), shared.fitness.clone());
-        RaftService::server(shared.identity, raft, heard, files, fitness)
+        let applied = shared.applied.clone();
+        RaftService::server(shared.identity, raft, heard, files, fitness, applied)
     }
 
     /// An index such that everything acknowledged before the call is at or below it, proved by a
@@ -241,6 +251,12 @@ impl RaftNode {
     /// if this node does not lead, or there is none.
     pub fn successor(&self) -> Option<NodeId> {
         next_leader(&self.shared.raft, &self.shared.peers)
+    }
+
+    /// A member that this leader has heard from within so many milliseconds is there: it has missed
+    /// no more than a few heartbeats.
+    pub fn lately_ms(&self) -> u64 {
+        self.timing().heartbeat_ms * LATELY_HEARTBEATS
     }
 
     /// The state's hash at `index` (I4): remembered for the newest of those that

@@ -83,6 +83,10 @@ codes! {
     StaleEpoch = "HF-STALE-EPOCH", retry false;
     /// The node's incarnation was declared lost; it must register anew.
     NodeLost = "HF-NODE-LOST", retry false;
+    /// The node was removed from the cluster, for good.
+    NodeRemoved = "HF-NODE-REMOVED", retry false;
+    /// What was asked for would leave no majority of voters that answers.
+    QuorumAtRisk = "HF-QUORUM-AT-RISK", retry false;
     /// The node is unknown to the cluster, or speaks with an old incarnation.
     StaleIncarnation = "HF-STALE-INCARNATION", retry false;
     /// There is no live lease, so protected containers may not run here.

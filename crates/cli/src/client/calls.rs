@@ -75,6 +75,17 @@ impl Session {
         call!(self, ClusterServiceClient, get_node, request).await
     }
 
+    /// Lets a node go for good; `force` also gives up what only it has, if it is lost.
+    pub async fn remove_node(
+        &self,
+        name: &NodeName,
+        force: bool,
+    ) -> Result<v1::RemoveNodeResponse, RemoteError> {
+        let request =
+            v1::RemoveNodeRequest { name: name.to_string(), force, request_id: fresh_id().into() };
+        call!(self, ClusterServiceClient, remove_node, request).await
+    }
+
     /// Gives a node labels and takes others off it, if it is of the version `expect`. Returns its
     /// version.
     pub async fn set_labels(

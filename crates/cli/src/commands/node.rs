@@ -45,22 +45,35 @@ pub(crate) enum Command {
         /// A member's host:port; may be repeated, any one that answers will do
         #[arg(long = "peer", required = true, value_name = "HOST:PORT")]
         peers: Vec<Address>,
-        /// What the node is to be in Raft
-        #[arg(long, value_enum, default_value_t)]
-        role: Role,
+        /// What the node is to be in Raft [default: what the cluster lacks]
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+    },
+    /// Let a node go for good
+    #[command(
+        after_help = "Refused while only this node has something, or when without it no majority of voters would answer.\nA machine that was wiped joins anew after this; its old id never comes back:\n  holdfast node rm n2"
+    )]
+    Rm {
+        /// Which node
+        name: NodeName,
+        /// Also if it is lost and has what no other node has: images, snapshots, and what it wrote
+        /// and never shipped
+        #[arg(long)]
+        force: bool,
     },
 }
 
 /// A node's role in Raft.
-#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+#[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum Role {
-    /// Votes; there are 3, 5 or 7
-    #[default]
+    /// Votes, also where fewer voters would do; there are at most 7
     Voter,
     /// Learns, and is promoted when a voter is lost
     Standby,
     /// Takes no part in Raft
     Worker,
+    /// Votes, and neither stores nor runs anything: for two nodes and a small machine
+    Witness,
 }
 
 impl Command {
@@ -84,15 +97,21 @@ impl Command {
             }
             Self::Join { peers, role } => {
                 let peers = peers.iter().map(ToString::to_string).collect();
-                let role = v1::NodeRole::from(role);
+                let role = role.map_or(v1::NodeRole::Unspecified, v1::NodeRole::from);
                 let joined = context.session.join(peers, role).await?;
-                let json = json!({ "cluster_id": joined.cluster_id, "node_id": joined.node_id });
+                let role = role_word(joined.role());
+                let (cluster, node) = (&joined.cluster_id, joined.node_id);
+                let json = json!({ "cluster_id": cluster, "node_id": node, "role": role });
                 show(context.format, &json, || {
-                    let role = role_word(role);
-                    format!(
-                        "cluster {}: joined as {role}, node {}",
-                        joined.cluster_id, joined.node_id
-                    )
+                    format!("cluster {cluster}: joined as {role}, node {node}")
+                })
+            }
+            Self::Rm { name, force } => {
+                let removed = context.session.remove_node(&name, force).await?;
+                let json = json!({ "name": name, "successor": removed.successor });
+                show(context.format, &json, || match removed.successor.as_str() {
+                    "" => format!("node {name}: removed"),
+                    next => format!("node {name}: removed; {next} votes in its place"),
                 })
             }
         }
@@ -105,6 +124,7 @@ impl From<Role> for v1::NodeRole {
             Role::Voter => Self::Voter,
             Role::Standby => Self::Standby,
             Role::Worker => Self::Worker,
+            Role::Witness => Self::Witness,
         }
     }
 }

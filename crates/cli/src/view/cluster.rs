@@ -47,6 +47,8 @@ pub(crate) struct NodeView {
     containers: u32,
     labels: BTreeMap<String, String>,
     revision: u64,
+    asked: Option<String>,
+    note: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,6 +96,7 @@ impl NodeView {
         let header = [
             "NAME",
             "ROLE",
+            "DOMAIN",
             "STATE",
             "CONTAINERS",
             "POOL",
@@ -115,15 +118,17 @@ impl NodeView {
             ("id", self.id.to_string()),
             ("version", self.revision.to_string()),
             ("labels", labels.join(", ")),
+            ("asked to be", self.asked.clone().unwrap_or_else(|| "what the cluster lacks".into())),
         ]);
         format!("{table}\n\n{pairs}")
     }
 
-    fn row(&self) -> [String; 10] {
+    fn row(&self) -> [String; 11] {
         let pool = |of: fn(&CapacityView) -> String| self.pool.as_ref().map(of).unwrap_or_default();
         [
             format!("{}#{}", self.name, self.incarnation),
-            if self.leader { format!("{}, leader", self.role) } else { self.role.clone() },
+            self.part(),
+            one_line(self.labels.get("domain").map_or("", String::as_str)),
             self.state.clone(),
             self.containers.to_string(),
             pool(|p| if p.admits { p.driver.clone() } else { format!("{} (full)", p.driver) }),
@@ -133,6 +138,12 @@ impl NodeView {
             self.last_seen_ms.map(|ms| format!("{} ago", span(ms))).unwrap_or_default(),
             self.address.clone(),
         ]
+    }
+
+    /// Its part in Raft, and what is wrong with it.
+    fn part(&self) -> String {
+        let role = if self.leader { format!("{}, leader", self.role) } else { self.role.clone() };
+        if self.note.is_empty() { role } else { format!("{role} ({})", one_line(&self.note)) }
     }
 }
 
@@ -193,6 +204,7 @@ impl From<v1::Node> for NodeView {
     fn from(n: v1::Node) -> Self {
         Self {
             role: role_word(n.role()),
+            asked: (n.asked() != v1::NodeRole::Unspecified).then(|| role_word(n.asked())),
             state: word(n.state().as_str_name(), "NODE_STATE_"),
             id: n.id,
             name: n.name,
@@ -204,6 +216,7 @@ impl From<v1::Node> for NodeView {
             containers: n.containers,
             labels: n.labels.into_iter().collect(),
             revision: n.revision,
+            note: n.note,
         }
     }
 }
@@ -234,13 +247,20 @@ mod tests {
             pool: Some(pool),
             last_seen_ms: Some(1_230),
             containers: 2,
+            labels: [("domain".to_owned(), "rack-a".to_owned())].into(),
             ..Default::default()
         };
         assert_eq!(
             NodeView::table(&[node.into()]),
             "\
-NAME  ROLE           STATE    CONTAINERS  POOL  USED  SIZE   META  LAST SEEN  ADDRESS
-n1#7  voter, leader  suspect  2           lvm   1GiB  10GiB  10 %  1.2s ago   10.0.0.1:7443"
+NAME  ROLE           DOMAIN  STATE    CONTAINERS  POOL  USED  SIZE   META  LAST SEEN  ADDRESS
+n1#7  voter, leader  rack-a  suspect  2           lvm   1GiB  10GiB  10 %  1.2s ago   10.0.0.1:7443"
         );
+        let new = v1::Node {
+            role: v1::NodeRole::Witness.into(),
+            note: "no vote yet: 9 entries behind".into(),
+            ..Default::default()
+        };
+        assert_eq!(NodeView::from(new).part(), "witness (no vote yet: 9 entries behind)");
     }
 }

@@ -143,8 +143,13 @@ impl ClusterService for Service {
     }
 
     async fn join(&self, request: Request<v1::JoinRequest>) -> Reply<v1::JoinResponse> {
-        let peers = request.into_inner().peers.join("+");
-        Ok(Response::new(v1::JoinResponse { cluster_id: peers, node_id: 2 }))
+        let request = request.into_inner();
+        let role = match request.role() {
+            v1::NodeRole::Unspecified => v1::NodeRole::Standby.into(),
+            asked => asked.into(),
+        };
+        let cluster_id = request.peers.join("+");
+        Ok(Response::new(v1::JoinResponse { cluster_id, node_id: 2, role }))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusResponse> {
@@ -172,6 +177,18 @@ impl ClusterService for Service {
         let name = request.into_inner().name;
         let labels = [("domain".to_owned(), "rack-a".to_owned())].into();
         Ok(Response::new(v1::Node { id: 1, name, labels, revision: 7, ..Default::default() }))
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Reply<v1::RemoveNodeResponse> {
+        self.ready().await?;
+        let request = request.into_inner();
+        if request.name == "n1" && !request.force {
+            return Err(status_from(Code::InUse, "only node n1 has the images busybox", None));
+        }
+        Ok(Response::new(v1::RemoveNodeResponse { successor: "n4".into() }))
     }
 
     async fn set_labels(

@@ -341,6 +341,12 @@ async fn the_other_commands_reach_their_calls() {
         out("node join --peer a:1 --peer b:2 --role worker").await,
         "cluster a:1+b:2: joined as worker, node 2\n"
     );
+    let joined = out("node join --peer a:1").await;
+    assert_eq!(joined, "cluster a:1: joined as standby, node 2\n", "the cluster decided");
+    assert_eq!(out("node rm n2").await, "node n2: removed; n4 votes in its place\n");
+    assert_eq!(out("node rm n1 --force").await, "node n1: removed; n4 votes in its place\n");
+    let refused = holdfast(&fake.address, "node rm n1").await;
+    assert!(refused.status == 5 && refused.stderr.contains("HF-IN-USE"), "{refused:?}");
     assert_eq!(out("sync web").await, "web: current on n2 (snapshot 1.7)\n");
     assert!(out("diverged ls").await.contains("4KiB     2023-11-14T22:13:20.000Z"));
     assert_eq!(out("takeover approve web").await, "web: running on n1, address 10.77.0.2\n");

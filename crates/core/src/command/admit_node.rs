@@ -20,6 +20,9 @@ pub struct NewNode {
     pub underlay: Ipv4Addr,
     /// Its part in Raft.
     pub role: NodeRole,
+    /// The part that a person asked for.
+    #[serde(default)]
+    pub asked: Option<NodeRole>,
 }
 
 /// Lets a node in. Its id is this entry's log index, so it is never reused.
@@ -65,6 +68,7 @@ impl NewNode {
             view_revision: change.revision,
             labels: BTreeMap::new(),
             revision: change.revision,
+            asked: self.asked,
         };
         change.state.nodes.insert(id, node);
         change.touch_all_views();

@@ -7,9 +7,7 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{
-    Container, Diverged, KeptState, OperationKind, OperationState, Outcome, Refusal, Response,
-};
+use crate::{Container, Diverged, OperationKind, OperationState, Outcome, Refusal, Response};
 
 /// Records what a node reports of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,26 +189,8 @@ impl RecordReport {
         if !container.holders.remove(&self.node) {
             return Ok(Outcome::Unchanged);
         }
-        container.copies.remove(&self.node);
-        for kept in container.kept.values_mut() {
-            if let KeptState::Taken(taken) | KeptState::LeftBehind(taken) = &mut kept.state {
-                taken.holders.remove(&self.node);
-            }
-        }
-        container.revision = change.revision;
         change.touch_views([self.node]);
-        if !container.is_deleting() || !container.holders.is_empty() {
-            change.state.containers.insert(uid, container);
-            return Ok(Outcome::Done);
-        }
-        let message = format!("container {} is deleted", container.name);
-        change.container_event("container-deleted", &container, None, message, []);
-        change.state.addresses.remove(&container.address);
-        change.state.diverged.retain(|_, diverged| diverged.uid != uid);
-        change.state.containers.remove(&uid);
-        change.end_operations(uid, |kind| {
-            (kind == OperationKind::Delete).then_some(OperationState::Done)
-        });
+        change.forget_copy(container, self.node);
         Ok(Outcome::Done)
     }
 

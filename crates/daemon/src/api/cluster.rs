@@ -11,6 +11,8 @@ use holdfast_types::{Code, NodeId, Revision, RunState};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
+use super::identified;
+use super::node::remove_node;
 use crate::clock;
 use crate::convert::{self, Picture};
 use crate::fault::Fault;
@@ -62,7 +64,8 @@ impl ClusterService for ClusterApi {
         let request = request.into_inner();
         let identity = self.shell.clone().join(request.peers.clone(), request.role()).await?;
         let cluster_id = identity.cluster.to_string();
-        Ok(Response::new(v1::JoinResponse { cluster_id, node_id: identity.node.0 }))
+        let role = convert::role(identity.role).into();
+        Ok(Response::new(v1::JoinResponse { cluster_id, node_id: identity.node.0, role }))
     }
 
     async fn status(
@@ -118,6 +121,14 @@ impl ClusterService for ClusterApi {
     ) -> Result<Response<v1::SetLabelsResponse>, Status> {
         at_leader!(self.gate, request, ClusterServiceClient.set_labels, set_labels)
     }
+
+    async fn remove_node(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let request = identified(request, |message| &mut message.request_id);
+        at_leader!(self.gate, request, ClusterServiceClient.remove_node, remove_node)
+    }
 }
 
 impl ClusterApi {
@@ -159,6 +170,7 @@ fn leaderless(member: &Member, fault: Fault) -> Result<v1::StatusResponse, Fault
         state: &applied.state,
         seen: None,
         leader: None,
+        quorum: None,
         silent_ms: &|_: NodeId| None,
         now: clock::wall(),
     };

@@ -9,6 +9,7 @@ mod exec;
 mod image;
 mod import;
 mod logs;
+mod node;
 mod operation;
 mod pool;
 mod resize;
@@ -33,6 +34,7 @@ use crate::clock;
 use crate::convert::Picture;
 use crate::fault::Fault;
 use crate::member::Lead;
+use crate::membership;
 
 impl Lead {
     /// Shows the state as it is now to `paint`.
@@ -47,6 +49,7 @@ impl Lead {
             state,
             seen: Some(&seen),
             leader: Some(self.raft.id()),
+            quorum: Some(membership::quorum(&self.raft)),
             silent_ms: &|id| self.leadership.leases.silent_ms(id, now_ms),
             now,
         };

@@ -1,23 +1,24 @@
 //! Letting nodes in, and their new lives.
 
-use holdfast_core::{AdmitNode, Command, NewNode, NodeRole, Outcome, RegisterNode, State};
+use holdfast_core::{AdmitNode, Command, NewNode, Node, NodeRole, Outcome, RegisterNode, State};
+use holdfast_planner::{MAX_VOTERS, part_of_newcomer};
 use holdfast_proto::internal::{AdmitRequest, AdmitResponse, RegisterRequest, RegisterResponse};
 use holdfast_proto::{Address, v1};
 use holdfast_types::{Code, NodeId};
 
-use super::request_id;
+use super::{known, request_id};
 use crate::convert::{node_role, role_number};
 use crate::fault::Fault;
 use crate::member::Lead;
-use crate::membership::MAX_VOTERS;
-
-/// Below so many nodes three voters are enough, from there on five (DESIGN section 8).
-const LARGE: usize = 5;
 
 /// Lets a node in, with the role that it asked for if that is free.
 pub(super) async fn admit(lead: Lead, request: AdmitRequest) -> Result<AdmitResponse, Fault> {
     let id = request_id(&request.request_id)?;
     let state = lead.read().await?;
+    // A retry of what was answered gets that answer (I7), and finds itself here.
+    if !state.answered.contains_key(&id) {
+        free(&state, &request)?;
+    }
     let wanted = v1::NodeRole::try_from(i32::try_from(request.role).unwrap_or(-1))
         .map_err(|_| Fault::new(Code::InvalidArgument, "there is no such role"))?;
     let node = NewNode {
@@ -27,7 +28,8 @@ pub(super) async fn admit(lead: Lead, request: AdmitRequest) -> Result<AdmitResp
             .underlay
             .parse()
             .map_err(|_| Fault::new(Code::InvalidArgument, "underlay: no IPv4 address"))?,
-        role: decide_role(&state, node_role(wanted)),
+        role: decide_role(&state, node_role(wanted))?,
+        asked: node_role(wanted),
     };
     drop(state);
     let Outcome::Node(node) = lead.propose(id, Command::AdmitNode(AdmitNode { node })).await?
@@ -49,6 +51,7 @@ pub(super) async fn register(
     request: RegisterRequest,
 ) -> Result<RegisterResponse, Fault> {
     let id = request_id(&request.request_id)?;
+    known(&lead, request.node_id)?;
     let command = Command::RegisterNode(RegisterNode { node: NodeId(request.node_id) });
     match lead.propose(id, command).await? {
         Outcome::Registered(incarnation) => Ok(RegisterResponse { incarnation: incarnation.0 }),
@@ -65,14 +68,34 @@ fn address(text: String) -> Result<String, Fault> {
     }
 }
 
+/// Whether name and address are no other node's. A machine that was wiped is another one: what it
+/// had cast its votes with is gone.
+fn free(state: &State, request: &AdmitRequest) -> Result<(), Fault> {
+    let same = |n: &&Node| n.name.as_str() == request.name || n.address == request.address;
+    let Some(other) = state.nodes.values().find(same) else { return Ok(()) };
+    let what = if other.name.as_str() == request.name {
+        format!("there is a node {} already", other.name)
+    } else {
+        format!("node {} has the address {}", other.name, other.address)
+    };
+    let message = format!(
+        "{what}: a machine that was wiped or replaced does not come back as that node; holdfast node \
+         rm {} lets it go, or give this one another",
+        other.name
+    );
+    Err(Fault::new(Code::AlreadyExists, message))
+}
+
 /// What was asked for; a vote only while there is one to give.
-fn decide_role(state: &State, wanted: Option<NodeRole>) -> NodeRole {
-    let voters = state.nodes.values().filter(|n| n.role == NodeRole::Voter).count();
-    let by_itself = if state.nodes.len() + 1 < LARGE { 3 } else { 5 };
+fn decide_role(state: &State, wanted: Option<NodeRole>) -> Result<NodeRole, Fault> {
+    let voters = state.nodes.values().filter(|n| n.role.votes()).count();
     match wanted {
-        None if voters < by_itself => NodeRole::Voter,
-        None => NodeRole::Standby,
-        Some(NodeRole::Voter) if voters >= MAX_VOTERS => NodeRole::Standby,
-        Some(role) => role,
+        None => Ok(part_of_newcomer(state)),
+        Some(NodeRole::Witness) if voters >= MAX_VOTERS => {
+            let message = format!("{voters} nodes vote already: a witness would be of no use");
+            Err(Fault::new(Code::WrongState, message))
+        }
+        Some(NodeRole::Voter) if voters >= MAX_VOTERS => Ok(NodeRole::Standby),
+        Some(role) => Ok(role),
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn answer(
     if reign != Some(lead.leadership.term) {
         return Err(Fault::not_leader(lead.member.leader()));
     }
+    super::known(&lead, id.0)?;
     let latest = || lead.raft.state().nodes.get(&id).cloned();
     lead.leadership.grant(id, incarnation, clock::boottime_ms, latest)?;
     let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, arrived_ms);

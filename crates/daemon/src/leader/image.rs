@@ -31,6 +31,10 @@ fn admissible(state: &State, name: &ImageName, node: NodeId) -> Result<(), Fault
         return Err(Fault::new(Code::AlreadyExists, message));
     }
     let node = state.node(node)?;
+    if node.is_witness() {
+        let message = format!("node {} is a witness and stores nothing", node.name);
+        return Err(Fault::new(Code::WrongState, message));
+    }
     if node.is_up() {
         return Ok(());
     }

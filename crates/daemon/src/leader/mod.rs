@@ -20,7 +20,7 @@ use holdfast_proto::internal::{
     HeartbeatResponse, NodeView, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse,
     WatchViewRequest,
 };
-use holdfast_types::{ClusterId, Code, RequestId};
+use holdfast_types::{ClusterId, Code, NodeId, RequestId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -95,6 +95,7 @@ impl LeaderService for LeaderApi {
     ) -> Result<Response<ReportResponse>, Status> {
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
+        known(&lead, request.node_id)?;
         Ok(Response::new(report::record(lead, request).await?))
     }
 
@@ -104,6 +105,7 @@ impl LeaderService for LeaderApi {
     ) -> Result<Response<AddImageResponse>, Status> {
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
+        known(&lead, request.node_id)?;
         Ok(Response::new(add_image(lead, request).await?))
     }
 }
@@ -115,6 +117,17 @@ fn check_cluster(theirs: &[u8], ours: ClusterId) -> Result<(), Fault> {
     }
     let message = format!("this node is of cluster {ours}, not {theirs}");
     Err(Fault::new(Code::WrongCluster, message))
+}
+
+/// Refuses a node that the cluster has let go, before anything is written for it. True also when
+/// another leads by now: an id that was applied here and is gone does not come back.
+fn known(lead: &Lead, node: u64) -> Result<(), Fault> {
+    let (node, applied) = (NodeId(node), lead.raft.applied());
+    if !applied.state.is_removed(node, applied.index) {
+        return Ok(());
+    }
+    let cluster = lead.member.cluster();
+    Err(Fault::new(Code::NodeRemoved, format!("node {node} was removed from cluster {cluster}")))
 }
 
 /// A client's request id; one that sent none gets a fresh one, and may not retry.

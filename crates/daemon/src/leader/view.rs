@@ -23,6 +23,7 @@ pub(super) async fn watch(
 ) -> Result<impl Stream<Item = Result<NodeView, Status>> + Send + 'static, Fault> {
     let (id, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
     let state = lead.read().await?;
+    super::known(&lead, id.0)?;
     view_revision(&state, id, incarnation)?;
     let (views, stream) = mpsc::channel(QUEUE);
     tokio::spawn(async move {

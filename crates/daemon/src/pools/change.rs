@@ -91,6 +91,10 @@ impl Pools {
     pub(super) fn refuse_other_drivers(&self) -> Result<(), MachineError> {
         match self.config.driver {
             PoolDriver::Lvm => Ok(()),
+            PoolDriver::None => Err(MachineError {
+                code: Code::WrongState,
+                message: "its configuration says driver none: a witness has no pool".into(),
+            }),
             PoolDriver::Xfs => Err(MachineError {
                 code: Code::WrongState,
                 message:

@@ -71,6 +71,21 @@ impl Node {
         }
     }
 
+    /// Waits until the daemon cannot go on, and ends it.
+    pub(crate) async fn failed(&mut self) -> DaemonError {
+        let daemon = self.daemon.as_mut().unwrap();
+        let limit = Duration::from_secs(30);
+        let error = tokio::time::timeout(limit, daemon.failed()).await.expect("it goes on");
+        self.stop().await;
+        error
+    }
+
+    pub(crate) async fn remove(&self, name: &str, force: bool) -> Result<String, RemoteError> {
+        let request =
+            v1::RemoveNodeRequest { name: name.into(), force, request_id: Default::default() };
+        Ok(self.cluster().remove_node(request).await?.into_inner().successor)
+    }
+
     /// Through the local socket.
     pub(crate) fn local(&self) -> Channel {
         connect_lazy(&Address::Unix(self.socket()), Duration::from_secs(1)).unwrap()

@@ -45,6 +45,8 @@ pub(crate) struct Strings {
     pub(crate) damaged: AtomicBool,
     /// How often duties were to begin.
     pub(crate) runs: AtomicU64,
+    /// The cluster has let it go.
+    pub(crate) removed: watch::Sender<bool>,
     /// Grants so far.
     pub(crate) grants: AtomicU64,
 }
@@ -167,8 +169,11 @@ impl Player {
             request_id: RequestId::generate().to_bytes().into(),
             cluster_id: self.me.cluster.to_bytes().into(),
         };
-        if let Ok(answer) = self.client(turn).register(request).await {
-            self.strings.incarnation.store(answer.into_inner().incarnation, Ordering::SeqCst);
+        match self.client(turn).register(request).await {
+            Ok(answer) => {
+                self.strings.incarnation.store(answer.into_inner().incarnation, Ordering::SeqCst);
+            }
+            Err(status) => self.note_removal(RemoteError::from(status).code),
         }
     }
 
@@ -196,7 +201,13 @@ impl Player {
             Err(e) if matches!(e.code, Code::NodeLost | Code::StaleIncarnation) => {
                 self.strings.incarnation.store(0, Ordering::SeqCst);
             }
-            Err(_) => {}
+            Err(e) => self.note_removal(e.code),
+        }
+    }
+
+    fn note_removal(&self, code: Code) {
+        if code == Code::NodeRemoved {
+            self.strings.removed.send_replace(true);
         }
     }
 
@@ -313,6 +324,11 @@ impl Duties for PuppetDuties {
     ) -> Result<(), MachineError> {
         tell(v1::ScrubPoolResponse::default());
         Ok(())
+    }
+
+    async fn removed(&self) -> String {
+        drop(self.strings.removed.subscribe().wait_for(|removed| *removed).await);
+        "this puppet was removed".into()
     }
 
     fn is_leased(&self) -> bool {

@@ -26,6 +26,9 @@ pub struct JoinResponse {
     pub cluster_id: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub node_id: u64,
+    /// The part that the node begins with.
+    #[prost(enumeration = "NodeRole", tag = "3")]
+    pub role: i32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
@@ -104,6 +107,12 @@ pub struct Node {
     /// The last entry that changed it: its version.
     #[prost(uint64, tag = "12")]
     pub revision: u64,
+    /// The part that was asked for when it joined; unspecified leaves it to the cluster.
+    #[prost(enumeration = "NodeRole", tag = "13")]
+    pub asked: i32,
+    /// Why it does not vote although it is to, or is about to lose its vote.
+    #[prost(string, tag = "14")]
+    pub note: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capacity {
@@ -138,6 +147,22 @@ pub struct GetNodeRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNodeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Also if it is lost and has what no other node has. Containers are never given up so.
+    #[prost(bool, tag = "2")]
+    pub force: bool,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub request_id: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveNodeResponse {
+    /// The node that votes in its place, if one does.
+    #[prost(string, tag = "1")]
+    pub successor: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetLabelsRequest {
     #[prost(string, tag = "1")]
@@ -170,6 +195,8 @@ pub enum NodeRole {
     Voter = 1,
     Standby = 2,
     Worker = 3,
+    /// Votes, and neither stores nor runs anything.
+    Witness = 4,
 }
 impl NodeRole {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -182,6 +209,7 @@ impl NodeRole {
             Self::Voter => "NODE_ROLE_VOTER",
             Self::Standby => "NODE_ROLE_STANDBY",
             Self::Worker => "NODE_ROLE_WORKER",
+            Self::Witness => "NODE_ROLE_WITNESS",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -191,6 +219,7 @@ impl NodeRole {
             "NODE_ROLE_VOTER" => Some(Self::Voter),
             "NODE_ROLE_STANDBY" => Some(Self::Standby),
             "NODE_ROLE_WORKER" => Some(Self::Worker),
+            "NODE_ROLE_WITNESS" => Some(Self::Witness),
             _ => None,
         }
     }
@@ -444,6 +473,31 @@ pub mod cluster_service_client {
                 .insert(GrpcMethod::new("holdfast.v1.ClusterService", "SetLabels"));
             self.inner.unary(req, path, codec).await
         }
+        /// Lets a node go for good. Its name is free then; its id is never used again.
+        pub async fn remove_node(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNodeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.v1.ClusterService/RemoveNode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.v1.ClusterService", "RemoveNode"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -491,6 +545,14 @@ pub mod cluster_service_server {
             request: tonic::Request<super::SetLabelsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetLabelsResponse>,
+            tonic::Status,
+        >;
+        /// Lets a node go for good. Its name is free then; its id is never used again.
+        async fn remove_node(
+            &self,
+            request: tonic::Request<super::RemoveNodeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveNodeResponse>,
             tonic::Status,
         >;
     }
@@ -823,6 +885,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetLabelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.v1.ClusterService/RemoveNode" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveNodeSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::RemoveNodeRequest>
+                    for RemoveNodeSvc<T> {
+                        type Response = super::RemoveNodeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveNodeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::remove_node(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveNodeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -59,6 +59,7 @@ impl World {
                 address: format!("node-{number}.example:7443"),
                 underlay: "192.0.2.1".parse()?,
                 role: NodeRole::Voter,
+                asked: None,
             })
         };
         let cluster = ClusterId(Uuid::from_u128(1));

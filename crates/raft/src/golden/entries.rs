@@ -107,6 +107,7 @@ fn node(name: &str, last: u8, role: NodeRole) -> NewNode {
         address: format!("10.0.0.{last}:7443"),
         underlay: [10, 0, 0, last].into(),
         role,
+        asked: None,
     }
 }
 

@@ -17,13 +17,14 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::door;
 use super::incoming::{Incoming, Refusal};
 use crate::codec::{decode, encode};
 use crate::config::Identity;
+use crate::published::Applied;
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::watchdog::Fitness;
@@ -62,6 +63,7 @@ pub struct RaftService {
     /// One snapshot comes at a time.
     receiving: Arc<Semaphore>,
     fitness: Fitness,
+    applied: watch::Receiver<Applied>,
 }
 
 impl RaftService {
@@ -71,14 +73,15 @@ impl RaftService {
         heard: Heard,
         files: SnapshotFile,
         fitness: Fitness,
+        applied: watch::Receiver<Applied>,
     ) -> RaftServiceServer<Self> {
         let receiving = Arc::new(Semaphore::new(1));
-        RaftServiceServer::new(Self { me, raft, heard, files, receiving, fitness })
+        RaftServiceServer::new(Self { me, raft, heard, files, receiving, fitness, applied })
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Checks whom the request is for before its body is looked at.
+    /// Checks whom the request is for, and from, before its body is looked at.
     fn open<T: DeserializeOwned>(&self, request: &RaftRequest) -> Result<T, Status> {
         let cluster = ClusterId::try_from(request.cluster_id.as_ref())
             .map_err(|e| status_from(e.code(), e.to_string(), None))?;
@@ -90,6 +93,7 @@ impl RaftService {
             let what = format!("this is node {}, not {}", self.me.node, request.to);
             return Err(status_from(Code::WrongCluster, what, None));
         }
+        self.admit(NodeId(request.from))?;
         decode(&request.body)
             .map_err(|e| status_from(Code::InvalidArgument, format!("the body {e}"), None))
     }
@@ -140,6 +144,18 @@ impl RaftService {
         let body = encode(answer).map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
         let unfit = self.fitness.borrow().map(|why| why.to_string()).unwrap_or_default();
         Ok(Response::new(RaftResponse { body: body.into(), unfit }))
+    }
+
+    /// A node that was removed while it was away still takes itself for a member: it is given no
+    /// vote, and raises nobody's term. One that was admitted later than what is applied here is let
+    /// through: it may be the leader from whom this node is to hear of it.
+    fn admit(&self, from: NodeId) -> Result<(), Status> {
+        let applied = self.applied.borrow();
+        if !applied.state.is_removed(from, applied.index) {
+            return Ok(());
+        }
+        let what = format!("node {from} was removed from this cluster");
+        Err(status_from(Code::NodeRemoved, what, None))
     }
 }
 

@@ -26,6 +26,7 @@ fn state(rows: u64) -> State {
         address: "n1:7443".into(),
         underlay: "10.88.0.1".parse().unwrap(),
         role: NodeRole::Voter,
+        asked: None,
     };
     let overlay = "10.77.0.0/16".parse().unwrap();
     let init = InitCluster { cluster, lease: Default::default(), overlay, founder };

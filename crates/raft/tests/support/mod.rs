@@ -137,15 +137,19 @@ impl Cluster {
     }
 
     pub(crate) async fn add_machine(&mut self) -> NodeId {
+        let node = NodeId(self.machines.len() as u64 + 1);
+        self.add_machine_as(node).await;
+        node
+    }
+
+    pub(crate) async fn add_machine_as(&mut self, node: NodeId) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let addr = listener.local_addr().expect("address").to_string();
-        let node = NodeId(self.machines.len() as u64 + 1);
         let identity = Identity { cluster: self.cluster, node };
         let dir = tempfile::tempdir().expect("tempdir");
         self.machines.push(Machine { dir, identity, addr, running: None });
         let at = self.machines.len() - 1;
         self.boot_on(at, listener).await.expect("start");
-        node
     }
 
     /// Starts a node that was stopped, at its old address.
