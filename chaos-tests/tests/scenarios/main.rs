@@ -5,6 +5,7 @@ mod cut;
 mod debian;
 mod freeze;
 mod full;
+mod members;
 mod minority;
 mod power;
 mod race;
