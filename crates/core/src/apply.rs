@@ -66,6 +66,9 @@ impl Change<'_> {
             Command::SetLabels(c) => c.apply(self),
             Command::SetRoles(c) => c.apply(self),
             Command::RemoveNode(c) => c.apply(self),
+            Command::RaiseLevel(c) => c.apply(self),
+            Command::RecoverCluster(c) => c.apply(self),
+            Command::RestoreCluster(c) => c.apply(self),
         }
     }
 

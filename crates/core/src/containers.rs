@@ -101,6 +101,15 @@ impl Containers {
         Some(ContainerMut { all: self, uid: *uid, container: Some(container) })
     }
 
+    /// Changes every one.
+    pub fn for_each_mut(&mut self, mut change: impl FnMut(&mut Container)) {
+        for uid in self.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut container) = self.get_mut(&uid) {
+                change(&mut container);
+            }
+        }
+    }
+
     /// Keeps those for which `wanted` holds.
     pub fn retain(&mut self, mut wanted: impl FnMut(&ContainerUid, &Container) -> bool) {
         let gone = self.iter().filter(|(uid, container)| !wanted(uid, container));

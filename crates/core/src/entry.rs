@@ -1,16 +1,16 @@
 //! What goes through the log, and what comes back.
 
 use holdfast_types::{
-    Code, ContainerUid, ImageUid, Incarnation, NodeId, OperationId, RequestId, Revision,
-    TimestampMs,
+    Code, ContainerUid, FeatureLevel, ImageUid, Incarnation, NodeId, OperationId, RequestId,
+    Revision, TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
-    InitCluster, MarkNodeLost, RecordFloor, RecordReport, RegisterNode, RemoveImage, RemoveNode,
-    RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles,
-    SetSchedule, TakeOver,
+    InitCluster, MarkNodeLost, RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode,
+    RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, SetDesired,
+    SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
 };
 
 /// One entry of the log. At most 64 KiB when encoded.
@@ -74,6 +74,34 @@ pub enum Command {
     SetRoles(SetRoles),
     /// A node is let go for good.
     RemoveNode(RemoveNode),
+    /// Every node understands more.
+    RaiseLevel(RaiseLevel),
+    /// A lost majority is given up.
+    RecoverCluster(RecoverCluster),
+    /// A backup becomes a new cluster.
+    RestoreCluster(RestoreCluster),
+}
+
+impl Command {
+    /// The feature level that every node must understand before it may be proposed. One that raises
+    /// the level is proposed when all do, whatever the level is by then.
+    pub fn level(&self) -> FeatureLevel {
+        match self {
+            Self::InitCluster(_) | Self::AdmitNode(_) | Self::RegisterNode(_) => {
+                FeatureLevel::FIRST
+            }
+            Self::SetRole(_) | Self::MarkNodeLost(_) | Self::AddImage(_) => FeatureLevel::FIRST,
+            Self::RemoveImage(_) | Self::CreateContainer(_) => FeatureLevel::FIRST,
+            Self::SetDesired(_) | Self::Resize(_) | Self::SetReplicas(_) => FeatureLevel::FIRST,
+            Self::TakeOver(_) | Self::HoldTakeover(_) => FeatureLevel::FIRST,
+            Self::DecideTakeover(_) | Self::RecordReport(_) => FeatureLevel::FIRST,
+            Self::RecordFloor(_) | Self::CreateSnapshot(_) => FeatureLevel::FIRST,
+            Self::RemoveSnapshot(_) | Self::RestoreSnapshot(_) => FeatureLevel::FIRST,
+            Self::SetSchedule(_) | Self::RaiseLevel(_) => FeatureLevel::FIRST,
+            Self::SetLabels(_) | Self::SetRoles(_) | Self::RemoveNode(_) => FeatureLevel::FIRST,
+            Self::RecoverCluster(_) | Self::RestoreCluster(_) => FeatureLevel::DISASTERS,
+        }
+    }
 }
 
 /// What an entry did.

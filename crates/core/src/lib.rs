@@ -25,6 +25,7 @@ mod few;
 mod image;
 mod index;
 mod kept;
+mod lineage;
 mod map;
 mod node;
 mod operation;
@@ -39,9 +40,9 @@ pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{
     AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
-    InitCluster, MarkNodeLost, NewNode, Origin, RecordFloor, RecordReport, RegisterNode,
-    RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired, SetLabels,
-    SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
+    InitCluster, MarkNodeLost, NewNode, Origin, RaiseLevel, RecordFloor, RecordReport,
+    RecoverCluster, RegisterNode, RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster,
+    RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use containers::{ContainerMut, Containers};
@@ -50,6 +51,7 @@ pub use event::Event;
 pub use few::{FewMap, FewSet};
 pub use image::Image;
 pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};
+pub use lineage::{Lineage, RestoredFrom};
 pub use map::Map;
 pub use node::{Evidence, Node, NodeLife, NodeRole};
 pub use operation::{Operation, OperationKind, OperationState, Operations};

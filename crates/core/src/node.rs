@@ -66,6 +66,8 @@ pub enum Evidence {
     },
     /// The node itself gave up its lease, and its guardian confirmed that everything stopped.
     Relinquished,
+    /// It is known from the backup that the cluster was restored from, and has not joined since.
+    Restored,
 }
 
 impl Evidence {
@@ -75,7 +77,7 @@ impl Evidence {
             Self::Silence { silent_ms, required_ms } => {
                 vec![("silent_ms", silent_ms.to_string()), ("required_ms", required_ms.to_string())]
             }
-            Self::Relinquished => Vec::new(),
+            Self::Relinquished | Self::Restored => Vec::new(),
         }
     }
 }
@@ -87,6 +89,7 @@ impl fmt::Display for Evidence {
                 write!(f, "silent for {silent_ms} ms, {required_ms} ms required")
             }
             Self::Relinquished => f.write_str("relinquished by the node itself"),
+            Self::Restored => f.write_str("known from a backup alone"),
         }
     }
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use holdfast_types::{
-    CidrV4, ClusterId, Code, ContainerName, ContainerUid, Epoch, ImageName, ImageUid,
+    CidrV4, ClusterId, Code, ContainerName, ContainerUid, Epoch, FeatureLevel, ImageName, ImageUid,
     LeaseSettings, NodeId, NodeName, OperationId, RequestId, Revision, SnapshotUuid, TimestampMs,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Addresses, Container, Containers, Event, Image, Map, Node, Operations, Queue, Refusal,
+    Addresses, Container, Containers, Event, Image, Lineage, Map, Node, Operations, Queue, Refusal,
     Response, Table,
 };
 
@@ -73,6 +73,12 @@ pub struct State {
     pub answered_order: Queue<RequestId>,
     /// The log index of the last entry that changed anything.
     pub revision: Revision,
+    /// The feature level in force: what may be said, since every node understands it.
+    #[serde(skip_serializing_if = "FeatureLevel::is_first")]
+    pub feature_level: FeatureLevel,
+    /// What disasters have left.
+    #[serde(skip_serializing_if = "Lineage::is_plain")]
+    pub lineage: Lineage,
 }
 
 impl State {

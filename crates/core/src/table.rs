@@ -87,6 +87,18 @@ impl<K: Ord + Clone, T> Table<K, T> {
         self.rows.get_mut(key).map(Arc::make_mut)
     }
 
+    /// Changes every row.
+    pub fn for_each_mut(&mut self, mut change: impl FnMut(&mut T))
+    where
+        T: Clone,
+    {
+        for key in self.keys().cloned().collect::<Vec<_>>() {
+            if let Some(row) = self.get_mut(&key) {
+                change(row);
+            }
+        }
+    }
+
     /// Keeps the rows for which `wanted` holds.
     pub fn retain(&mut self, mut wanted: impl FnMut(&K, &T) -> bool) {
         self.rows.retain(|key, row| wanted(key, row));

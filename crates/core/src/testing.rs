@@ -19,7 +19,7 @@ use crate::{
 #[derive(Clone, Default)]
 pub(crate) struct World {
     pub(crate) state: State,
-    index: u64,
+    pub(crate) index: u64,
 }
 
 impl World {
@@ -130,7 +130,7 @@ fn init_in(overlay: &str) -> Command {
     })
 }
 
-fn new_node(name: &str) -> NewNode {
+pub(crate) fn new_node(name: &str) -> NewNode {
     NewNode {
         name: name.parse().unwrap(),
         address: format!("{name}:7443"),

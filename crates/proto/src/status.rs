@@ -26,6 +26,10 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::InUse
         | Code::NotInitialized
         | Code::WrongCluster
+        | Code::Superseded
+        | Code::RecoveryUnfinished
+        | Code::VersionTooOld
+        | Code::FeatureLevel
         | Code::StaleEpoch
         | Code::NodeLost
         | Code::NodeRemoved

@@ -20,7 +20,16 @@ pub struct Chain {
     /// Epochs in which the same node went on with all that it had, the latest ones.
     #[serde(default)]
     pub continued: BTreeSet<Epoch>,
+    /// Epochs in which the same node went on after a disaster, and the last one known before it.
+    /// Those between may have been given out by a majority that is lost: they are off the chain.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub leaps: BTreeMap<Epoch, Epoch>,
 }
+
+/// How far epochs and incarnations leap when a cluster is recovered or restored (I10): more than
+/// any lost majority can have given out since what is left of its log. Round, so that a person sees
+/// that epoch 1000003 is epoch 3 after a disaster.
+pub const LEAP: u64 = 1_000_000;
 
 impl Chain {
     /// A chain in its first epoch.
@@ -46,6 +55,17 @@ impl Chain {
         }
     }
 
+    /// Goes on in an epoch far above this one, on the same node, with everything that it wrote in
+    /// this one: what was given out in between by others is stale (I10, I11).
+    pub fn leap(&mut self) {
+        let to = Epoch(self.epoch.0.saturating_add(LEAP));
+        self.leaps.insert(to, self.epoch);
+        self.epoch = to;
+        while self.leaps.len() > BRANCHES_KEPT {
+            self.leaps.pop_first();
+        }
+    }
+
     /// The snapshot that the present assignment starts from; none for the first.
     pub fn branch(&self) -> Option<SnapshotId> {
         self.branches.get(&self.assigned_since()).copied()
@@ -53,16 +73,21 @@ impl Chain {
 
     /// Whether what was live under `epoch` on the assigned node goes on in the present epoch.
     pub fn goes_on_from(&self, epoch: Epoch) -> bool {
-        (self.assigned_since()..self.epoch).contains(&epoch)
+        std::iter::successors(self.before(self.epoch), |e| self.before(*e)).any(|e| e == epoch)
     }
 
     /// The first epoch of the present assignment.
     fn assigned_since(&self) -> Epoch {
-        let mut epoch = self.epoch;
-        while self.continued.contains(&epoch) {
-            epoch = Epoch(epoch.0 - 1);
+        let ends = std::iter::successors(Some(self.epoch), |e| self.before(*e));
+        ends.last().unwrap_or(self.epoch)
+    }
+
+    /// The epoch that `epoch` went on from, on the same node. Always a lower one.
+    fn before(&self, epoch: Epoch) -> Option<Epoch> {
+        match self.continued.contains(&epoch) {
+            true => epoch.0.checked_sub(1).map(Epoch),
+            false => self.leaps.get(&epoch).copied().filter(|before| *before < epoch),
         }
-        epoch
     }
 
     /// Whether a snapshot of this volume is on the chain: of the present epoch, or not past the
@@ -73,9 +98,9 @@ impl Chain {
         }
         let mut tip = (self.epoch, None);
         while tip.0 > id.epoch {
-            match self.branches.get(&tip.0) {
-                None if self.continued.contains(&tip.0) => tip = (Epoch(tip.0.0 - 1), None),
-                Some(branch) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
+            match (self.branches.get(&tip.0), self.before(tip.0)) {
+                (None, Some(before)) => tip = (before, None),
+                (Some(branch), _) if branch.epoch < tip.0 => tip = (branch.epoch, Some(branch.seq)),
                 _ => return false,
             }
         }
@@ -148,5 +173,37 @@ mod tests {
         assert!(!chain.contains(snap(1, 1).volume, &snap(2, 1)));
         assert!(chain.contains(snap(1, 1).volume, &snap(1, 9)));
         assert!(!chain.contains(snap(1, 1).volume, &snap(1, 10)));
+    }
+
+    /// I10, I11: after a disaster the node goes on with what it had, and an epoch that a lost
+    /// majority may have given out since is off the chain, also once the next branch comes.
+    #[test]
+    fn a_leap_keeps_what_was_known_and_nothing_of_what_others_gave_out() {
+        let mut chain = Chain::begin(Epoch(1));
+        chain.advance(snap(1, 10));
+        chain.leap();
+        assert_eq!(chain.epoch, Epoch(2 + LEAP));
+        assert_eq!(chain.branch(), Some(snap(1, 10)));
+        assert!(chain.goes_on_from(Epoch(2)));
+        assert!(!chain.goes_on_from(Epoch(3)) && !chain.goes_on_from(Epoch(1)));
+        let on = |chain: &Chain, epoch, seq| chain.contains(snap(1, 1).volume, &snap(epoch, seq));
+        for (epoch, seq, expected) in [(2, 9, true), (1, 10, true), (1, 11, false), (3, 1, false)] {
+            assert_eq!(on(&chain, epoch, seq), expected, "({epoch}, {seq})");
+        }
+        chain.advance(snap(2, 7));
+        assert_eq!(chain.epoch, Epoch(3 + LEAP));
+        assert!(on(&chain, 2, 7) && !on(&chain, 2, 8) && !on(&chain, 3, 1));
+    }
+
+    /// I27: a chain from the network that points at itself ends.
+    #[test]
+    fn a_leap_that_leads_nowhere_ends() {
+        let mut chain = Chain::begin(Epoch(5));
+        chain.leaps.insert(Epoch(5), Epoch(5));
+        assert!(!chain.goes_on_from(Epoch(5)));
+        assert!(!chain.contains(snap(1, 1).volume, &snap(4, 1)));
+        chain.continued.insert(Epoch(0));
+        chain.leaps.insert(Epoch(5), Epoch(0));
+        assert!(chain.goes_on_from(Epoch(0)));
     }
 }

@@ -79,6 +79,14 @@ codes! {
     NotInitialized = "HF-NOT-INITIALIZED", retry false;
     /// A peer or data directory belongs to another cluster.
     WrongCluster = "HF-WRONG-CLUSTER", retry false;
+    /// The cluster was recovered without this node: it has no vote there any more.
+    Superseded = "HF-SUPERSEDED", retry false;
+    /// A recovery of this node was begun and not finished.
+    RecoveryUnfinished = "HF-RECOVERY-UNFINISHED", retry false;
+    /// A node's version is too old for what its cluster says.
+    VersionTooOld = "HF-VERSION-TOO-OLD", retry false;
+    /// Not every node of the cluster understands this yet.
+    FeatureLevel = "HF-FEATURE-LEVEL", retry false;
     /// The sender's epoch is older than one already known (I11).
     StaleEpoch = "HF-STALE-EPOCH", retry false;
     /// The node's incarnation was declared lost; it must register anew.

@@ -12,6 +12,7 @@ mod keep;
 mod kept;
 mod label;
 mod lease;
+mod level;
 mod name;
 mod net;
 mod report;
@@ -21,7 +22,7 @@ mod time;
 mod view;
 mod volume;
 
-pub use chain::Chain;
+pub use chain::{Chain, LEAP};
 pub use code::Code;
 pub use container::{
     ContainerSpec, DesiredState, Limits, MAX_VOLUMES, Protection, RunState, SpecError,
@@ -34,6 +35,7 @@ pub use keep::{KeepError, KeepRules, Period};
 pub use kept::{KeptBy, KeptView, MAX_KEPT, RestoreView};
 pub use label::{LabelError, LabelValue, MAX_LABELS};
 pub use lease::LeaseSettings;
+pub use level::FeatureLevel;
 pub use name::{
     ContainerName, ImageName, LabelKey, NameError, NodeName, PoolName, SnapshotName, VolumeName,
 };

@@ -35,7 +35,9 @@ pub struct AdmitNode {
 impl AdmitNode {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         change.state.cluster()?;
-        for other in change.state.nodes.values() {
+        let returns = change.state.absent_named(&self.node.name).map(|absent| absent.id);
+        let absent = |id| change.state.lineage.absent.contains(id);
+        for other in change.state.nodes.values().filter(|other| !absent(&other.id)) {
             let taken = |what: &str| {
                 let message = format!("another node ({}) has that {what}", other.name);
                 Err(Refusal::new(Code::AlreadyExists, message))
@@ -46,6 +48,10 @@ impl AdmitNode {
             if other.address == self.node.address {
                 return taken("address");
             }
+        }
+        if let Some(id) = returns {
+            change.return_as(id, self.node);
+            return Ok(Outcome::Node(id));
         }
         let id = NodeId(change.revision.0);
         self.node.admit(change, id);

@@ -21,6 +21,9 @@ impl SetRole {
         if node.role == self.role {
             return Ok(Outcome::Unchanged);
         }
+        if self.role != NodeRole::Worker {
+            node.no_part(&change.state.lineage.given_up)?;
+        }
         node.role = self.role;
         node.revision = change.revision;
         let message = format!("node {} is now a {}", node.name, node.role);
