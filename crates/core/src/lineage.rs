@@ -13,7 +13,7 @@ use holdfast_types::{ClusterId, FeatureLevel, Incarnation, LEAP, NodeId, NodeNam
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{NewNode, Node, NodeLife, State};
+use crate::{NewNode, Node, State};
 
 /// What disasters have left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +78,8 @@ impl Change<'_> {
         self.touch_assignments(all);
     }
 
-    /// A node that was known from a backup alone is there again, under the id that it had.
+    /// A node that was known from a backup alone is there again, under the id that it had. It stays lost
+    /// until it registers, so that one that fails in between keeps nothing from being taken over.
     pub(crate) fn return_as(&mut self, id: NodeId, again: NewNode) {
         self.state.lineage.absent.remove(&id);
         let Some(node) = self.state.nodes.get_mut(&id) else { return };
@@ -86,7 +87,6 @@ impl Change<'_> {
         node.address = again.address;
         node.underlay = again.underlay;
         node.role = again.role;
-        node.life = NodeLife::New;
         node.revision = self.revision;
         self.touch_assignments([id]);
         self.touch_all_views();

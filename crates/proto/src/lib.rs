@@ -4,6 +4,7 @@
 //! `v1` is the public API, `internal` what nodes say to each other. Regenerate with
 //! `cargo xtask codegen`.
 
+pub mod backup;
 #[cfg(feature = "client")]
 mod connect;
 mod convert;

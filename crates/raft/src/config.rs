@@ -47,6 +47,9 @@ pub struct RaftConfig {
     pub dir: PathBuf,
     /// Who this node is.
     pub identity: Identity,
+    /// How many times the cluster had been recovered when it let this node in. Read only where there
+    /// is no log yet: after that the directory knows.
+    pub generation: u64,
     /// How peers are reached.
     pub connector: Connector,
     /// Timeouts.
@@ -72,6 +75,7 @@ impl RaftConfig {
         Self {
             dir: dir.into(),
             identity,
+            generation: 0,
             connector: plaintext(),
             timing: Timing::default(),
             care: CareLimits::default(),

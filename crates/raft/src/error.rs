@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use holdfast_types::{ClusterId, Code, NodeId};
+use holdfast_types::{ClusterId, Code, FeatureLevel, NodeId};
 
 use crate::leadership::Peer;
 
@@ -94,6 +94,40 @@ pub enum RaftError {
         /// Why.
         what: String,
     },
+    /// The cluster was recovered from a lost majority without this node.
+    #[error("the cluster was recovered without this node, whose log counts for nothing any more")]
+    Superseded,
+    /// A recovery of this log was begun and not finished.
+    #[error(
+        "a recovery was begun here and not finished: run it again, or remove {} to give it up",
+        path.display()
+    )]
+    RecoveryUnfinished {
+        /// What waits to be put in its place.
+        path: PathBuf,
+    },
+    /// A recovery or a restore makes no sense here.
+    #[error("{what}")]
+    NothingToRecover {
+        /// Why.
+        what: String,
+    },
+    /// This version cannot read what its cluster says.
+    #[error("this version of holdfast is too old: {what}; install the one that the cluster runs")]
+    VersionTooOld {
+        /// What it cannot read.
+        what: String,
+    },
+    /// Some node could not read the entry. It was not proposed.
+    #[error(
+        "this needs feature level {needs}, and the cluster has {level}: a node runs an older version"
+    )]
+    FeatureLevel {
+        /// What the entry needs.
+        needs: FeatureLevel,
+        /// What is in force.
+        level: FeatureLevel,
+    },
     /// A setting is out of range.
     #[error("{what}")]
     Config {
@@ -125,9 +159,14 @@ impl RaftError {
             Self::DiskIo { .. } => Code::DiskIo,
             Self::InUse { .. } => Code::InUse,
             Self::NotMember { .. } => Code::NotFound,
-            Self::AlreadyInitialized | Self::MembershipBusy | Self::Membership { .. } => {
-                Code::WrongState
-            }
+            Self::AlreadyInitialized
+            | Self::MembershipBusy
+            | Self::Membership { .. }
+            | Self::NothingToRecover { .. } => Code::WrongState,
+            Self::Superseded => Code::Superseded,
+            Self::RecoveryUnfinished { .. } => Code::RecoveryUnfinished,
+            Self::VersionTooOld { .. } => Code::VersionTooOld,
+            Self::FeatureLevel { .. } => Code::FeatureLevel,
             Self::Stopped => Code::Unavailable,
             Self::FlushNotRedirected | Self::Internal { .. } => Code::Internal,
         }

@@ -16,15 +16,18 @@
 
 mod care;
 mod codec;
+mod comeback;
 mod config;
 mod dir;
 mod error;
 mod fail;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod generation;
 #[cfg(test)]
 mod golden;
 mod leadership;
+mod level;
 mod machine;
 mod membership;
 mod metrics;
@@ -33,6 +36,8 @@ mod node;
 mod propose;
 mod published;
 mod read;
+mod recover;
+mod restore;
 mod retention;
 mod seed;
 mod snapshot;
@@ -49,6 +54,8 @@ pub use metrics::{Lag, Metrics};
 pub use net::RaftService;
 pub use node::RaftNode;
 pub use published::{Applied, StateHash};
+pub use recover::{Recovered, Recovery, Survey, recover, survey};
+pub use restore::{Restoring, restore};
 pub use seed::seed;
 pub use sys::boottime;
 

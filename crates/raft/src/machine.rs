@@ -122,7 +122,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 EntryPayload::Blank => None,
                 EntryPayload::Normal(bytes) => Some(bytes.decode().map_err(|e| {
                     let what = format!("log entry {index} is of no version known here: {e}");
-                    self.health.fail(RaftError::Internal { what })
+                    self.health.fail(RaftError::VersionTooOld { what })
                 })?),
                 EntryPayload::Membership(members) => {
                     self.membership = Membership::new(Some(entry.log_id), members);
@@ -198,7 +198,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
 fn unreadable(fault: Fault) -> RaftError {
     let what = format!("a snapshot from the leader is of no version known here: {fault}");
-    RaftError::Internal { what }
+    RaftError::VersionTooOld { what }
 }
 
 fn position(id: Option<&LogId>) -> (u64, u64) {

@@ -13,15 +13,19 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::care::Unfit;
+use crate::comeback;
 use crate::config::{Identity, RaftConfig, Timing};
 use crate::dir;
 use crate::error::RaftError;
+use crate::generation::{self, Generation};
 use crate::leadership::{Leadership, Peer, Watcher};
+use crate::level;
 use crate::machine::Machine;
 use crate::metrics::{self, Metrics};
 use crate::net::{Heard, Network, RaftService};
 use crate::published::{Applied, Hashes, Pauses, StateHash};
 use crate::read::Rounds;
+use crate::recover;
 use crate::retention::{Keeper, Transfers};
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
@@ -58,6 +62,8 @@ struct Shared {
     fitness: Fitness,
     peers: Peers,
     closed: watch::Receiver<bool>,
+    generation: Generation,
+    levels: AbortHandle,
     watcher: AbortHandle,
     reader: AbortHandle,
     keeper: AbortHandle,
@@ -66,6 +72,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
+        self.levels.abort();
         self.watcher.abort();
         self.reader.abort();
         self.keeper.abort();
@@ -76,6 +83,7 @@ impl Drop for Shared {
 impl RaftNode {
     /// Whose the directory is; nothing if no node was ever started in it. Blocks shortly.
     pub fn identity(dir: &Path) -> Result<Option<Identity>, RaftError> {
+        finished(dir)?;
         dir::read_identity(dir)
     }
 
@@ -83,6 +91,16 @@ impl RaftNode {
     /// none must not vote again under its id.
     pub fn has_log(dir: &Path) -> bool {
         dir::log_dir(dir).join("db").exists()
+    }
+
+    /// Whether the cluster of the log in `dir` went on without it. Blocks shortly.
+    pub fn is_superseded(dir: &Path) -> bool {
+        generation::is_superseded(dir)
+    }
+
+    /// How many times the cluster was recovered from a lost majority.
+    pub fn generation(&self) -> u64 {
+        self.shared.generation.number()
     }
 
     /// Opens the node's files, checks all of them, and takes part. A node that was never
@@ -95,7 +113,7 @@ impl RaftNode {
         let health = Health::new();
         let hashes = Hashes::new(config.hash_every);
         let settings = Arc::new(config.openraft()?);
-        let (store, machine) = {
+        let (mut store, mut machine, generation) = {
             let (config, health, hashes) = (config.clone(), health.clone(), hashes.clone());
             tokio::task::spawn_blocking(move || open(&config, opener, health, hashes))
                 .await
@@ -106,8 +124,12 @@ impl RaftNode {
         let (usage, transfers, limits) = (store.usage(), Transfers::default(), config.limits());
         let pulse = store.pulse();
         let RaftConfig { dir, identity, timing, connector, care, .. } = config;
+        level::check(&applied.borrow().state)?;
+        let members = comeback::members(&mut store, &mut machine).await?;
+        generation.ask(identity, &members, &connector).await?;
         let peers = Peers::default();
-        let network = Network::new(identity, connector, transfers.clone(), peers.clone());
+        let (sends, seen) = (transfers.clone(), peers.clone());
+        let network = Network::new(identity, generation.clone(), connector, sends, seen);
         let raft =
             Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
                 health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
@@ -135,6 +157,7 @@ impl RaftNode {
             patience: timing.last_resort(),
             out: told,
         };
+        let (levels, levels_health) = (applied.clone(), health.clone());
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
         let shared = Shared {
             identity,
@@ -152,6 +175,8 @@ impl RaftNode {
             fitness,
             peers,
             closed,
+            generation,
+            levels: tokio::spawn(level::watch(levels, levels_health)).abort_handle(),
             watcher: tokio::spawn(watcher.run()).abort_handle(),
             reader: tokio::spawn(serve).abort_handle(),
             keeper: tokio::spawn(keeper.run()).abort_handle(),
@@ -176,8 +201,8 @@ impl RaftNode {
         let shared = &self.shared;
         let (raft, heard) = (shared.raft.clone(), shared.heard.clone());
         let (files, fitness) = (shared.files.clone(), shared.fitness.clone());
-        let applied = shared.applied.clone();
-        RaftService::server(shared.identity, raft, heard, files, fitness, applied)
+        let (applied, generation) = (shared.applied.clone(), shared.generation.clone());
+        RaftService::server(shared.identity, raft, heard, files, fitness, applied, generation)
     }
 
     /// An index such that everything acknowledged before the call is at or below it, proved by a
@@ -363,8 +388,13 @@ fn open(
     open_store: OpenStore,
     health: Health,
     hashes: Hashes,
-) -> Result<(LogStore, Machine), RaftError> {
+) -> Result<(LogStore, Machine, Generation), RaftError> {
+    finished(&config.dir)?;
+    if config.generation > 0 && dir::read_identity(&config.dir)?.is_none() {
+        generation::write(&config.dir, config.generation)?;
+    }
     dir::claim(&config.dir, config.identity)?;
+    let generation = Generation::open(&config.dir, health.clone())?;
     let store = open_store(&dir::log_dir(&config.dir), health.clone())?;
     let path = dir::snapshot_file(&config.dir);
     let cluster = config.identity.cluster;
@@ -377,7 +407,15 @@ fn open(
         let what = format!("the log begins after entry {purged}, and no snapshot reaches it");
         return Err(RaftError::corrupt(&path, what));
     }
-    Ok((store, Machine::new(file, found, hashes, health)))
+    Ok((store, Machine::new(file, found, hashes, health), generation))
+}
+
+/// A log that is about to be replaced must not go on.
+fn finished(dir: &Path) -> Result<(), RaftError> {
+    match recover::is_unfinished(dir) {
+        true => Err(RaftError::RecoveryUnfinished { path: recover::waiting(dir) }),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use openraft::raft::ClientWriteResponse;
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::RaftError;
+use crate::level;
 use crate::node::RaftNode;
 use crate::types::{EntryBytes, TypeConfig};
 
@@ -24,13 +25,14 @@ impl RaftNode {
     }
 
     /// Proposes an entry and returns what applying it gave. On the leader only; where no leader is
-    /// known it waits for one. After any error but [`RaftError::TooLarge`] the entry may still
-    /// commit: retry it with the same request id (I7).
+    /// known it waits for one. After any error but [`RaftError::TooLarge`] and
+    /// [`RaftError::FeatureLevel`] the entry may still commit: retry it with the same request id (I7).
     pub async fn propose_within(
         &self,
         entry: Entry,
         limit: Duration,
     ) -> Result<Response, RaftError> {
+        level::allows(&self.state(), &entry)?;
         let bytes = EntryBytes::encode(&entry)?;
         let deadline = Instant::now() + limit;
         loop {
@@ -57,6 +59,7 @@ impl RaftNode {
         term: u64,
         limit: Duration,
     ) -> Result<Response, RaftError> {
+        level::allows(&self.state(), &entry)?;
         let bytes = EntryBytes::encode(&entry)?;
         self.check()?;
         let (responder, done) = ProgressResponder::complete_only();

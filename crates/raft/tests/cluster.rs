@@ -372,6 +372,7 @@ async fn strangers_and_garbage_are_refused_at_the_door() {
         from: 2,
         to: 1,
         body: vec![0xc1; 100].into(),
+        generation: 0,
     };
     let foreign = ClusterId::generate().to_bytes().into();
     let cases = [

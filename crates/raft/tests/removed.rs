@@ -64,7 +64,7 @@ async fn ask(cluster: &Cluster, at: usize, from: NodeId) -> Option<Code> {
         cluster_id: cluster.cluster.to_bytes().into(),
         from: from.0,
         to: machine.identity.node.0,
-        body: Vec::new().into(),
+        ..Default::default()
     };
     let address = machine.addr.parse().ok()?;
     let channel = holdfast_proto::connect_lazy(&address, Duration::from_secs(2)).ok()?;

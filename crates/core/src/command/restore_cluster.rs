@@ -131,8 +131,9 @@ mod tests {
         let (mut world, id) = restored(world, "n1");
         assert_eq!(id, NodeId(1), "the founder is known by its name too");
         assert_eq!(world.ok(admit("n2")), Outcome::Node(NodeId(2)));
-        assert_eq!(world.state.nodes[&NodeId(2)].life, NodeLife::New);
+        assert!(!world.state.nodes[&NodeId(2)].is_up());
         assert_eq!(world.ok(register(2)), Outcome::Registered(Incarnation(2 + LEAP)));
+        assert!(world.state.nodes[&NodeId(2)].is_up());
         assert!(world.state.containers[&uid].chain.goes_on_from(Epoch(1)));
         assert_eq!(world.refused(admit("n2")), Code::AlreadyExists, "once");
         assert_eq!(world.ok(admit("n4")), Outcome::Node(NodeId(INDEX + 4)));

@@ -12,6 +12,9 @@ pub struct AdmitRequest {
     pub request_id: ::prost::bytes::Bytes,
     #[prost(string, tag = "5")]
     pub underlay: ::prost::alloc::string::String,
+    /// What the node's version understands.
+    #[prost(uint32, tag = "21")]
+    pub feature_level: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdmitResponse {
@@ -25,6 +28,13 @@ pub struct AdmitResponse {
     /// The addresses of all nodes.
     #[prost(string, repeated, tag = "4")]
     pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// How many times the cluster was recovered from a lost majority.
+    #[prost(uint64, tag = "21")]
+    pub generation: u64,
+    /// The cluster whose backup this one was restored from; empty if none. A pool of that cluster is
+    /// the node's own, if the node is known from the backup.
+    #[prost(bytes = "bytes", tag = "22")]
+    pub restored_from: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {
@@ -37,6 +47,9 @@ pub struct RegisterRequest {
     pub request_id: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "4")]
     pub cluster_id: ::prost::bytes::Bytes,
+    /// What the node's version understands.
+    #[prost(uint32, tag = "21")]
+    pub feature_level: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterResponse {
@@ -64,6 +77,11 @@ pub struct HeartbeatRequest {
     /// No pool was made on the node yet.
     #[prost(bool, tag = "8")]
     pub without_pool: bool,
+    /// What the node's version understands, and which version that is.
+    #[prost(uint32, tag = "21")]
+    pub feature_level: u32,
+    #[prost(string, tag = "22")]
+    pub version: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capacity {
@@ -1640,6 +1658,10 @@ pub struct RaftRequest {
     pub to: u64,
     #[prost(bytes = "bytes", tag = "4")]
     pub body: ::prost::bytes::Bytes,
+    /// How many times the sender's cluster was recovered from a lost majority. Those of an older
+    /// generation are refused, and whoever hears of a newer one has no part in consensus any more.
+    #[prost(uint64, tag = "21")]
+    pub generation: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaftResponse {
@@ -1870,6 +1892,28 @@ pub mod raft_service_client {
                 );
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Is the sender still of the cluster? Asked before it takes part again; changes nothing else.
+        pub async fn greet(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftRequest>,
+        ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.RaftService/Greet",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.internal.v1.RaftService", "Greet"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1907,6 +1951,11 @@ pub mod raft_service_server {
         async fn install_snapshot(
             &self,
             request: tonic::Request<tonic::Streaming<super::SnapshotPart>>,
+        ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
+        /// Is the sender still of the cluster? Asked before it takes part again; changes nothing else.
+        async fn greet(
+            &self,
+            request: tonic::Request<super::RaftRequest>,
         ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
     }
     #[derive(Debug)]
@@ -2200,6 +2249,49 @@ pub mod raft_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.RaftService/Greet" => {
+                    #[allow(non_camel_case_types)]
+                    struct GreetSvc<T: RaftService>(pub Arc<T>);
+                    impl<T: RaftService> tonic::server::UnaryService<super::RaftRequest>
+                    for GreetSvc<T> {
+                        type Response = super::RaftResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RaftService>::greet(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GreetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

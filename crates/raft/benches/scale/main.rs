@@ -61,9 +61,9 @@ fn whole(dir: PathBuf, containers: &str) -> Result<Measured> {
 
     let began = Instant::now();
     let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
-    seed(&raft, identity, "127.0.0.1:1", index, &state)?;
+    let seeding = seed(&raft, identity, "127.0.0.1:1".into(), index, state);
+    tokio::runtime::Runtime::new()?.block_on(seeding)?;
     measured.insert("write_s".into(), json!(began.elapsed().as_secs_f64()));
-    drop(state);
 
     let node = Command::new(std::env::current_exe()?).arg(NODE).arg(&raft).output()?;
     let errors = String::from_utf8_lossy(&node.stderr);

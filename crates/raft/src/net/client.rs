@@ -30,6 +30,7 @@ use super::channel::{Channels, Lane, Purpose};
 use crate::codec::{decode, encode};
 use crate::config::{Connector, Identity};
 use crate::error::RaftError;
+use crate::generation::Generation;
 use crate::retention::Transfers;
 use crate::snapshot::SnapshotData;
 use crate::types::{Snapshot, TypeConfig, Vote};
@@ -46,6 +47,7 @@ type StreamError = StreamingError<TypeConfig>;
 /// Makes clients for peers.
 pub(crate) struct Network {
     me: Identity,
+    generation: Generation,
     channels: Channels,
     transfers: Transfers,
     peers: Peers,
@@ -54,18 +56,20 @@ pub(crate) struct Network {
 impl Network {
     pub(crate) fn new(
         me: Identity,
+        generation: Generation,
         connector: Connector,
         transfers: Transfers,
         peers: Peers,
     ) -> Self {
-        Self { me, channels: Channels::new(connector), transfers, peers }
+        Self { me, generation, channels: Channels::new(connector), transfers, peers }
     }
 
     fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
         let lane = self.channels.lane(target, addr, purpose);
-        let (cluster, from) = (self.me.cluster, self.me.node.0);
+        let (cluster, from, generation) =
+            (self.me.cluster, self.me.node.0, self.generation.clone());
         let (transfers, peers) = (self.transfers.clone(), self.peers.clone());
-        PeerClient { cluster, from, target, lane, transfers, peers }
+        PeerClient { cluster, from, generation, target, lane, transfers, peers }
     }
 }
 
@@ -93,6 +97,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 pub(crate) struct PeerClient {
     cluster: ClusterId,
     from: u64,
+    generation: Generation,
     target: u64,
     lane: Arc<Lane>,
     transfers: Transfers,
@@ -112,8 +117,9 @@ impl PeerClient {
 
     fn request(&self, body: &impl Serialize) -> Result<RaftRequest, RpcError> {
         let body = encode(body).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
-        let (from, to) = (self.from, self.target);
-        Ok(RaftRequest { cluster_id: self.cluster.to_bytes().into(), from, to, body: body.into() })
+        let (from, to, generation) = (self.from, self.target, self.generation.number());
+        let cluster_id = self.cluster.to_bytes().into();
+        Ok(RaftRequest { cluster_id, from, to, body: body.into(), generation })
     }
 
     /// Waits for the answer no longer than `ttl`, and draws conclusions for the channel.
@@ -132,6 +138,7 @@ impl PeerClient {
             Ok(Err(status)) => {
                 tracing::debug!(node = self.target, addr = self.lane.addr(), %status, "no answer");
                 self.lane.broke();
+                self.generation.refused(&status);
                 Err(unreachable(&status))
             }
             Ok(Ok(response)) => {

@@ -89,7 +89,7 @@ impl Victim {
 
     fn request(&self, body: Vec<u8>) -> RaftRequest {
         let cluster_id = self.cluster.to_bytes().into();
-        RaftRequest { cluster_id, from: 2, to: 1, body: body.into() }
+        RaftRequest { cluster_id, from: 2, to: 1, body: body.into(), ..Default::default() }
     }
 
     async fn call(&mut self, call: Call, body: Vec<u8>) -> Result<Response<RaftResponse>, Status> {

@@ -24,6 +24,7 @@ use super::door;
 use super::incoming::{Incoming, Refusal};
 use crate::codec::{decode, encode};
 use crate::config::Identity;
+use crate::generation::Generation;
 use crate::published::Applied;
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
@@ -64,6 +65,7 @@ pub struct RaftService {
     receiving: Arc<Semaphore>,
     fitness: Fitness,
     applied: watch::Receiver<Applied>,
+    generation: Generation,
 }
 
 impl RaftService {
@@ -74,15 +76,23 @@ impl RaftService {
         files: SnapshotFile,
         fitness: Fitness,
         applied: watch::Receiver<Applied>,
+        generation: Generation,
     ) -> RaftServiceServer<Self> {
         let receiving = Arc::new(Semaphore::new(1));
-        RaftServiceServer::new(Self { me, raft, heard, files, receiving, fitness, applied })
+        let service = Self { me, raft, heard, files, receiving, fitness, applied, generation };
+        RaftServiceServer::new(service)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     /// Checks whom the request is for, and from, before its body is looked at.
     fn open<T: DeserializeOwned>(&self, request: &RaftRequest) -> Result<T, Status> {
+        self.check(request)?;
+        decode(&request.body)
+            .map_err(|e| status_from(Code::InvalidArgument, format!("the body {e}"), None))
+    }
+
+    fn check(&self, request: &RaftRequest) -> Result<(), Status> {
         let cluster = ClusterId::try_from(request.cluster_id.as_ref())
             .map_err(|e| status_from(e.code(), e.to_string(), None))?;
         if cluster != self.me.cluster {
@@ -94,8 +104,7 @@ impl RaftService {
             return Err(status_from(Code::WrongCluster, what, None));
         }
         self.admit(NodeId(request.from))?;
-        decode(&request.body)
-            .map_err(|e| status_from(Code::InvalidArgument, format!("the body {e}"), None))
+        self.generation.admit(request.generation)
     }
 
     /// Takes the parts to the disk as they come. Whatever keeps the last from coming, the call's own
@@ -196,6 +205,11 @@ impl RaftServiceTrait for RaftService {
         self.reply(&self.raft.handle_transfer_leader(rpc).await.map_err(stopped)?)
     }
 
+    async fn greet(&self, request: Request<RaftRequest>) -> Answer {
+        self.check(request.get_ref())?;
+        Ok(Response::new(RaftResponse::default()))
+    }
+
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Answer {
         let mut parts = request.into_inner();
         let first = next_part(&mut parts).await?.and_then(|p| p.part);
@@ -283,7 +297,7 @@ mod tests {
         let state = state.unwrap();
         let body = encode(&(Vote::new_committed(3, 1), meta)).unwrap().into();
         let cluster_id = me.cluster.to_bytes().into();
-        let request = RaftRequest { cluster_id, from: 1, to: 2, body };
+        let request = RaftRequest { cluster_id, from: 1, to: 2, body, ..Default::default() };
         let hash = blake3::hash(&state).as_bytes().to_vec().into();
         let start = SnapshotStart { request: Some(request), size_bytes: state.len() as u64, hash };
         let start = SnapshotPart { part: Some(Part::Start(start)) };
