@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{self, HeartbeatRequest, RegisterRequest};
-use holdfast_types::{ByteSize, Code, Incarnation, LeaseSettings, RequestId, Revision};
+use holdfast_types::{
+    ByteSize, Code, FeatureLevel, Incarnation, LeaseSettings, RequestId, Revision,
+};
 use tracing::{debug, info, warn};
 
 use crate::asked::Asked;
@@ -31,6 +33,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         full: true,
         quiet: false,
         views_missed: 0,
+        term: 0,
         context,
     };
     loop {
@@ -69,6 +72,17 @@ struct Keeper {
     quiet: bool,
     /// Grants in a row that knew of a newer view than the one at hand.
     views_missed: u32,
+    /// The newest term of a leader that granted anything. An older leader is a late answer, or one of
+    /// a majority that was given up (`holdfast_raft`'s generations) and does not know it yet.
+    term: u64,
+}
+
+fn old_leader() -> RemoteError {
+    RemoteError {
+        code: Code::Superseded,
+        message: "a leader of an older term than one before answered".into(),
+        leader: None,
+    }
 }
 
 impl Keeper {
@@ -87,6 +101,10 @@ impl Keeper {
             Err(error) => return Err(self.refused(error)),
         };
         let grant = asked.answer();
+        if grant.term < self.term {
+            return Err(old_leader().into());
+        }
+        self.term = grant.term;
         if let Some(news) = news {
             self.context.holdings.told(news);
         }
@@ -119,6 +137,7 @@ impl Keeper {
             previous: 0,
             request_id: RequestId::generate().to_bytes().into(),
             cluster_id: identity.cluster.to_bytes().into(),
+            feature_level: FeatureLevel::OURS.0,
         };
         let ask = |mut leader: crate::peers::Leader| {
             let request = request.clone();
@@ -138,6 +157,8 @@ impl Keeper {
             node_id: identity.node.0,
             incarnation: self.incarnation.0,
             cluster_id: identity.cluster.to_bytes().into(),
+            feature_level: FeatureLevel::OURS.0,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             ..Default::default()
         };
         let Some(parts) = self.context.parts() else {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use holdfast_cli::client::AddressesError;
 use holdfast_cli::usage;
+use holdfast_proto::backup::BackupError;
 use holdfast_proto::{AddressError, RemoteError};
 use holdfast_types::{Code, NameError, SizeError, SpecError, VolumeError};
 use serde_json::json;
@@ -49,6 +50,19 @@ pub(crate) enum CliError {
     Read { what: String, source: io::Error },
     #[error("cannot write to standard output")]
     Write(#[source] io::Error),
+    #[error("{} is there already: --force replaces it", .0.display())]
+    Exists(PathBuf),
+    #[error("cannot write {}", path.display())]
+    WriteFile { path: PathBuf, source: io::Error },
+    #[error("that backup is not to be had, or to be used")]
+    Backup(#[from] BackupError),
+    #[error("standard output is a terminal: give a file or a pipe")]
+    TerminalOut,
+    #[error(
+        "nothing of the cluster that the backup was taken of may run any more: confirm with \
+         --yes-the-old-cluster-is-gone"
+    )]
+    OldClusterUnsure,
     #[error("cannot pack {}", path.display())]
     Pack { path: PathBuf, source: io::Error },
     #[error("standard input is a terminal: give a file, a directory or a pipe")]
@@ -57,7 +71,7 @@ pub(crate) enum CliError {
     Unconfirmed(String),
     #[error("{0} was not confirmed; nothing was changed")]
     Declined(String),
-    #[error("{program} is neither beside this program nor in PATH: it comes with Holdfast's lab")]
+    #[error("{program} is neither beside this program nor in PATH: it comes with Holdfast")]
     MissingTool { program: &'static str },
     #[error("cannot run {}", program.display())]
     Run { program: PathBuf, source: io::Error },
@@ -80,6 +94,10 @@ impl CliError {
             Self::Spec(e) => e.code(),
             Self::Read { .. } | Self::Pack { .. } | Self::Terminal => Code::InvalidArgument,
             Self::Unconfirmed(_) | Self::Declined(_) => Code::InvalidArgument,
+            Self::TerminalOut | Self::OldClusterUnsure => Code::InvalidArgument,
+            Self::Exists(_) => Code::AlreadyExists,
+            Self::WriteFile { .. } => Code::DiskIo,
+            Self::Backup(e) => e.code(),
             Self::MissingTool { .. } | Self::Run { .. } => Code::MissingTool,
             Self::PoolBroken { .. } => Code::PoolDamaged,
             Self::NoExitStatus => Code::Unavailable,

@@ -8,6 +8,7 @@ use holdfast_planner::Observations;
 use holdfast_types::{Incarnation, NodeId, TimestampMs};
 
 use crate::lease::{GrantRefusal, LeaseTable};
+use crate::levels::Levels;
 use crate::sightings::Sightings;
 
 /// One leadership.
@@ -19,6 +20,8 @@ pub struct Leadership {
     pub leases: LeaseTable,
     /// Pools and holdings.
     pub sightings: Sightings,
+    /// The nodes' versions.
+    pub levels: Levels,
     began_ms: u64,
     lives_at_start: BTreeMap<NodeId, Incarnation>,
     old_life_heard: AtomicBool,
@@ -33,6 +36,7 @@ impl Leadership {
             term,
             leases: LeaseTable::new(began_ms, state),
             sightings: Sightings::default(),
+            levels: Levels::default(),
             began_ms,
             lives_at_start: up.map(|n| (n.id, n.incarnation)).collect(),
             old_life_heard: AtomicBool::new(false),

@@ -13,6 +13,7 @@
 mod lead;
 mod leadership;
 mod lease;
+mod levels;
 mod lost;
 mod ports;
 mod schedule;
@@ -26,5 +27,6 @@ mod verdict;
 pub use lead::lead;
 pub use leadership::Leadership;
 pub use lease::{GrantRefusal, LeaseTable};
+pub use levels::{Levels, Version};
 pub use ports::{PortError, Ports};
 pub use sightings::{Sighting, Sightings};

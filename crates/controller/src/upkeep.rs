@@ -1,4 +1,5 @@
-//! What the leader does besides: replicas, the coarse floor, membership. One look a second.
+//! What the leader does besides: replicas, the coarse floor, membership, the feature level. One look a
+//! second.
 
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
         keep_voters(ports).await;
         let state = ports.state();
         let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
+        if let Some(raise) = leadership.levels.raise(&state) {
+            propose(ports, Command::RaiseLevel(raise)).await;
+        }
         let floor = floor(&state, &seen);
         if !floor.copies.is_empty() {
             propose(ports, Command::RecordFloor(floor)).await;

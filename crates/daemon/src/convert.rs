@@ -68,6 +68,7 @@ impl Picture<'_> {
                 .as_ref()
                 .and_then(|q| vote_note(self.state, q, node))
                 .unwrap_or_default(),
+            ..Default::default()
         }
     }
 

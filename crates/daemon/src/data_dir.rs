@@ -5,6 +5,7 @@
 //! <data_dir>/identity    who this machine is
 //! <data_dir>/removed     there once the cluster has let this node go
 //! <data_dir>/raft/       consensus: its own identity, log, snapshot
+//! <data_dir>/raft.*      logs kept after a disaster, or waiting to be put in place (`holdfast_raft::recover`)
 //! ```
 
 use std::fs::{self, DirBuilder, File};
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use holdfast_core::NodeRole;
 use holdfast_raft::RaftNode;
 use rustix::fs::{FlockOperation, flock};
+use tracing::warn;
 
 use crate::config::Config;
 use crate::error::DaemonError;
@@ -97,6 +99,9 @@ impl DataDir {
                 return Err(DaemonError::Corrupt { file: self.raft(), what: what.into() });
             }
         }
+        if RaftNode::is_superseded(&self.raft()) {
+            return self.step_down(identity).map(Some);
+        }
         Ok(Some(identity))
     }
 
@@ -123,6 +128,26 @@ impl DataDir {
 
     fn removed_file(&self) -> PathBuf {
         self.path.join("removed")
+    }
+
+    /// The cluster was recovered from a lost majority without this node: it goes on as a worker. Its
+    /// log is kept for whoever looks for what was lost. Safe to be cut short anywhere.
+    fn step_down(&self, identity: Identity) -> Result<Identity, DaemonError> {
+        let identity = Identity { role: NodeRole::Worker, ..identity };
+        identity.write(&self.path)?;
+        let (from, mut number) = (self.raft(), 1);
+        let kept = |number| self.path.join(format!("raft.superseded-{number}"));
+        while kept(number).exists() {
+            number += 1;
+        }
+        let to = kept(number);
+        let moved = fs::rename(&from, &to)
+            .and_then(|()| File::open(&self.path)?.sync_all())
+            .map_err(|source| DaemonError::Disk { path: from, source });
+        moved?;
+        warn!(kept = %to.display(), "the cluster was recovered without this node's log: it has no \
+            vote any more, and goes on as a worker");
+        Ok(identity)
     }
 
     /// Removes a log that no cluster knows of.

@@ -41,6 +41,14 @@ pub enum DaemonError {
     /// Not root.
     #[error("must run as root: it mounts volumes and runs containers")]
     NotRoot,
+    /// What was asked for makes no sense here, or was not confirmed.
+    #[error("{what}")]
+    Refused {
+        /// The stable code.
+        code: Code,
+        /// Why.
+        what: String,
+    },
     /// Another daemon has the data directory.
     #[error("{} is held by another holdfastd", file.display())]
     Locked {
@@ -92,6 +100,7 @@ impl DaemonError {
             Self::Config { .. } | Self::Mismatch { .. } => Code::Config,
             Self::Removed { .. } => Code::NodeRemoved,
             Self::NotRoot => Code::NotRoot,
+            Self::Refused { code, .. } => *code,
             Self::Locked { .. } => Code::InUse,
             Self::Corrupt { .. } => Code::Corrupt,
             Self::Disk { .. } => Code::DiskIo,

@@ -143,6 +143,10 @@ impl Machine for Host {
         self.pools.change(asked, tell)
     }
 
+    fn inherit_pool(&self, from: ClusterId) {
+        self.pools.inherit(from);
+    }
+
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError> {
         self.pools.check()
     }

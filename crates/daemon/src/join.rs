@@ -9,7 +9,7 @@ use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::{AdmitRequest, AdmitResponse};
 use holdfast_proto::{is_answer, v1};
 use holdfast_raft::RaftNode;
-use holdfast_types::{ClusterId, Code, NodeId};
+use holdfast_types::{ClusterId, Code, FeatureLevel, NodeId};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{info, warn};
 
@@ -52,6 +52,7 @@ pub(crate) async fn join(
         role: node_role(role).map_or(0, role_number),
         request_id: shell.admission.to_bytes().into(),
         underlay: config.network.underlay.to_string(),
+        feature_level: FeatureLevel::OURS.0,
     };
     let admitted = ask(peers, request).await?;
     let identity = Identity {
@@ -62,8 +63,11 @@ pub(crate) async fn join(
         address: config.advertise.clone(),
         peers: admitted.peers,
     };
+    if !admitted.restored_from.is_empty() {
+        shell.inherit_pool(ClusterId::try_from(&admitted.restored_from[..])?);
+    }
     let (duties, hint) = shell.begin(&identity)?;
-    let raft = match prepare(shell, &identity, &*duties).await {
+    let raft = match prepare(shell, &identity, admitted.generation, &*duties).await {
         Ok(raft) => raft,
         Err(fault) => {
             duties.stop().await;
@@ -90,11 +94,12 @@ pub(crate) fn no_pool_driver() -> Fault {
 async fn prepare(
     shell: &Shell,
     identity: &Identity,
+    generation: u64,
     duties: &dyn Duties,
 ) -> Result<Option<RaftNode>, Fault> {
     duties.run().await?;
     let raft = match identity.role.has_log() {
-        true => Some(shell.open_raft(identity).await?),
+        true => Some(shell.open_raft_of(identity, generation).await?),
         false => None,
     };
     identity.write(shell.data().path())?;

@@ -4,6 +4,7 @@
 //! | file | what it is for |
 //! |---|---|
 //! | `startup`, `found`, `join` | from a process to a node |
+//! | `recover`, `restore`, `backup` | after a disaster, and before one |
 //! | `data_dir`, `identity` | who this machine is, and that nothing contradicts it |
 //! | `serve`, `gate` | listening, and answering only as far as the node is |
 //! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
@@ -12,6 +13,7 @@
 //! | `machine`, `host`, `pools`, `survey` | what is needed of the machine, and the real one: the agent, the pool |
 
 mod api;
+mod backup;
 mod channels;
 mod clock;
 mod config;
@@ -34,8 +36,10 @@ mod metrics;
 mod peers;
 mod pools;
 mod ports;
+mod recover;
 mod reign;
 mod remember;
+mod restore;
 mod serve;
 mod startup;
 mod survey;
@@ -49,4 +53,5 @@ pub use error::DaemonError;
 pub use host::Host;
 pub use identity::Identity;
 pub use machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews, Unpacked};
+pub use recover::{Mode, recover};
 pub use startup::Daemon;

@@ -11,7 +11,7 @@ use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::v1;
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::{Change, Finding};
-use holdfast_types::{ByteSize, Code, ContainerUid, ImageUid, PoolName, SnapshotId};
+use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid, PoolName, SnapshotId};
 use tokio::sync::watch;
 
 use crate::identity::Identity;
@@ -108,6 +108,10 @@ pub trait Machine: Send + Sync + 'static {
         asked: &PoolChange,
         tell: &mut dyn FnMut(PoolNews),
     ) -> Result<(), MachineError>;
+
+    /// A pool of that cluster is this node's own from the next opening on: its cluster was restored from a
+    /// backup of that one. Other pools are not touched.
+    fn inherit_pool(&self, _from: ClusterId) {}
 
     /// What is wrong with the machine's pool, open or not. Blocks.
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError>;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
-use holdfast_daemon::{Config, DEFAULT_CONFIG, Daemon, DaemonError, Host};
+use clap::{Parser, Subcommand};
+use holdfast_daemon::{Config, DEFAULT_CONFIG, Daemon, DaemonError, Host, Mode};
 use holdfast_types::Code;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -27,11 +27,27 @@ const MAX_BLOCKING: usize = 128;
 #[command(name = "holdfastd", version)]
 struct Args {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    #[arg(long, global = true, value_name = "FILE", default_value = DEFAULT_CONFIG)]
     config: PathBuf,
     /// Check the configuration and the machine, and change nothing.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Go on without a majority of the voters, which is lost for good: shows what may be lost, and
+    /// asks. The daemon must not run.
+    Recover {
+        /// Only show what this node's log has, to find the survivor whose log ends latest.
+        #[arg(long)]
+        show: bool,
+        /// Do not ask: the machines of the other voters are off for good.
+        #[arg(long, conflicts_with = "show")]
+        yes_the_others_are_gone: bool,
+    },
 }
 
 /// What clap exits with itself.
@@ -90,10 +106,27 @@ fn begin(args: &Args) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Disk { path: "/proc/self/task".into(), source })?;
-    let ended = runtime.block_on(run(config, host));
+    let ended = match &args.command {
+        None => runtime.block_on(run(config, host)),
+        Some(Command::Recover { show, yes_the_others_are_gone }) => {
+            let mode = match (show, yes_the_others_are_gone) {
+                (true, _) => Mode::Show,
+                (false, true) => Mode::Confirmed,
+                (false, false) => Mode::Ask,
+            };
+            let mut out = std::io::stdout();
+            runtime.block_on(holdfast_daemon::recover(&config, mode, &mut out, typed))
+        }
+    };
     // A thread that waits for the kernel must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// A line that a person types; nothing if nobody is there.
+fn typed() -> Option<String> {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).ok().filter(|read| *read > 0).map(|_| line)
 }
 
 async fn run(config: Config, host: Host) -> Result<(), DaemonError> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_controller::Leadership;
 use holdfast_core::{Command, Entry, Outcome, State};
 use holdfast_planner::Observations;
-use holdfast_raft::RaftNode;
+use holdfast_raft::{RaftError, RaftNode};
 use holdfast_types::{ClusterId, NodeId, RequestId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -114,7 +114,14 @@ impl Lead {
     ) -> Result<Outcome, Fault> {
         let entry = Entry { request, at: clock::wall(), command };
         let limit = self.deadline.saturating_duration_since(Instant::now());
-        Ok(self.raft.propose_within(entry, limit).await??)
+        match self.raft.propose_within(entry, limit).await {
+            Err(error @ RaftError::FeatureLevel { needs, .. }) => {
+                let behind = self.leadership.levels.behind(&self.raft.state(), needs);
+                let message = format!("{error}: {}", behind.join(", "));
+                Err(Fault::new(error.code(), message))
+            }
+            proposed => Ok(proposed??),
+        }
     }
 
     /// What the planner is to see.

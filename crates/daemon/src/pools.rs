@@ -17,7 +17,7 @@ use holdfast_proto::v1;
 use holdfast_storage::lvm::admin::{self, Request};
 use holdfast_storage::lvm::{LvmOptions, LvmPool, LvmRecord, WhenFull};
 use holdfast_storage::xfs::{LoopBacked, XfsOptions, XfsPool};
-use holdfast_storage::{Capacity, Error, Pool};
+use holdfast_storage::{Capacity, Error, HandOver, Pool};
 use holdfast_types::{ByteSize, ClusterId, Code};
 
 use crate::config::{Config, PoolConfig, PoolDriver, PoolWhenFull};
@@ -43,6 +43,8 @@ pub(crate) struct Pools {
     open: Mutex<Option<OpenPool>>,
     /// Why it could not be opened, when that was tried last.
     trouble: Mutex<Option<String>>,
+    /// The cluster whose backup this node's was restored from: a pool of it is this node's own.
+    heir_of: Mutex<Option<ClusterId>>,
     /// Whether it is out of use because it is being repaired.
     mending: AtomicBool,
     /// One change at a time.
@@ -66,6 +68,7 @@ impl Pools {
             data_dir: config.data_dir.clone(),
             open: Mutex::default(),
             trouble: Mutex::default(),
+            heir_of: Mutex::default(),
             mending: AtomicBool::default(),
             changing: Mutex::default(),
         }
@@ -86,6 +89,29 @@ impl Pools {
             };
         }
         Ok(open.clone())
+    }
+
+    /// A pool of that cluster is this node's own from the next opening on.
+    pub(crate) fn inherit(&self, from: ClusterId) {
+        *self.heir_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+    }
+
+    /// Opens it for `cluster`; one of the cluster that this node's is the heir of is taken over.
+    fn open_or_inherit<P: HandOver>(
+        &self,
+        cluster: ClusterId,
+        open: impl Fn(ClusterId) -> Result<P, Error>,
+    ) -> Result<P, Error> {
+        let heir_of = *self.heir_of.lock().unwrap_or_else(PoisonError::into_inner);
+        match (open(cluster), heir_of) {
+            (Err(Error::WrongCluster { found, .. }), Some(from)) if found == from => {
+                let mut pool = open(from)?;
+                pool.hand_over(cluster)?;
+                tracing::info!(%from, to = %cluster, "the pool is taken over with all that it holds");
+                Ok(pool)
+            }
+            (opened, _) => opened,
+        }
     }
 
     /// Whether it is still to be made.
@@ -190,9 +216,9 @@ impl Pools {
             return Err(Error::InUse("the pool, which is being repaired,".into()));
         }
         survey::check(&record)?;
-        let pool = LvmPool::open(&LvmOptions {
-            vg: record.vg,
-            thin_pool: record.thin_pool,
+        let options = |cluster| LvmOptions {
+            vg: record.vg.clone(),
+            thin_pool: record.thin_pool.clone(),
             mountpoint: self.data_dir.join("pool"),
             cluster,
             threshold_percent: THRESHOLD_PERCENT,
@@ -201,14 +227,16 @@ impl Pools {
                 PoolWhenFull::Error => WhenFull::Error,
             },
             patience: POOL_PATIENCE,
-        })?;
+        };
+        let pool = self.open_or_inherit(cluster, |cluster| LvmPool::open(&options(cluster)))?;
         let driver = PoolDriver::Lvm.as_str();
         let (pool, name) = (Arc::new(pool), record.name.to_string());
         Ok(Some(OpenPool { pool: pool.clone(), name, driver, lvm: Some(pool) }))
     }
 
     fn open_xfs(&self, cluster: ClusterId) -> Result<OpenPool, Error> {
-        let pool = XfsPool::open(&xfs_options(&self.config, cluster)?)?;
+        let open = |cluster| XfsPool::open(&xfs_options(&self.config, cluster)?);
+        let pool = self.open_or_inherit(cluster, open)?;
         let driver = PoolDriver::Xfs.as_str();
         let name = self.config.name().to_owned();
         Ok(OpenPool { pool: Arc::new(pool), name, driver, lvm: None })

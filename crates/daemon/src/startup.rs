@@ -19,7 +19,7 @@ use holdfast_core::NodeRole;
 use holdfast_proto::v1;
 use holdfast_raft::{RaftConfig, RaftNode, Timing};
 use holdfast_storage::lvm::admin::Finding;
-use holdfast_types::{Code, LeaseSettings, RequestId};
+use holdfast_types::{ClusterId, Code, LeaseSettings, RequestId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ use crate::gate::{Gate, Stage};
 use crate::identity::Identity;
 use crate::machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews};
 use crate::member::Member;
+use crate::restore::Upload;
 use crate::serve::{Listeners, Servers};
 use crate::{hints, reign, remember};
 
@@ -182,6 +183,16 @@ impl Shell {
         self.change(move |shell| async move { crate::join::join(&shell, peers, role).await }).await
     }
 
+    /// Makes a new cluster of a backup.
+    pub(crate) async fn restore(self: Arc<Self>, upload: Upload) -> Result<Identity, Fault> {
+        self.change(move |shell| async move { crate::restore::restore(&shell, upload).await }).await
+    }
+
+    /// Lets the machine's pool be taken over from that cluster, if it is of it.
+    pub(crate) fn inherit_pool(&self, from: ClusterId) {
+        self.machine.inherit_pool(from);
+    }
+
     /// The machine's pool as it is now.
     pub(crate) async fn pool(&self) -> Result<Option<v1::Pool>, Fault> {
         let machine = self.machine.clone();
@@ -299,9 +310,18 @@ impl Shell {
 
     /// Opens the log and takes part.
     pub(crate) async fn open_raft(&self, identity: &Identity) -> Result<RaftNode, DaemonError> {
+        self.open_raft_of(identity, 0).await
+    }
+
+    /// The same; where there is no log yet, it is of that generation of the cluster.
+    pub(crate) async fn open_raft_of(
+        &self,
+        identity: &Identity,
+        generation: u64,
+    ) -> Result<RaftNode, DaemonError> {
         let who = holdfast_raft::Identity { cluster: identity.cluster, node: identity.node };
         let timing = Timing::with_heartbeat(self.config.consensus.heartbeat_ms);
-        let config = RaftConfig { timing, ..RaftConfig::new(self.data.raft(), who) };
+        let config = RaftConfig { timing, generation, ..RaftConfig::new(self.data.raft(), who) };
         Ok(RaftNode::start(config).await?)
     }
 

@@ -29,6 +29,7 @@ mod wait;
 pub mod xfs;
 
 pub use catalog::{Live, Promotion, SnapshotInfo, SnapshotKind, VolumeRecord, VolumeState};
+pub use directory::HandOver;
 pub use error::{Error, Result};
 pub use holds::Hold;
 pub use members::{Member, Shape};

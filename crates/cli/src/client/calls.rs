@@ -58,6 +58,20 @@ impl Session {
         self.once(async |channel| ClusterServiceClient::new(channel).join(request).await).await
     }
 
+    /// The cluster's state as the bytes of a backup, in parts.
+    pub async fn backup(&self) -> Result<Streaming<v1::BackupPart>, RemoteError> {
+        call!(self, ClusterServiceClient, backup, v1::BackupRequest {}).await
+    }
+
+    /// Makes a new cluster of a backup, with the answering node as its first voter. Sent once: it has
+    /// no id.
+    pub async fn restore_cluster(
+        &self,
+        parts: impl Stream<Item = v1::RestorePart> + Send + 'static,
+    ) -> Result<v1::RestoreResponse, RemoteError> {
+        self.once(async |channel| ClusterServiceClient::new(channel).restore(parts).await).await
+    }
+
     /// The cluster as the leader sees it.
     pub async fn status(&self) -> Result<v1::StatusResponse, RemoteError> {
         call!(self, ClusterServiceClient, status, v1::StatusRequest {}).await

@@ -1,10 +1,12 @@
-//! `holdfast cluster`: make one, look at it.
+//! `holdfast cluster`: make one, look at it, and what is needed on a bad night.
+
+use std::ffi::OsString;
 
 use clap::Subcommand;
 use holdfast_proto::v1;
 use serde_json::json;
 
-use super::Context;
+use super::{Context, backup, lab};
 use crate::error::CliError;
 use crate::output::show;
 use crate::values::DurationArg;
@@ -25,6 +27,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DURATION")]
         lease: Option<DurationArg>,
     },
+    /// Write everything that the cluster has agreed on to a file, while it works
+    #[command(
+        after_help = "Examples:\n  holdfast cluster backup /var/backups/holdfast\n  holdfast cluster backup --verify /var/backups/holdfast\n  holdfast cluster backup - | ssh vault 'cat > holdfast.backup'"
+    )]
+    Backup(backup::Take),
+    /// Make a new cluster of a backup, with the local node as its first voter
+    #[command(
+        after_help = "Only through the local socket, on a machine that is in no cluster:\n  holdfast --address unix:/run/holdfast/holdfastd.sock cluster restore FILE"
+    )]
+    Restore(backup::Restore),
+    /// Go on without a majority of the voters, which is lost for good (see holdfastd recover --help)
+    #[command(disable_help_flag = true)]
+    Recover {
+        /// What holdfastd recover is given
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
 }
 
 impl Command {
@@ -33,6 +52,11 @@ impl Command {
             Self::Status => {
                 let view = StatusView::from(context.session.status().await?);
                 show(context.format, &view, || view.table())
+            }
+            Self::Backup(args) => args.run(context).await,
+            Self::Restore(args) => args.run(context).await,
+            Self::Recover { args } => {
+                lab::become_program("holdfastd", std::iter::once("recover".into()).chain(args))
             }
             Self::Init { lease } => {
                 let lease = lease.map(|lease| v1::LeaseSettings {

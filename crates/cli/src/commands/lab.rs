@@ -23,16 +23,24 @@ pub(crate) struct Lab {
 impl Lab {
     /// Becomes `holdfast-lab`; returns only if that fails.
     pub(crate) fn run(self) -> Result<(), CliError> {
-        let program = find().ok_or(CliError::MissingTool { program: PROGRAM })?;
-        let source = Command::new(&program).args(self.args).exec();
-        Err(CliError::Run { program, source })
+        become_program(PROGRAM, self.args)
     }
 }
 
+/// Becomes another program of Holdfast's; returns only if that fails.
+pub(crate) fn become_program(
+    name: &'static str,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<(), CliError> {
+    let program = find(name).ok_or(CliError::MissingTool { program: name })?;
+    let source = Command::new(&program).args(args).exec();
+    Err(CliError::Run { program, source })
+}
+
 /// Beside this program, else in `PATH`.
-fn find() -> Option<PathBuf> {
+fn find(name: &str) -> Option<PathBuf> {
     let own = env::current_exe().ok().and_then(|exe| exe.parent().map(PathBuf::from));
     let path = env::var_os("PATH").unwrap_or_default();
     let dirs = own.into_iter().chain(env::split_paths(&path));
-    dirs.map(|dir| dir.join(PROGRAM)).find(|candidate| candidate.is_file())
+    dirs.map(|dir| dir.join(name)).find(|candidate| candidate.is_file())
 }

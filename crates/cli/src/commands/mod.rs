@@ -1,5 +1,6 @@
 //! The commands: one file per group, each with its arguments and what it does.
 
+mod backup;
 pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod container;

@@ -22,6 +22,8 @@ pub(crate) struct StatusView {
     containers_running: u32,
     containers_total: u32,
     state_hash: String,
+    feature_level: u32,
+    generation: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -49,6 +51,8 @@ pub(crate) struct NodeView {
     revision: u64,
     asked: Option<String>,
     note: String,
+    feature_level: Option<u32>,
+    version: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -78,12 +82,32 @@ impl StatusView {
             ("applied", format!("{} (state {})", self.applied, short(&self.state_hash))),
             ("containers", running),
             ("lease", lease.unwrap_or_default()),
+            ("feature level", self.level()),
         ]);
         text = format!("{text}\n\n{}", NodeView::table(&self.nodes));
         for warning in &self.warnings {
             text = format!("{text}\nwarning: {}", one_line(warning));
         }
         text
+    }
+
+    /// The level in force, and who keeps it from rising; how often the cluster was recovered.
+    fn level(&self) -> String {
+        let behind =
+            self.nodes.iter().filter(|n| n.feature_level.is_some_and(|l| l < self.newest()));
+        let behind: Vec<_> = behind.map(|n| format!("{} runs {}", n.name, n.version)).collect();
+        let mut text = self.feature_level.to_string();
+        if !behind.is_empty() {
+            text = format!("{text}; {}", behind.join(", "));
+        }
+        match self.generation {
+            0 => text,
+            n => format!("{text} (recovered {n} times)"),
+        }
+    }
+
+    fn newest(&self) -> u32 {
+        self.nodes.iter().filter_map(|n| n.feature_level).max().unwrap_or(self.feature_level)
     }
 }
 
@@ -172,6 +196,8 @@ impl From<v1::StatusResponse> for StatusView {
             containers_running: s.containers_running,
             containers_total: s.containers_total,
             state_hash: s.state_hash,
+            feature_level: s.feature_level,
+            generation: s.generation,
         }
     }
 }
@@ -217,6 +243,8 @@ impl From<v1::Node> for NodeView {
             labels: n.labels.into_iter().collect(),
             revision: n.revision,
             note: n.note,
+            feature_level: n.feature_level,
+            version: n.version,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The public objects as they are printed: structs whose field names are the public API's, which is
 //! what makes `-o json` stable, and the rows of their tables. Enums become lower-case words.
 
+mod backup;
 mod cluster;
 mod container;
 mod event;
@@ -9,6 +10,7 @@ mod operation;
 mod pool;
 mod snapshot;
 
+pub(crate) use backup::{BackupView, RestoredView};
 pub(crate) use cluster::{NodeView, StatusView, role_word};
 pub(crate) use container::{ContainerView, DivergedView, ReplicaView};
 pub(crate) use event::EventView;

@@ -44,6 +44,10 @@ pub(crate) struct Memory {
     pub(crate) pool_changes: Vec<v1::ChangePoolRequest>,
     /// What a check of a pool finds.
     pub(crate) findings: Vec<v1::PoolFinding>,
+    /// The file that a backup sends.
+    pub(crate) backup: Vec<u8>,
+    /// What a restore was sent.
+    pub(crate) restored: Option<Vec<u8>>,
 }
 
 /// A running fake; its socket goes with it.
@@ -157,6 +161,32 @@ impl ClusterService for Service {
         let warnings = vec!["node n3 is lost".into()];
         let status = v1::StatusResponse { cluster_id: "c1".into(), warnings, ..Default::default() };
         Ok(Response::new(status))
+    }
+
+    type BackupStream = BoxStream<'static, Result<v1::BackupPart, Status>>;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Reply<Self::BackupStream> {
+        self.ready().await?;
+        let file = self.memory.lock().unwrap().backup.clone();
+        let parts: Vec<_> = file
+            .chunks(100)
+            .map(|data| Ok(v1::BackupPart { data: data.to_vec().into() }))
+            .collect();
+        Ok(Response::new(stream::iter(parts).boxed()))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<v1::RestorePart>>,
+    ) -> Reply<v1::RestoreResponse> {
+        let (mut parts, mut file) = (request.into_inner(), Vec::new());
+        while let Some(part) = parts.message().await? {
+            file.extend_from_slice(&part.data);
+        }
+        self.memory.lock().unwrap().restored = Some(file);
+        let absent = vec!["n2".into(), "n3".into()];
+        let cluster_id = "c2".into();
+        Ok(Response::new(v1::RestoreResponse { cluster_id, node_id: 1, absent, backup: None }))
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Reply<v1::ListNodesResponse> {

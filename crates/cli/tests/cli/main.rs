@@ -4,6 +4,7 @@
 // The helpers of tests are tests too; clippy's own exception covers only the functions marked so.
 #![allow(clippy::unwrap_used)]
 
+mod disaster;
 mod fake;
 mod pool;
 

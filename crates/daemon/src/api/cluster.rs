@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_core::{Command, Container, Outcome, SetLabels, State};
+use holdfast_controller::Levels;
+use holdfast_core::{Command, Container, Node, Outcome, SetLabels, State};
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
 use holdfast_types::{Code, NodeId, Revision, RunState};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::identified;
 use super::node::remove_node;
+use crate::backup::{self, Parts};
 use crate::clock;
 use crate::convert::{self, Picture};
 use crate::fault::Fault;
@@ -20,6 +22,7 @@ use crate::forward::{Call, at_leader};
 use crate::gate::{Gate, Stage};
 use crate::leader::request_id;
 use crate::member::{Lead, Member};
+use crate::restore;
 use crate::startup::Shell;
 use crate::warnings::{voters, warnings};
 
@@ -101,6 +104,53 @@ impl ClusterService for ClusterApi {
         Ok(Response::new(status))
     }
 
+    type BackupStream = Parts;
+
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Self::BackupStream>, Status> {
+        let member = self.gate.member()?;
+        let (call, message) = Call::open(request, Duration::ZERO);
+        let parts = member.at_leader(
+            &call,
+            |lead| backup::take(lead, message),
+            |channel| {
+                let request = call.onward(message);
+                async move {
+                    let answer = ClusterServiceClient::new(channel).backup(request).await?;
+                    Ok::<_, Status>(answer.map(|parts| -> Parts { Box::pin(parts) }))
+                }
+            },
+        );
+        Ok(Response::new(parts.await?))
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<v1::RestorePart>>,
+    ) -> Result<Response<v1::RestoreResponse>, Status> {
+        self.local_only()?;
+        if let Stage::Member(member) = self.gate.stage() {
+            let message = format!("this node is in cluster {} already", member.cluster());
+            return Err(Fault::new(Code::WrongState, message).into());
+        }
+        let upload = restore::receive(self.shell.data().path(), request.into_inner()).await?;
+        let backup = upload.backup.header.clone();
+        let identity = self.shell.clone().restore(upload).await?;
+        let state = self.gate.member()?.raft.as_ref().map(|raft| raft.state());
+        let absent = state.iter().flat_map(|state| {
+            let nodes = state.lineage.absent.iter().filter_map(|id| state.nodes.get(id));
+            nodes.map(|node| node.name.to_string())
+        });
+        Ok(Response::new(v1::RestoreResponse {
+            cluster_id: identity.cluster.to_string(),
+            node_id: identity.node.0,
+            backup: Some(backup),
+            absent: absent.collect(),
+        }))
+    }
+
     async fn list_nodes(
         &self,
         request: Request<v1::ListNodesRequest>,
@@ -137,7 +187,7 @@ impl ClusterApi {
             Origin::Local => Ok(()),
             Origin::Remote => Err(Fault::new(
                 Code::WrongState,
-                "init and join are answered on the local socket only",
+                "init, join and restore are answered on the local socket only",
             )),
         }
     }
@@ -148,6 +198,7 @@ async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
     let applied = lead.raft.applied();
     let state = &*applied.state;
     let hash = lead.raft.hash_of(&applied).await.hash;
+    let levels = &lead.leadership.levels;
     lead.picture(state, |picture, seen| {
         let mut warnings = warnings(picture, seen);
         warnings.extend(voters(picture, &lead.raft));
@@ -157,6 +208,7 @@ async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
             applied: applied.index,
             warnings,
             state_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            nodes: state.nodes.values().map(|n| versioned(picture.node(n), n, levels)).collect(),
             ..common(picture)?
         })
     })
@@ -185,6 +237,12 @@ fn leaderless(member: &Member, fault: Fault) -> Result<v1::StatusResponse, Fault
     })
 }
 
+/// With what the node said of its version.
+fn versioned(shown: v1::Node, node: &Node, levels: &Levels) -> v1::Node {
+    let Some(version) = levels.of(node.id) else { return shown };
+    v1::Node { feature_level: Some(version.level.0), version: version.name, ..shown }
+}
+
 fn common(picture: &Picture<'_>) -> Result<v1::StatusResponse, Fault> {
     let state: &State = picture.state;
     let cluster = state.cluster()?;
@@ -197,6 +255,8 @@ fn common(picture: &Picture<'_>) -> Result<v1::StatusResponse, Fault> {
         lease: Some(convert::lease(&cluster.lease)),
         containers_running: count(running.count()),
         containers_total: count(state.containers.len()),
+        feature_level: state.feature_level.0,
+        generation: state.lineage.generation,
         ..Default::default()
     })
 }

@@ -4,7 +4,7 @@ use holdfast_core::{AdmitNode, Command, NewNode, Node, NodeRole, Outcome, Regist
 use holdfast_planner::{MAX_VOTERS, part_of_newcomer};
 use holdfast_proto::internal::{AdmitRequest, AdmitResponse, RegisterRequest, RegisterResponse};
 use holdfast_proto::{Address, v1};
-use holdfast_types::{Code, NodeId};
+use holdfast_types::{Code, FeatureLevel, NodeId};
 
 use super::{known, request_id};
 use crate::convert::{node_role, role_number};
@@ -15,6 +15,7 @@ use crate::member::Lead;
 pub(super) async fn admit(lead: Lead, request: AdmitRequest) -> Result<AdmitResponse, Fault> {
     let id = request_id(&request.request_id)?;
     let state = lead.read().await?;
+    understands(&state, request.feature_level)?;
     // A retry of what was answered gets that answer (I7), and finds itself here.
     if !state.answered.contains_key(&id) {
         free(&state, &request)?;
@@ -42,6 +43,8 @@ pub(super) async fn admit(lead: Lead, request: AdmitRequest) -> Result<AdmitResp
         node_id: node.0,
         role: role_number(state.node(node)?.role),
         peers: state.nodes.values().filter(|n| n.id != node).map(|n| n.address.clone()).collect(),
+        generation: state.lineage.generation,
+        restored_from: restored_from(&state),
     })
 }
 
@@ -52,11 +55,31 @@ pub(super) async fn register(
 ) -> Result<RegisterResponse, Fault> {
     let id = request_id(&request.request_id)?;
     known(&lead, request.node_id)?;
+    understands(&lead.raft.state(), request.feature_level)?;
     let command = Command::RegisterNode(RegisterNode { node: NodeId(request.node_id) });
     match lead.propose(id, command).await? {
         Outcome::Registered(incarnation) => Ok(RegisterResponse { incarnation: incarnation.0 }),
         _ => Err(Fault::new(Code::InvalidArgument, "that request id was for something else")),
     }
+}
+
+/// A node that would not understand what is said in the cluster has no place in it.
+fn understands(state: &State, level: u32) -> Result<(), Fault> {
+    let (theirs, ours) = (FeatureLevel(level), state.feature_level);
+    if theirs >= ours {
+        return Ok(());
+    }
+    let message = format!(
+        "this node's version of holdfast is too old for its cluster: it understands feature level \
+         {theirs}, and {ours} is in force; install the version that the cluster runs"
+    );
+    Err(Fault::new(Code::VersionTooOld, message))
+}
+
+/// The cluster whose pools are this one's, if it was restored from a backup.
+fn restored_from(state: &State) -> bytes::Bytes {
+    let restored = state.lineage.restored.as_ref();
+    restored.map(|from| from.cluster.to_bytes().into()).unwrap_or_default()
 }
 
 fn address(text: String) -> Result<String, Fault> {
@@ -72,7 +95,9 @@ fn address(text: String) -> Result<String, Fault> {
 /// had cast its votes with is gone.
 fn free(state: &State, request: &AdmitRequest) -> Result<(), Fault> {
     let same = |n: &&Node| n.name.as_str() == request.name || n.address == request.address;
-    let Some(other) = state.nodes.values().find(same) else { return Ok(()) };
+    // One that is known from a backup alone comes back under its name.
+    let there = |n: &&Node| !state.lineage.absent.contains(&n.id);
+    let Some(other) = state.nodes.values().filter(there).find(same) else { return Ok(()) };
     let what = if other.name.as_str() == request.name {
         format!("there is a node {} already", other.name)
     } else {

@@ -1,10 +1,10 @@
 //! Renewing leases (DESIGN section 5 rule 2).
 
-use holdfast_controller::Sighting;
+use holdfast_controller::{Sighting, Version};
 use holdfast_planner::PoolObservation;
 use holdfast_proto::internal::{Capacity, HeartbeatRequest, HeartbeatResponse, Holding};
 use holdfast_proto::{FieldError, required};
-use holdfast_types::{ByteSize, HeldSnapshot, Incarnation, NodeId, VolumeUid};
+use holdfast_types::{ByteSize, FeatureLevel, HeldSnapshot, Incarnation, NodeId, VolumeUid};
 
 use crate::clock;
 use crate::fault::Fault;
@@ -20,6 +20,8 @@ pub(super) async fn answer(
     let (id, incarnation) = (NodeId(request.node_id), Incarnation(request.incarnation));
     // Ages in it are as of when it was sent; the round may take long.
     let arrived_ms = clock::boottime_ms();
+    let level = FeatureLevel(request.feature_level);
+    let version = Version { level, name: request.version.clone() };
     let sighting = sighting(request)?;
     // Those that come now share the round.
     tokio::time::sleep(GATHER).await;
@@ -32,6 +34,7 @@ pub(super) async fn answer(
     super::known(&lead, id.0)?;
     let latest = || lead.raft.state().nodes.get(&id).cloned();
     lead.leadership.grant(id, incarnation, clock::boottime_ms, latest)?;
+    lead.leadership.levels.heard(id, version);
     let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, arrived_ms);
     let state = lead.raft.state();
     let lease = state.cluster()?.lease;

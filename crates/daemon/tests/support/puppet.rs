@@ -22,8 +22,8 @@ use holdfast_proto::{RemoteError, connect_lazy, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::{Finding, Severity};
 use holdfast_types::{
-    ByteSize, Code, ContainerUid, DesiredState, Epoch, ImageUid, NodeView, Report, RequestId,
-    RunState, Seq, SnapshotId, SnapshotUuid,
+    ByteSize, Code, ContainerUid, DesiredState, Epoch, FeatureLevel, ImageUid, NodeView, Report,
+    RequestId, RunState, Seq, SnapshotId, SnapshotUuid,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -47,6 +47,8 @@ pub(crate) struct Strings {
     pub(crate) runs: AtomicU64,
     /// The cluster has let it go.
     pub(crate) removed: watch::Sender<bool>,
+    /// Understands one feature level less than this version.
+    pub(crate) older: AtomicBool,
     /// Grants so far.
     pub(crate) grants: AtomicU64,
 }
@@ -168,6 +170,7 @@ impl Player {
             previous: 0,
             request_id: RequestId::generate().to_bytes().into(),
             cluster_id: self.me.cluster.to_bytes().into(),
+            feature_level: self.level(),
         };
         match self.client(turn).register(request).await {
             Ok(answer) => {
@@ -175,6 +178,11 @@ impl Player {
             }
             Err(status) => self.note_removal(RemoteError::from(status).code),
         }
+    }
+
+    fn level(&self) -> u32 {
+        let older = self.strings.older.load(Ordering::SeqCst);
+        FeatureLevel::OURS.0 - u32::from(older)
     }
 
     async fn one_beat(&self, turn: usize) {
@@ -195,6 +203,8 @@ impl Player {
                 ..Default::default()
             }),
             without_pool: false,
+            feature_level: self.level(),
+            version: "9.9.9".into(),
         };
         match self.client(turn).heartbeat(request).await.map_err(RemoteError::from) {
             Ok(_) => drop(self.strings.grants.fetch_add(1, Ordering::SeqCst)),

@@ -32,6 +32,7 @@
 //! | taking devices up or away: some attached | the live part | adopts those; both verbs do the rest |
 
 pub(crate) mod blocks;
+mod hand_over;
 mod inner;
 mod open;
 mod receive;
@@ -59,6 +60,7 @@ use crate::pool::{
 };
 use crate::{Error, Hold, Result};
 use blocks::{Blocks, ReadAt};
+pub use hand_over::HandOver;
 use volume::Volume;
 
 type Index = Arc<Mutex<HashMap<SnapshotUuid, VolumeUid>>>;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use holdfast_types::{ClusterId, VolumeUid};
@@ -66,9 +66,15 @@ impl<B: Blocks> DirectoryPool<B> {
     }
 }
 
+/// What kind of file says whose the pool is.
+pub(super) const KIND: &str = "pool";
+
+pub(super) fn file(root: &Path) -> PathBuf {
+    root.join("pool.json")
+}
+
 fn identity(cluster: ClusterId, root: &Path) -> Result<PoolIdentity> {
-    const KIND: &str = "pool";
-    let path = root.join("pool.json");
+    let path = file(root);
     let Some(identity) = durable::load::<PoolIdentity>(&path, KIND)? else {
         if root.join("volumes").exists() {
             return Err(Error::Corrupt { path, reason: "it is missing".into() });

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{LoopBacked, XfsOptions, XfsPool};
 use crate::conformance::{self, Rig};
-use crate::{Error, Pool};
+use crate::{Error, HandOver, Pool, PoolIdentity};
 
 /// A loop-backed pool in a temporary directory; gone with everything when dropped.
 struct XfsRig {
@@ -146,6 +146,23 @@ fn another_clusters_pool_is_refused_and_left_alone() {
     assert!(matches!(&error, Error::WrongCluster { found, .. } if *found == ours), "{error}");
     rig.options.cluster = ours;
     rig.reopen();
+}
+
+/// A pool that was handed over is the heir's alone, with what it holds: no two clusters can have it.
+#[test]
+fn a_pool_that_was_handed_over_is_the_heirs_alone() {
+    let mut rig = XfsRig::new();
+    let uid = VolumeUid::generate();
+    rig.pool().create(uid, ByteSize::mib(8), Epoch(1)).unwrap();
+    let (old, before) = (rig.options.cluster, rig.pool().identity());
+    let heir = ClusterId::generate();
+    rig.pool.as_mut().unwrap().hand_over(heir).unwrap();
+    assert_eq!(rig.pool().identity(), PoolIdentity { cluster: heir, ..before });
+    let error = rig.error_after(|_| {});
+    assert!(matches!(&error, Error::WrongCluster { wanted, .. } if *wanted == old), "{error}");
+    rig.options.cluster = heir;
+    rig.reopen();
+    rig.pool().volume(uid).unwrap();
 }
 
 /// An `init` that failed after its pool was opened left a pool that no cluster could ever have.
