@@ -98,10 +98,7 @@ pub enum RaftError {
     #[error("the cluster was recovered without this node, whose log counts for nothing any more")]
     Superseded,
     /// A recovery of this log was begun and not finished.
-    #[error(
-        "a recovery was begun here and not finished: run it again, or remove {} to give it up",
-        path.display()
-    )]
+    #[error("a recovery was begun here and not finished: holdfast cluster recover goes on with it")]
     RecoveryUnfinished {
         /// What waits to be put in its place.
         path: PathBuf,
