@@ -16,6 +16,10 @@ pub enum RaftError {
         /// The leader that this node heard from lately.
         leader: Option<Peer>,
     },
+    /// The leader is of a version that answers no questions of readers elsewhere: what is to be read
+    /// must be asked of it whole.
+    #[error("the leader is of an older version, which other nodes cannot read through")]
+    OldLeader,
     /// No leader with a majority behind it answered in time. An entry that was proposed may
     /// still commit: retry it with the same request id.
     #[error("no quorum: a majority of the voters did not answer in time")]
@@ -146,7 +150,7 @@ impl RaftError {
     /// The stable code.
     pub fn code(&self) -> Code {
         match self {
-            Self::NotLeader { .. } => Code::NotLeader,
+            Self::NotLeader { .. } | Self::OldLeader => Code::NotLeader,
             Self::NoQuorum => Code::NoQuorum,
             Self::Timeout => Code::Timeout,
             Self::TooLarge { .. } => Code::TooLarge,

@@ -21,6 +21,7 @@ mod config;
 mod dir;
 mod error;
 mod fail;
+mod fresh;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod generation;

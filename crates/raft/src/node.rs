@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_core::State;
 use holdfast_proto::internal::raft_service_server::RaftServiceServer;
 use holdfast_types::NodeId;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
@@ -17,6 +17,7 @@ use crate::comeback;
 use crate::config::{Identity, RaftConfig, Timing};
 use crate::dir;
 use crate::error::RaftError;
+use crate::fresh::{self, Fresh};
 use crate::generation::{self, Generation};
 use crate::leadership::{Leadership, Peer, Watcher};
 use crate::level;
@@ -24,11 +25,12 @@ use crate::machine::Machine;
 use crate::metrics::{self, Metrics};
 use crate::net::{Heard, Network, RaftService};
 use crate::published::{Applied, Hashes, Pauses, StateHash};
-use crate::read::Rounds;
+use crate::read::{Reader, Rounds};
 use crate::recover;
 use crate::retention::{Keeper, Transfers};
 use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
+use crate::sys::boottime;
 use crate::types::Raft;
 use crate::watchdog::{Fitness, Peers, Watchdog, next_leader};
 
@@ -53,7 +55,7 @@ struct Shared {
     health: Health,
     applied: watch::Receiver<Applied>,
     leadership: watch::Receiver<Leadership>,
-    rounds: Rounds,
+    reads: Reader,
     hashes: Hashes,
     pauses: Pauses,
     files: SnapshotFile,
@@ -65,18 +67,23 @@ struct Shared {
     generation: Generation,
     levels: AbortHandle,
     watcher: AbortHandle,
-    reader: AbortHandle,
-    keeper: AbortHandle,
-    watchdog: AbortHandle,
+    /// Those that end with the node.
+    tasks: Vec<AbortHandle>,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
         self.levels.abort();
         self.watcher.abort();
-        self.reader.abort();
-        self.keeper.abort();
-        self.watchdog.abort();
+        self.stop_tasks();
+    }
+}
+
+impl Shared {
+    fn stop_tasks(&self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -130,6 +137,7 @@ impl RaftNode {
         let peers = Peers::default();
         let (sends, seen) = (transfers.clone(), peers.clone());
         let network = Network::new(identity, generation.clone(), connector, sends, seen);
+        let asker = network.asker();
         let raft =
             Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
                 health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
@@ -159,6 +167,21 @@ impl RaftNode {
         };
         let (levels, levels_health) = (applied.clone(), health.clone());
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
+        let (questions, ask) = Rounds::of_questions(asker, leadership.clone(), timing.deadline());
+        let reads = Reader {
+            rounds,
+            questions,
+            leadership: leadership.clone(),
+            applied: applied.clone(),
+            fresh: Fresh::default(),
+        };
+        let tasks = vec![
+            tokio::spawn(serve).abort_handle(),
+            tokio::spawn(ask).abort_handle(),
+            tokio::spawn(fresh::probe(reads.clone())).abort_handle(),
+            tokio::spawn(keeper.run()).abort_handle(),
+            tokio::spawn(watchdog.run()).abort_handle(),
+        ];
         let shared = Shared {
             identity,
             timing,
@@ -166,7 +189,7 @@ impl RaftNode {
             health,
             applied,
             leadership,
-            rounds,
+            reads,
             hashes,
             pauses,
             files,
@@ -178,9 +201,7 @@ impl RaftNode {
             generation,
             levels: tokio::spawn(level::watch(levels, levels_health)).abort_handle(),
             watcher: tokio::spawn(watcher.run()).abort_handle(),
-            reader: tokio::spawn(serve).abort_handle(),
-            keeper: tokio::spawn(keeper.run()).abort_handle(),
-            watchdog: tokio::spawn(watchdog.run()).abort_handle(),
+            tasks,
         };
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -199,20 +220,47 @@ impl RaftNode {
     /// `TCP_NODELAY`, or each entry waits 40 ms for a delayed acknowledgement.
     pub fn service(&self) -> RaftServiceServer<RaftService> {
         let shared = &self.shared;
-        let (raft, heard) = (shared.raft.clone(), shared.heard.clone());
-        let (files, fitness) = (shared.files.clone(), shared.fitness.clone());
-        let (applied, generation) = (shared.applied.clone(), shared.generation.clone());
-        RaftService::server(shared.identity, raft, heard, files, fitness, applied, generation)
+        let service = RaftService {
+            me: shared.identity,
+            raft: shared.raft.clone(),
+            heard: shared.heard.clone(),
+            rounds: shared.reads.rounds.clone(),
+            files: shared.files.clone(),
+            receiving: Arc::new(Semaphore::new(1)),
+            fitness: shared.fitness.clone(),
+            applied: shared.applied.clone(),
+            generation: shared.generation.clone(),
+        };
+        service.server()
     }
 
     /// An index such that everything acknowledged before the call is at or below it, proved by a
     /// quorum round that began after the call (I6). It has been applied here on return. On the
     /// leader only, and never before it is ready.
     pub async fn read_index(&self) -> Result<u64, RaftError> {
-        match self.shared.rounds.read_index().await {
+        let asked = boottime();
+        match self.shared.reads.rounds.read_index().await {
             Err(RaftError::NotLeader { .. }) => Err(self.not_leader()),
-            other => other,
+            Err(other) => Err(other),
+            Ok(index) => {
+                self.shared.reads.fresh().note(asked);
+                Ok(index)
+            }
         }
+    }
+
+    /// A state with everything in it that was acknowledged before the call (I6), on any member: one
+    /// that does not lead asks the leader for an index only, and answers once it has applied that.
+    /// Tries once; after [`RaftError::NotLeader`] and [`RaftError::NoQuorum`] try again, and after
+    /// [`RaftError::OldLeader`] ask the leader.
+    pub async fn read(&self, limit: Duration) -> Result<Applied, RaftError> {
+        self.shared.reads.read(limit).await
+    }
+
+    /// How old the state here can be at most: everything acknowledged longer ago is in it. Nothing
+    /// if that is unknown. It grows while this node cannot read through a leader.
+    pub fn age(&self) -> Option<Duration> {
+        self.shared.reads.fresh().age(boottime())
     }
 
     /// The state as applied here; on a follower, or without a [`read_index`](Self::read_index),
@@ -341,9 +389,7 @@ impl RaftNode {
     pub async fn shutdown(&self) -> Result<(), RaftError> {
         let stopped = self.shared.raft.shutdown().await;
         stopped.map_err(|e| RaftError::Internal { what: e.to_string() })?;
-        self.shared.reader.abort();
-        self.shared.keeper.abort();
-        self.shared.watchdog.abort();
+        self.shared.stop_tasks();
         let (mut leadership, mut closed) = (self.leadership(), self.shared.closed.clone());
         let down = async {
             // An error says that the task is gone, or the thread and its files with it.

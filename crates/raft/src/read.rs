@@ -8,21 +8,37 @@
 //! callers a b ─► round 1 ───────► a b answered
 //!            callers c d e ─ wait ─► round 2 ───► c d e answered
 //! ```
+//!
+//! A node that does not lead asks the leader for an index, and answers from its own state once that is
+//! applied here. Its questions are shared in the same way: one leaves after everyone whom it is for has
+//! called, and the leader's round begins after it has come.
+//!
+//! ```text
+//! callers here ─► question ─► leader: round ─► index ─► applied here ─► answered
+//! ```
 
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError as OpenraftError};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::error::RaftError;
+use crate::fresh::Fresh;
+use crate::leadership::Leadership;
+use crate::net::Asker;
+use crate::published::Applied;
 use crate::store::Health;
+use crate::sys::boottime;
 use crate::types::Raft;
 
 /// Callers waiting; beyond it they wait to wait.
 const QUEUE: usize = 4_096;
+
+/// A leader that takes longer is asked again: another may lead by then.
+const QUESTION_LIMIT: Duration = Duration::from_secs(2);
 
 type Round = BoxFuture<'static, Result<u64, RaftError>>;
 type Waiter = oneshot::Sender<Result<u64, RaftError>>;
@@ -43,6 +59,16 @@ impl Rounds {
         Self::of(move || Box::pin(round(raft.clone(), health.clone(), limit)))
     }
 
+    /// The same for questions to whoever leads.
+    pub(crate) fn of_questions(
+        asker: Asker,
+        leadership: watch::Receiver<Leadership>,
+        limit: Duration,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let limit = limit.min(QUESTION_LIMIT);
+        Self::of(move || Box::pin(question(asker.clone(), leadership.clone(), limit)))
+    }
+
     fn of(begin: impl Fn() -> Round + Send) -> (Self, impl Future<Output = ()> + Send) {
         let (waiters, queue) = mpsc::channel(QUEUE);
         (Self { waiters }, run(begin, queue))
@@ -54,6 +80,41 @@ impl Rounds {
         let (tx, rx) = oneshot::channel();
         self.waiters.send(tx).await.map_err(|_| RaftError::Stopped)?;
         rx.await.unwrap_or(Err(RaftError::Stopped))
+    }
+}
+
+/// Reads on any member. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Reader {
+    pub(crate) rounds: Rounds,
+    pub(crate) questions: Rounds,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) applied: watch::Receiver<Applied>,
+    pub(crate) fresh: Fresh,
+}
+
+impl Reader {
+    /// A state that has everything acknowledged before the call (I6).
+    pub(crate) async fn read(&self, limit: Duration) -> Result<Applied, RaftError> {
+        let (asked, deadline) = (boottime(), Instant::now() + limit);
+        let leads = self.leadership.borrow().reign.is_some();
+        let indexes = if leads { &self.rounds } else { &self.questions };
+        let index = timeout_at(deadline, indexes.read_index()).await;
+        let index = index.unwrap_or(Err(RaftError::NoQuorum))?;
+        let mut applied = self.applied.clone();
+        let read = match timeout_at(deadline, applied.wait_for(|a| a.index >= index)).await {
+            Err(_) => Err(RaftError::Timeout),
+            Ok(Err(_)) => Err(RaftError::Stopped),
+            Ok(Ok(applied)) => Ok(applied.clone()),
+        };
+        if read.is_ok() {
+            self.fresh.note(asked);
+        }
+        read
+    }
+
+    pub(crate) fn fresh(&self) -> &Fresh {
+        &self.fresh
     }
 }
 
@@ -81,6 +142,21 @@ async fn round(raft: Raft, health: Health, limit: Duration) -> Result<u64, RaftE
             Err(RaftError::NoQuorum)
         }
         Ok(Err(OpenraftError::Fatal(_))) => Err(health.check().err().unwrap_or(RaftError::Stopped)),
+    }
+}
+
+/// Asks the leader for an index; given up when another leads, or nobody.
+async fn question(
+    asker: Asker,
+    mut leadership: watch::Receiver<Leadership>,
+    limit: Duration,
+) -> Result<u64, RaftError> {
+    let known = leadership.borrow_and_update().clone();
+    let none = RaftError::NotLeader { leader: None };
+    let Some(leader) = known.leader.filter(|_| known.reign.is_none()) else { return Err(none) };
+    tokio::select! {
+        answer = asker.read_index(&leader, limit) => answer,
+        _ = leadership.wait_for(|now| now.leader.as_ref() != Some(&leader)) => Err(none),
     }
 }
 

@@ -388,6 +388,7 @@ async fn strangers_and_garbage_are_refused_at_the_door() {
             client.vote(request.clone()).await,
             client.pre_vote(request.clone()).await,
             client.transfer_leader(request.clone()).await,
+            client.read_index(request.clone()).await,
             client.install_snapshot(tokio_stream::once(start(request))).await,
         ];
         for answer in answers {

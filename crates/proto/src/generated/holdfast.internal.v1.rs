@@ -1865,6 +1865,31 @@ pub mod raft_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// An index such that everything acknowledged before this call is at or below it. Answered by the
+        /// leader alone, after a quorum round that began when the call was here.
+        pub async fn read_index(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftRequest>,
+        ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.RaftService/ReadIndex",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("holdfast.internal.v1.RaftService", "ReadIndex"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The first message carries `start`, the others `data`, in order.
         pub async fn install_snapshot(
             &mut self,
@@ -1944,6 +1969,12 @@ pub mod raft_service_server {
             request: tonic::Request<super::RaftRequest>,
         ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
         async fn transfer_leader(
+            &self,
+            request: tonic::Request<super::RaftRequest>,
+        ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
+        /// An index such that everything acknowledged before this call is at or below it. Answered by the
+        /// leader alone, after a quorum round that began when the call was here.
+        async fn read_index(
             &self,
             request: tonic::Request<super::RaftRequest>,
         ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
@@ -2191,6 +2222,49 @@ pub mod raft_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TransferLeaderSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.RaftService/ReadIndex" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadIndexSvc<T: RaftService>(pub Arc<T>);
+                    impl<T: RaftService> tonic::server::UnaryService<super::RaftRequest>
+                    for ReadIndexSvc<T> {
+                        type Response = super::RaftResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RaftService>::read_index(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadIndexSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

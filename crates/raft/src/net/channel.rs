@@ -20,6 +20,8 @@ pub(super) enum Purpose {
     /// Heartbeats and votes: small, urgent.
     Liveness,
     Snapshots,
+    /// Questions to the leader on behalf of this node's readers.
+    Reads,
 }
 
 type Lanes = BTreeMap<(u64, Purpose), Arc<Lane>>;

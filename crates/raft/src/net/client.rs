@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures::future::ready;
 use futures::stream::{self, StreamExt};
-use holdfast_proto::MAX_MESSAGE_BYTES;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::{
     RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
 };
-use holdfast_types::ClusterId;
+use holdfast_proto::{MAX_MESSAGE_BYTES, RemoteError};
+use holdfast_types::{ClusterId, Code};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -23,7 +23,7 @@ use openraft::raft::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code as Grpc, Response, Status};
 
 use super::PART_BYTES;
 use super::channel::{Channels, Lane, Purpose};
@@ -31,6 +31,7 @@ use crate::codec::{decode, encode};
 use crate::config::{Connector, Identity};
 use crate::error::RaftError;
 use crate::generation::Generation;
+use crate::leadership::Peer;
 use crate::retention::Transfers;
 use crate::snapshot::SnapshotData;
 use crate::types::{Snapshot, TypeConfig, Vote};
@@ -44,7 +45,8 @@ const SNAPSHOT_RATE: u64 = 1 << 20;
 type RpcError = RPCError<TypeConfig>;
 type StreamError = StreamingError<TypeConfig>;
 
-/// Makes clients for peers.
+/// Makes clients for peers. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Network {
     me: Identity,
     generation: Generation,
@@ -64,12 +66,56 @@ impl Network {
         Self { me, generation, channels: Channels::new(connector), transfers, peers }
     }
 
+    /// For questions of this node's own.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker(self.clone())
+    }
+
     fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
         let lane = self.channels.lane(target, addr, purpose);
         let (cluster, from, generation) =
             (self.me.cluster, self.me.node.0, self.generation.clone());
         let (transfers, peers) = (self.transfers.clone(), self.peers.clone());
         PeerClient { cluster, from, generation, target, lane, transfers, peers }
+    }
+}
+
+/// Asks the leader for indexes to read at. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Asker(Network);
+
+impl Asker {
+    /// An index such that everything acknowledged before the call is at or below it.
+    pub(crate) async fn read_index(
+        &self,
+        leader: &Peer,
+        limit: Duration,
+    ) -> Result<u64, RaftError> {
+        let (node, addr) = (leader.node.0, &leader.addr);
+        let peer = self.0.peer(node, addr, Purpose::Reads);
+        let silent = |_| RaftError::NoQuorum;
+        let (mut client, request) =
+            (peer.client().map_err(silent)?, peer.request(&()).map_err(silent)?);
+        match tokio::time::timeout(limit, client.read_index(request)).await {
+            Err(_) => {
+                peer.lane.timed_out();
+                Err(RaftError::NoQuorum)
+            }
+            Ok(Err(status)) if status.code() == Grpc::Unimplemented => Err(RaftError::OldLeader),
+            Ok(Err(status)) => match RemoteError::from(status).code {
+                Code::NotLeader => Err(RaftError::NotLeader { leader: None }),
+                Code::NoQuorum => Err(RaftError::NoQuorum),
+                _ => {
+                    peer.lane.broke();
+                    Err(RaftError::NoQuorum)
+                }
+            },
+            Ok(Ok(response)) => {
+                peer.lane.answered();
+                let index = decode(&response.into_inner().body);
+                index.map_err(|e| RaftError::Internal { what: format!("an index that {e}") })
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How nodes talk: five gRPC methods whose bodies are openraft's messages in named MessagePack.
+//! How nodes talk: six gRPC methods whose bodies are openraft's messages in named MessagePack.
 //!
 //! A request names its cluster and the node that it is for; any other node refuses it, for an
 //! address may have changed hands. Peers that do not answer are `Unreachable`, each call is
@@ -12,7 +12,7 @@ mod hostile;
 mod incoming;
 mod server;
 
-pub(crate) use client::Network;
+pub(crate) use client::{Asker, Network};
 #[cfg(any(test, fuzzing))]
 pub(crate) use door::{Call, well_formed};
 pub(crate) use server::Heard;

@@ -26,6 +26,7 @@ use crate::codec::{decode, encode};
 use crate::config::Identity;
 use crate::generation::Generation;
 use crate::published::Applied;
+use crate::read::Rounds;
 use crate::snapshot::{SnapshotData, SnapshotFile};
 use crate::types::{Raft, Snapshot, SnapshotMeta, TypeConfig, Vote};
 use crate::watchdog::Fitness;
@@ -57,30 +58,21 @@ impl Heard {
 /// The service that peers call. Mount it with the daemon's other services.
 #[derive(Clone)]
 pub struct RaftService {
-    me: Identity,
-    raft: Raft,
-    heard: Heard,
-    files: SnapshotFile,
+    pub(crate) me: Identity,
+    pub(crate) raft: Raft,
+    pub(crate) heard: Heard,
+    pub(crate) files: SnapshotFile,
     /// One snapshot comes at a time.
-    receiving: Arc<Semaphore>,
-    fitness: Fitness,
-    applied: watch::Receiver<Applied>,
-    generation: Generation,
+    pub(crate) receiving: Arc<Semaphore>,
+    pub(crate) fitness: Fitness,
+    pub(crate) applied: watch::Receiver<Applied>,
+    pub(crate) generation: Generation,
+    pub(crate) rounds: Rounds,
 }
 
 impl RaftService {
-    pub(crate) fn server(
-        me: Identity,
-        raft: Raft,
-        heard: Heard,
-        files: SnapshotFile,
-        fitness: Fitness,
-        applied: watch::Receiver<Applied>,
-        generation: Generation,
-    ) -> RaftServiceServer<Self> {
-        let receiving = Arc::new(Semaphore::new(1));
-        let service = Self { me, raft, heard, files, receiving, fitness, applied, generation };
-        RaftServiceServer::new(service)
+    pub(crate) fn server(self) -> RaftServiceServer<Self> {
+        RaftServiceServer::new(self)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
@@ -208,6 +200,12 @@ impl RaftServiceTrait for RaftService {
     async fn greet(&self, request: Request<RaftRequest>) -> Answer {
         self.check(request.get_ref())?;
         Ok(Response::new(RaftResponse::default()))
+    }
+
+    async fn read_index(&self, request: Request<RaftRequest>) -> Answer {
+        let () = self.open(request.get_ref())?;
+        let index = self.rounds.read_index().await;
+        self.reply(&index.map_err(|e| status_from(e.code(), e.to_string(), None))?)
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Answer {

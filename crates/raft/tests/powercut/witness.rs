@@ -119,6 +119,10 @@ impl RaftServiceTrait for Witness {
         self.inner.clone().greet(request).await
     }
 
+    async fn read_index(&self, request: Request<RaftRequest>) -> Answer {
+        self.inner.clone().read_index(request).await
+    }
+
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Answer {
         println!("at installing {}.", self.node);
         // A stream that breaks off is refused, as it would be without a witness.
