@@ -1,18 +1,14 @@
 //! The one function that changes the state.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use holdfast_types::{ContainerName, ContainerUid, NodeId, OperationId, Revision, TimestampMs};
 use uuid::Uuid;
 
 use crate::{
     Command, Container, Entry, Event, KeptState, Operation, OperationKind, OperationState,
-    Response, State, event, operation,
+    Response, State, operation,
 };
-
-/// How many answers are remembered for clients that retry.
-const ANSWERS_KEPT: usize = 8192;
 
 /// Applies the entry at log index `index`. A request that was answered before gets the same answer
 /// and changes nothing (I7); a refused one changes nothing either.
@@ -22,13 +18,7 @@ pub fn apply(state: &mut State, index: u64, entry: Entry) -> Response {
     }
     let mut change = Change { state, at: entry.at, revision: Revision(index), events: 0 };
     let response = change.run(entry.command);
-    state.answered.insert(entry.request, response.clone());
-    state.answered_order.push_back(entry.request);
-    if state.answered_order.len() > ANSWERS_KEPT
-        && let Some(oldest) = state.answered_order.pop_front()
-    {
-        state.answered.remove(&oldest);
-    }
+    state.remember(entry.request, Revision(index), &response);
     response
 }
 
@@ -41,7 +31,7 @@ pub(crate) struct Change<'a> {
 }
 
 impl Change<'_> {
-    fn run(&mut self, command: Command) -> Response {
+    pub(crate) fn run(&mut self, command: Command) -> Response {
         match command {
             Command::InitCluster(c) => c.apply(self),
             Command::AdmitNode(c) => c.apply(self),
@@ -69,6 +59,7 @@ impl Change<'_> {
             Command::RaiseLevel(c) => c.apply(self),
             Command::RecoverCluster(c) => c.apply(self),
             Command::RestoreCluster(c) => c.apply(self),
+            Command::Guarded(c) => c.apply(self),
         }
     }
 
@@ -143,7 +134,7 @@ impl Change<'_> {
     ) {
         let node = node.and_then(|id| self.state.nodes.get(&id)).map(|n| n.name.clone());
         let fields: BTreeMap<_, _> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        self.state.events.push_back(Arc::new(Event {
+        self.state.add_event(Event {
             revision: self.revision,
             index: self.events,
             at: self.at,
@@ -152,11 +143,8 @@ impl Change<'_> {
             container,
             message,
             fields,
-        }));
+        });
         self.events += 1;
-        while self.state.events.len() > event::KEPT {
-            self.state.events.pop_front();
-        }
         self.touch();
     }
 

@@ -7,7 +7,7 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::command::{
-    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
+    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded, HoldTakeover,
     InitCluster, MarkNodeLost, RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode,
     RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, SetDesired,
     SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
@@ -80,6 +80,8 @@ pub enum Command {
     RecoverCluster(RecoverCluster),
     /// A backup becomes a new cluster.
     RestoreCluster(RestoreCluster),
+    /// A command under its client's conditions.
+    Guarded(Guarded),
 }
 
 impl Command {
@@ -99,6 +101,7 @@ impl Command {
             Self::RemoveSnapshot(_) | Self::RestoreSnapshot(_) => FeatureLevel::FIRST,
             Self::SetSchedule(_) | Self::RaiseLevel(_) => FeatureLevel::FIRST,
             Self::SetLabels(_) | Self::SetRoles(_) | Self::RemoveNode(_) => FeatureLevel::FIRST,
+            Self::Guarded(guarded) => guarded.command.level(),
             Self::RecoverCluster(_) | Self::RestoreCluster(_) => FeatureLevel::DISASTERS,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_types::{ByteSize, ImageName, ImageUid, NodeId, SnapshotId, TimestampMs};
+use holdfast_types::{ByteSize, ImageName, ImageUid, NodeId, Revision, SnapshotId, TimestampMs};
 use serde::{Deserialize, Serialize};
 
 /// One image.
@@ -26,4 +26,7 @@ pub struct Image {
     pub held_by: BTreeSet<NodeId>,
     /// When it was imported.
     pub created: TimestampMs,
+    /// The last entry that changed it: its version.
+    #[serde(default)]
+    pub revision: Revision,
 }

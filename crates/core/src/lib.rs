@@ -15,6 +15,7 @@
 //! for is kept beside them ([`Containers`], [`Operations`], [`Addresses`]).
 
 mod addresses;
+mod answers;
 mod apply;
 mod command;
 mod container;
@@ -39,7 +40,7 @@ mod view;
 pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{
-    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, HoldTakeover,
+    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded, HoldTakeover,
     InitCluster, MarkNodeLost, NewNode, Origin, RaiseLevel, RecordFloor, RecordReport,
     RecoverCluster, RegisterNode, RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster,
     RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
@@ -47,7 +48,7 @@ pub use command::{
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use containers::{ContainerMut, Containers};
 pub use entry::{Command, Entry, Outcome, Refusal, Response};
-pub use event::Event;
+pub use event::{Compacted, Event};
 pub use few::{FewMap, FewSet};
 pub use image::Image;
 pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};

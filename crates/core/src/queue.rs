@@ -49,6 +49,11 @@ impl<T: Clone> Queue<T> {
         self.all.remove(&self.first())
     }
 
+    /// The oldest.
+    pub fn front(&self) -> Option<&T> {
+        self.get(0)
+    }
+
     /// The newest.
     pub fn back(&self) -> Option<&T> {
         self.get(self.len().checked_sub(1)?)

@@ -67,10 +67,16 @@ pub struct State {
     pub diverged: Table<SnapshotUuid, Diverged>,
     /// What happened lately, oldest first.
     pub events: Queue<Arc<Event>>,
+    /// The newest entry that events were dropped of.
+    pub events_dropped: Revision,
     /// Answers to recent requests (I7).
     pub answered: Map<RequestId, Response>,
     /// The requests of `answered`, oldest first.
     pub answered_order: Queue<RequestId>,
+    /// The entries that the newest of them were in, in the same order.
+    pub answered_in: Queue<Revision>,
+    /// The newest entry whose answer is forgotten.
+    pub answers_forgotten: Revision,
     /// The log index of the last entry that changed anything.
     pub revision: Revision,
     /// The feature level in force: what may be said, since every node understands it.

@@ -40,6 +40,10 @@ impl World {
         world
     }
 
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+
     pub(crate) fn apply_as(&mut self, request: RequestId, command: Command) -> Response {
         self.index += 1;
         let at = TimestampMs(1_000_000 + self.index * 1000);

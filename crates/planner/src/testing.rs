@@ -42,6 +42,7 @@ pub(crate) fn nodes(count: u64) -> State {
         has_init: true,
         held_by: state.nodes.keys().copied().collect(),
         created: TimestampMs(0),
+        revision: Revision(1),
     };
     state.images.insert(IMAGE, image);
     state

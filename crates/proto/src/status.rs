@@ -22,8 +22,10 @@ fn grpc_code(code: Code) -> Grpc {
         Code::NotFound => Grpc::NotFound,
         Code::AlreadyExists => Grpc::AlreadyExists,
         Code::Conflict => Grpc::Aborted,
+        Code::Compacted => Grpc::OutOfRange,
         Code::WrongState
         | Code::InUse
+        | Code::RequestExpired
         | Code::NotInitialized
         | Code::WrongCluster
         | Code::Superseded

@@ -45,6 +45,10 @@ codes! {
     InUse = "HF-IN-USE", retry false;
     /// The object is of another version than the request was made for.
     Conflict = "HF-CONFLICT", retry false;
+    /// A retry came so late that nobody knows whether the request was done before.
+    RequestExpired = "HF-REQUEST-EXPIRED", retry false;
+    /// History that was asked for is kept no longer.
+    Compacted = "HF-COMPACTED", retry false;
     /// No node satisfies the request; the message says why for each.
     NoPlacement = "HF-NO-PLACEMENT", retry false;
     /// A pool has passed its admission threshold, or the request would push it past.

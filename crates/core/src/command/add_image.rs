@@ -47,6 +47,7 @@ impl AddImage {
                 has_init: self.has_init,
                 held_by: [self.node].into(),
                 created: change.at,
+                revision: change.revision,
             },
         );
         change.touch_all_views();

@@ -37,6 +37,7 @@ impl RecordReport {
                 if !image.held_by.insert(self.node) {
                     return Ok(Outcome::Unchanged);
                 }
+                image.revision = change.revision;
                 change.touch_all_views();
                 Ok(Outcome::Done)
             }
@@ -73,6 +74,7 @@ impl RecordReport {
         if image.held_by.len() < 2 || !image.held_by.remove(&self.node) {
             return Ok(Outcome::Unchanged);
         }
+        image.revision = change.revision;
         change.touch_all_views();
         Ok(Outcome::Done)
     }
