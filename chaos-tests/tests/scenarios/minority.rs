@@ -78,14 +78,14 @@ fn writes(rig: &Rig) -> Result<Vec<Write<'_>>, LabError> {
                 c.ask(async |s| s.create(&another, &spec, true, None).await.map(drop))
             }),
         ),
-        ("start", Box::new(move |c| c.ask(async |s| s.start(web).await.map(drop)))),
-        ("stop", Box::new(move |c| c.ask(async |s| s.stop(web).await.map(drop)))),
-        ("rm", Box::new(move |c| c.ask(async |s| s.delete(web, true).await.map(drop)))),
+        ("start", Box::new(move |c| c.ask(async |s| s.start(web, None).await.map(drop)))),
+        ("stop", Box::new(move |c| c.ask(async |s| s.stop(web, None).await.map(drop)))),
+        ("rm", Box::new(move |c| c.ask(async |s| s.delete(web, true, None).await.map(drop)))),
         (
             "takeover approve",
-            Box::new(move |c| c.ask(async |s| s.decide_takeover(web, true).await.map(drop))),
+            Box::new(move |c| c.ask(async |s| s.decide_takeover(web, true, None).await.map(drop))),
         ),
         ("image import", Box::new(move |c| c.import(&other_image, b"no tar").map(drop))),
-        ("image rm", Box::new(move |c| c.ask(async |s| s.delete_image(image).await))),
+        ("image rm", Box::new(move |c| c.ask(async |s| s.delete_image(image, None).await))),
     ])
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use holdfast_proto::internal::leader_service_server::{LeaderService, LeaderServiceServer};
 use holdfast_proto::internal::{
     AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
-    HeartbeatResponse, NodeView, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse,
-    WatchViewRequest,
+    HeartbeatResponse, NodeView, ObserveRequest, Observed, RegisterRequest, RegisterResponse,
+    ReportRequest, ReportResponse, WatchViewRequest,
 };
 use holdfast_types::{Incarnation, Report};
 use tokio::net::TcpListener;
@@ -52,6 +52,7 @@ impl FakeLeader {
 
 #[tonic::async_trait]
 impl LeaderService for FakeLeader {
+    type ObserveStream = tokio_stream::Empty<Result<Observed, Status>>;
     type WatchViewStream = tokio_stream::Empty<Result<NodeView, Status>>;
 
     async fn report(
@@ -80,6 +81,13 @@ impl LeaderService for FakeLeader {
         _: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
         Err(Status::unimplemented("heartbeat"))
+    }
+
+    async fn observe(
+        &self,
+        _: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        Err(Status::unimplemented("a fake"))
     }
 
     async fn watch_view(

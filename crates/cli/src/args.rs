@@ -55,6 +55,9 @@ pub(crate) struct Global {
     /// How long to try to get an answer, or to wait in `sync` [default: 10s; `sync` 60s]
     #[arg(long, global = true, value_name = "DURATION")]
     pub(crate) timeout: Option<DurationArg>,
+    /// Show what the node that is asked has, with a quorum or without, and how old that may be
+    #[arg(long, global = true)]
+    pub(crate) stale: bool,
     /// How to print the result
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub(crate) output: Format,
@@ -114,6 +117,27 @@ pub(crate) enum Command {
     Lab(lab::Lab),
     /// Print a completion script for a shell
     Completion(completion::Completion),
+}
+
+impl Command {
+    /// Whether it only reads what every node has, so that it may be answered by any alone.
+    pub(crate) fn only_reads(&self) -> bool {
+        match self {
+            Self::Cluster(command) => matches!(command, cluster::Command::Status),
+            Self::Node(command) => {
+                matches!(command, node::Command::Ls | node::Command::Show { .. })
+            }
+            Self::Image(command) => matches!(command, image::Command::Ls),
+            Self::Snapshot(command) => matches!(command, snapshot::Command::Ls { .. }),
+            Self::Operation(operation::Command::Show { wait, .. }) => wait.is_none(),
+            Self::Ls | Self::Show(_) | Self::Events(_) | Self::Diverged(_) => true,
+            Self::Pool(_) | Self::Create(_) | Self::Start(_) | Self::Stop(_) | Self::Rm(_) => false,
+            Self::Resize(_) | Self::Exec(_) | Self::Clone(_) | Self::Logs(_) | Self::Sync(_) => {
+                false
+            }
+            Self::Takeover(_) | Self::Lab(_) | Self::Completion(_) => false,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,8 @@ pub(crate) enum CliError {
     OldClusterUnsure,
     #[error("cannot pack {}", path.display())]
     Pack { path: PathBuf, source: io::Error },
+    #[error("--stale is for commands that only read from the cluster")]
+    NotStale,
     #[error("standard input is a terminal: give a file, a directory or a pipe")]
     Terminal,
     #[error("this deletes {0} and all its copies: confirm with --yes")]
@@ -93,7 +95,7 @@ impl CliError {
             Self::Addresses(e) => e.code(),
             Self::Spec(e) => e.code(),
             Self::Read { .. } | Self::Pack { .. } | Self::Terminal => Code::InvalidArgument,
-            Self::Unconfirmed(_) | Self::Declined(_) => Code::InvalidArgument,
+            Self::Unconfirmed(_) | Self::Declined(_) | Self::NotStale => Code::InvalidArgument,
             Self::TerminalOut | Self::OldClusterUnsure => Code::InvalidArgument,
             Self::Exists(_) => Code::AlreadyExists,
             Self::WriteFile { .. } => Code::DiskIo,
@@ -118,6 +120,7 @@ fn exit_status(code: Code) -> u8 {
         Code::NotFound => 3,
         Code::NoQuorum | Code::NotLeader | Code::Unavailable | Code::NotInitialized => 4,
         Code::AlreadyExists
+        | Code::Compacted
         | Code::Conflict
         | Code::WrongState
         | Code::InUse
@@ -125,7 +128,7 @@ fn exit_status(code: Code) -> u8 {
         | Code::Held
         | Code::WrongCluster => 5,
         Code::NoPlacement | Code::PoolFull | Code::NoAddress | Code::TooManySnapshots => 6,
-        Code::Timeout => 7,
+        Code::Timeout | Code::RequestExpired => 7,
         _ => 1,
     }
 }

@@ -1,15 +1,19 @@
 //! The replicated state as the public API shows it.
 
+use std::collections::BTreeMap;
+
 use holdfast_core::{
     Container, Diverged, Event, Image, Kept, KeptState, Node, NodeLife, NodeRole, Operation,
     OperationState, State,
 };
-use holdfast_planner::{HeldCopy, Observations, Quorum, vote_note};
+use holdfast_planner::{HeldCopy, Observations};
 use holdfast_proto::v1;
 use holdfast_types::{
     ContainerUid, KeptBy, LeaseSettings, NodeId, OperationId, RunState, SnapshotName, SnapshotUuid,
     TimestampMs, VolumeUid,
 };
+
+use crate::seen::Told;
 
 /// The state with what the leader sees besides, at one moment.
 pub(crate) struct Picture<'a> {
@@ -17,8 +21,8 @@ pub(crate) struct Picture<'a> {
     /// Nothing on a node that does not lead.
     pub(crate) seen: Option<&'a Observations>,
     pub(crate) leader: Option<NodeId>,
-    /// Raft, as the leader sees it; nothing on another node.
-    pub(crate) quorum: Option<Quorum>,
+    /// What the leader says of each node; nothing where that is not known.
+    pub(crate) told: Option<&'a BTreeMap<NodeId, Told>>,
     /// Milliseconds since the leader answered each node last.
     pub(crate) silent_ms: &'a dyn Fn(NodeId) -> Option<u64>,
     pub(crate) now: TimestampMs,
@@ -38,6 +42,7 @@ impl Picture<'_> {
             NodeLife::Up | NodeLife::New => v1::NodeState::Suspect,
             NodeLife::Lost { .. } => v1::NodeState::Lost,
         };
+        let told = self.told.and_then(|told| told.get(&node.id));
         let here = |c: &&Container| c.node == node.id && !c.is_deleting();
         let containers = self.state.containers.of_node(node.id).filter(here).count();
         v1::Node {
@@ -63,12 +68,12 @@ impl Picture<'_> {
             labels: node.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             revision: node.revision.0,
             asked: node.asked.map_or(v1::NodeRole::Unspecified, role).into(),
-            note: self
-                .quorum
-                .as_ref()
-                .and_then(|q| vote_note(self.state, q, node))
+            note: told.map(|told| told.note.clone()).unwrap_or_default(),
+            feature_level: told.and_then(|told| told.version.as_ref()).map(|v| v.level.0),
+            version: told
+                .and_then(|told| told.version.as_ref())
+                .map(|v| v.name.clone())
                 .unwrap_or_default(),
-            ..Default::default()
         }
     }
 
@@ -142,6 +147,7 @@ impl Picture<'_> {
             has_init: image.has_init,
             nodes: image.held_by.iter().map(|id| self.name(*id)).collect(),
             created_ms: image.created.0,
+            revision: image.revision.0,
         }
     }
 

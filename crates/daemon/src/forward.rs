@@ -15,10 +15,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::is_answer;
-use holdfast_types::Code;
+use holdfast_proto::{READ_KEY, SINCE_KEY, STALE, is_answer};
+use holdfast_types::{Code, Revision};
 use tokio::time::{Instant, sleep, timeout_at};
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -30,7 +30,7 @@ use crate::member::{Lead, Member};
 const PATIENCE: Duration = Duration::from_millis(3_500);
 
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 /// Without news of another leader, one try takes no longer.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
@@ -45,6 +45,10 @@ pub(crate) struct Call {
     pub(crate) deadline: Instant,
     /// How long the answer may take on purpose.
     wait: Duration,
+    /// Answered from what is here, old or not.
+    pub(crate) stale: bool,
+    /// A revision that the cluster had reached before the client first sent the request.
+    pub(crate) since: Option<Revision>,
 }
 
 impl Call {
@@ -56,21 +60,36 @@ impl Call {
 
     /// The call that arrived with this metadata.
     pub(crate) fn of(metadata: &MetadataMap, wait: Duration) -> Self {
-        let text = metadata.get(HOPS_KEY).and_then(|v| v.to_str().ok());
-        let hops = text.and_then(|t| t.parse().ok()).unwrap_or(0);
-        Self { hops, ..Self::begin(wait) }
+        let text = |key| metadata.get(key).and_then(|v| v.to_str().ok());
+        let hops = text(HOPS_KEY).and_then(|t| t.parse().ok()).unwrap_or(0);
+        let stale = text(READ_KEY) == Some(STALE);
+        let since = text(SINCE_KEY).and_then(|t| t.parse().ok()).map(Revision);
+        Self { hops, stale, since, ..Self::begin(wait) }
     }
 
     /// A call that begins here.
     pub(crate) fn begin(wait: Duration) -> Self {
-        Self { hops: 0, deadline: Instant::now() + PATIENCE + wait, wait }
+        let deadline = Instant::now() + PATIENCE + wait;
+        Self { hops: 0, deadline, wait, stale: false, since: None }
     }
 
     /// The message once more, for the next node.
     pub(crate) fn onward<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.metadata_mut().insert(HOPS_KEY, (self.hops + 1).into());
+        let metadata = request.metadata_mut();
+        metadata.insert(HOPS_KEY, (self.hops + 1).into());
+        if self.stale {
+            metadata.insert(READ_KEY, MetadataValue::from_static(STALE));
+        }
+        if let Some(since) = self.since {
+            metadata.insert(SINCE_KEY, since.0.into());
+        }
         request
+    }
+
+    /// The part of it in which nothing is waited for on purpose.
+    pub(crate) fn prompt(&self) -> Self {
+        Self { deadline: self.deadline - self.wait, wait: Duration::ZERO, ..*self }
     }
 
     pub(crate) fn left(&self) -> Duration {
@@ -127,6 +146,7 @@ impl Member {
         RF: Future<Output = Result<Response<T>, Status>>,
     {
         if let Ok(lead) = self.lead(call.deadline) {
+            let lead = Lead { since: call.since, ..lead };
             return match timeout_at(call.deadline, Box::pin(local(lead))).await {
                 Err(_) => Try::Again(Fault::no_quorum()),
                 Ok(Err(fault)) if transient(fault.code) => Try::Again(fault),
@@ -169,7 +189,7 @@ impl Member {
     }
 
     /// Returns when another node than `known` leads. Never, if nobody was known.
-    async fn leader_other_than(&self, known: Option<&str>) {
+    pub(crate) async fn leader_other_than(&self, known: Option<&str>) {
         let (Some(raft), Some(known)) = (&self.raft, known) else {
             return std::future::pending().await;
         };
@@ -183,12 +203,12 @@ impl Member {
 }
 
 /// Whether the answer is about who leads, not about the request.
-fn transient(code: Code) -> bool {
+pub(crate) fn transient(code: Code) -> bool {
     matches!(code, Code::NotLeader | Code::NoQuorum)
 }
 
 /// What to say when the time is over.
-fn exhausted(last: Fault) -> Fault {
+pub(crate) fn exhausted(last: Fault) -> Fault {
     match last.code {
         Code::NoQuorum => last,
         _ => Fault::no_quorum(),
@@ -211,7 +231,8 @@ macro_rules! at_leader {
                 async move { $client::new(channel).$method(request).await }
             },
         );
-        Ok(tonic::Response::new(answer.await?))
+        let answer = answer.await?;
+        Ok(member.respond(answer))
     }};
 }
 pub(crate) use at_leader;
@@ -226,6 +247,15 @@ mod tests {
         assert_eq!(call.hops, 0);
         let (next, ()) = Call::open(call.onward(()), Duration::ZERO);
         assert_eq!(next.hops, 1);
+    }
+
+    #[test]
+    fn what_a_client_says_beside_its_message_is_passed_on() {
+        let call = Call { stale: true, since: Some(Revision(7)), ..Call::begin(Duration::ZERO) };
+        let (next, ()) = Call::open(call.onward(()), Duration::ZERO);
+        assert_eq!((next.stale, next.since), (true, Some(Revision(7))));
+        let (plain, ()) = Call::open(Request::new(()), Duration::ZERO);
+        assert_eq!((plain.stale, plain.since), (false, None));
     }
 
     #[test]

@@ -3,18 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_controller::Leadership;
-use holdfast_core::{Command, Entry, Outcome, State};
+use holdfast_core::{Command, Entry, Guarded, Outcome, State};
 use holdfast_planner::Observations;
+use holdfast_proto::APPLIED_KEY;
 use holdfast_raft::{RaftError, RaftNode};
-use holdfast_types::{ClusterId, NodeId, RequestId};
+use holdfast_types::{ClusterId, NodeId, RequestId, Revision};
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tonic::Response;
 
 use crate::channels::Channels;
 use crate::clock;
 use crate::fault::Fault;
 use crate::identity::Identity;
 use crate::machine::Duties;
+use crate::seen::LastSeen;
 
 /// A member of a cluster.
 pub(crate) struct Member {
@@ -27,6 +30,8 @@ pub(crate) struct Member {
     pub(crate) reign: watch::Receiver<Option<Arc<Leadership>>>,
     /// Where other nodes answer, the one that did last first.
     seeds: Mutex<Vec<String>>,
+    /// What the leader sees, where that is another node.
+    pub(crate) last_seen: LastSeen,
 }
 
 /// This process as the leader, for one call.
@@ -37,6 +42,10 @@ pub(crate) struct Lead {
     pub(crate) leadership: Arc<Leadership>,
     /// When the caller stops waiting.
     pub(crate) deadline: Instant,
+    /// A revision that the cluster had reached before the client first sent the request.
+    pub(crate) since: Option<Revision>,
+    /// The version that the object must have for anything to change.
+    pub(crate) expect: Option<Revision>,
 }
 
 impl Member {
@@ -47,7 +56,8 @@ impl Member {
         reign: watch::Receiver<Option<Arc<Leadership>>>,
     ) -> Self {
         let seeds = Mutex::new(identity.peers.clone());
-        Self { identity, raft, duties, channels: Channels::default(), reign, seeds }
+        let (channels, last_seen) = (Channels::default(), LastSeen::default());
+        Self { identity, raft, duties, channels, reign, seeds, last_seen }
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -63,7 +73,8 @@ impl Member {
         let leadership = self.reign.borrow().clone();
         match (leadership, &self.raft) {
             (Some(leadership), Some(raft)) => {
-                Ok(Lead { member: self.clone(), raft: raft.clone(), leadership, deadline })
+                let (member, raft) = (self.clone(), raft.clone());
+                Ok(Lead { member, raft, leadership, deadline, since: None, expect: None })
             }
             _ => Err(Fault::not_leader(self.leader())),
         }
@@ -94,6 +105,15 @@ impl Member {
         *self.seeds() = addresses;
     }
 
+    /// An answer, and an entry that the cluster has reached.
+    pub(crate) fn respond<T>(&self, answer: T) -> Response<T> {
+        let mut response = Response::new(answer);
+        if let Some(raft) = &self.raft {
+            response.metadata_mut().insert(APPLIED_KEY, raft.applied_index().into());
+        }
+        response
+    }
+
     fn seeds(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,12 +126,23 @@ impl Lead {
         Ok(self.raft.state())
     }
 
+    /// The same, for a client that changes nothing but what has that version.
+    pub(crate) fn expecting(self, version: Option<u64>) -> Self {
+        Self { expect: version.map(Revision), ..self }
+    }
+
     /// Commits a client's command; the same request id commits once (I7).
     pub(crate) async fn propose(
         &self,
         request: RequestId,
         command: Command,
     ) -> Result<Outcome, Fault> {
+        let command = match (self.since, self.expect) {
+            (None, None) => command,
+            (since, expect) => {
+                Command::Guarded(Guarded { since, expect, command: Box::new(command) })
+            }
+        };
         let entry = Entry { request, at: clock::wall(), command };
         let limit = self.deadline.saturating_duration_since(Instant::now());
         match self.raft.propose_within(entry, limit).await {

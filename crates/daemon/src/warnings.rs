@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_core::{Container, NodeLife};
+use holdfast_core::{Container, NodeLife, State};
 use holdfast_planner::{Brake, Observations, brake, schedule_trouble, vote_trouble};
 use holdfast_proto::MAX_VIEW_BYTES;
 use holdfast_raft::RaftNode;
 use holdfast_types::{NodeId, RunState};
 
 use crate::convert::Picture;
+use crate::membership;
 
 /// Past this much physical use, in percent, a pool is worth a line. Admission stops at 90.
 const POOL_PERCENT: u128 = 80;
@@ -28,9 +29,6 @@ pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String
         Brake::Hold { reason } => lines.push(format!("takeovers wait for a person: {reason}")),
     }
     nodes(picture, &mut lines);
-    if let Some(quorum) = &picture.quorum {
-        lines.extend(vote_trouble(picture.state, quorum));
-    }
     views(picture, VIEW_BYTES, &mut lines);
     pools(picture, seen, &mut lines);
     for container in picture.state.containers.values().filter(|c| !c.is_deleting()) {
@@ -92,14 +90,17 @@ fn pools(picture: &Picture<'_>, seen: &Observations, lines: &mut Vec<String>) {
 }
 
 /// Voters that do not answer, or say that they should not lead.
-pub(crate) fn voters(picture: &Picture<'_>, raft: &RaftNode) -> Vec<String> {
+pub(crate) fn voters(state: &State, raft: &RaftNode) -> Vec<String> {
     let metrics = raft.metrics();
     let mut unfit = raft.unfit_peers();
     unfit.extend(raft.unfit().map(|why| (raft.id(), why.to_string())));
     let silent = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
     let silent = silent.filter(|lag| lag.silent_ms.is_none_or(|ms| ms >= VOTER_SILENT_MS));
     let silent: BTreeMap<_, _> = silent.map(|lag| (lag.node, lag.silent_ms)).collect();
-    voter_lines(|node| picture.name(node), metrics.voters.len(), &silent, &unfit)
+    let name = |id: NodeId| state.nodes.get(&id).map(|n| n.name.to_string()).unwrap_or_default();
+    let mut lines = voter_lines(name, metrics.voters.len(), &silent, &unfit);
+    lines.extend(vote_trouble(state, &membership::quorum(raft)));
+    lines
 }
 
 fn voter_lines(
@@ -188,7 +189,7 @@ mod tests {
             state: &state,
             seen: Some(&seen),
             leader: Some(NodeId(1)),
-            quorum: None,
+            told: None,
             silent_ms: &|_| None,
             now: TimestampMs(1_000_000),
         };
@@ -241,7 +242,7 @@ mod tests {
             state: &state,
             seen: None,
             leader: None,
-            quorum: None,
+            told: None,
             silent_ms: &|_| None,
             now: TimestampMs(0),
         };

@@ -102,7 +102,7 @@ async fn a_container_lives_through_its_states_by_way_of_followers() {
     let gone = client.get(v1::GetContainerRequest { name: "web".into() }).await;
     assert_eq!(code(gone), Some(Code::NotFound));
 
-    let watch = v1::WatchEventsRequest { after: 0, follow: false, container: "web".into() };
+    let watch = v1::WatchEventsRequest { container: "web".into(), ..Default::default() };
     let mut events =
         EventServiceClient::new(nodes[0].remote()).watch(watch).await.unwrap().into_inner();
     let mut kinds = Vec::new();
@@ -203,7 +203,7 @@ async fn a_leader_without_its_quorum_grants_nothing() {
 async fn a_silent_node_is_lost_and_begins_a_new_life() {
     let nodes = three().await;
     let strings = &nodes[2].strings;
-    let watch = v1::WatchEventsRequest { after: 0, follow: true, container: String::new() };
+    let watch = v1::WatchEventsRequest { follow: true, ..Default::default() };
     let mut events =
         EventServiceClient::new(nodes[1].remote()).watch(watch).await.unwrap().into_inner();
     strings.silent.store(true, Ordering::SeqCst);
@@ -271,7 +271,7 @@ async fn a_worker_answers_like_any_node() {
     let mut client = ContainerServiceClient::new(worker.remote());
     let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
     assert_eq!(finished(&worker, made.operation.unwrap()).await.state(), v1::OperationState::Done);
-    let watch = v1::WatchEventsRequest { after: 0, follow: false, container: "web".into() };
+    let watch = v1::WatchEventsRequest { container: "web".into(), ..Default::default() };
     let mut events =
         EventServiceClient::new(worker.remote()).watch(watch).await.unwrap().into_inner();
     assert_eq!(events.message().await.unwrap().unwrap().kind, "container-created");

@@ -8,11 +8,13 @@ pub mod backup;
 #[cfg(feature = "client")]
 mod connect;
 mod convert;
+mod metadata;
 mod status;
 
 #[cfg(feature = "client")]
 pub use connect::{Address, AddressError, connect, connect_lazy};
 pub use convert::{FieldError, required};
+pub use metadata::{AGE_KEY, APPLIED_KEY, NODE_KEY, READ_KEY, SINCE_KEY, STALE};
 pub use status::{RemoteError, is_answer, status_from};
 
 /// The largest message either side accepts, in bytes.

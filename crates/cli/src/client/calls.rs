@@ -17,6 +17,7 @@ use holdfast_types::{
     ByteSize, Code, ContainerName, ContainerSpec, ImageName, KeepRules, LabelKey, LabelValue,
     NodeName, RequestId, Revision, SnapshotName, VolumeName,
 };
+use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::Session;
@@ -28,12 +29,25 @@ macro_rules! call {
     ($session:expr, $client:ident, $method:ident, $request:expr) => {
         call!($session, AT_ONCE, $client, $method, $request)
     };
-    ($session:expr, $wait:expr, $client:ident, $method:ident, $request:expr) => {{
-        let request = $request;
-        $session.call($wait, move |channel| {
-            let request = request.clone();
+    ($session:expr, $wait:expr, $client:ident, $method:ident, $request:expr) => {
+        call!($session, Instant::now(), $wait, None, $client, $method, $request)
+    };
+    ($session:expr, $begun:expr, $wait:expr, $since:expr, $client:ident, $method:ident, $request:expr) => {{
+        let (session, since, request) = ($session, $since, $request);
+        session.call_from($begun, $wait, move |channel| {
+            let request = session.marked(request.clone(), since);
             async move { $client::new(channel).$method(request).await }
         })
+    }};
+}
+
+/// The same for what changes something: all of its tries carry the request's id and a revision that the
+/// cluster had reached before the first, so that it is done once or refused (I7).
+macro_rules! change {
+    ($session:expr, $client:ident, $method:ident, $request:expr) => {{
+        let (session, begun, request) = ($session, Instant::now(), $request);
+        let since = session.since().await?;
+        call!(session, begun, AT_ONCE, since, $client, $method, request).await
     }};
 }
 
@@ -113,10 +127,10 @@ impl Session {
             name: name.to_string(),
             set: set.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
             remove: remove.iter().map(LabelKey::to_string).collect(),
-            expect: expect.map(|version| version.0),
+            expect: number(expect),
             request_id: fresh_id().into(),
         };
-        let answer = call!(self, ClusterServiceClient, set_labels, request).await?;
+        let answer = change!(self, ClusterServiceClient, set_labels, request)?;
         Ok(Revision(answer.revision))
     }
 
@@ -179,7 +193,7 @@ impl Session {
             node: node.map(ToString::to_string).unwrap_or_default(),
             request_id: fresh_id().into(),
         };
-        let answer = call!(self, ContainerServiceClient, create, request).await?;
+        let answer = change!(self, ContainerServiceClient, create, request)?;
         Ok((there(answer.container, "container")?, answer.operation))
     }
 
@@ -196,15 +210,25 @@ impl Session {
     }
 
     /// Asks for a container to run.
-    pub async fn start(&self, name: &ContainerName) -> Result<Option<v1::Operation>, RemoteError> {
-        let request = v1::StartRequest { name: name.to_string(), request_id: fresh_id().into() };
-        Ok(call!(self, ContainerServiceClient, start, request).await?.operation)
+    pub async fn start(
+        &self,
+        name: &ContainerName,
+        expect: Option<Revision>,
+    ) -> Result<Option<v1::Operation>, RemoteError> {
+        let (name, expect) = (name.to_string(), number(expect));
+        let request = v1::StartRequest { name, request_id: fresh_id().into(), expect };
+        Ok(change!(self, ContainerServiceClient, start, request)?.operation)
     }
 
     /// Asks for a container to stop.
-    pub async fn stop(&self, name: &ContainerName) -> Result<Option<v1::Operation>, RemoteError> {
-        let request = v1::StopRequest { name: name.to_string(), request_id: fresh_id().into() };
-        Ok(call!(self, ContainerServiceClient, stop, request).await?.operation)
+    pub async fn stop(
+        &self,
+        name: &ContainerName,
+        expect: Option<Revision>,
+    ) -> Result<Option<v1::Operation>, RemoteError> {
+        let (name, expect) = (name.to_string(), number(expect));
+        let request = v1::StopRequest { name, request_id: fresh_id().into(), expect };
+        Ok(change!(self, ContainerServiceClient, stop, request)?.operation)
     }
 
     /// Asks for a container to be gone, with every copy; `force` also when it runs.
@@ -212,10 +236,11 @@ impl Session {
         &self,
         name: &ContainerName,
         force: bool,
+        expect: Option<Revision>,
     ) -> Result<Option<v1::Operation>, RemoteError> {
-        let request =
-            v1::DeleteRequest { name: name.to_string(), force, request_id: fresh_id().into() };
-        Ok(call!(self, ContainerServiceClient, delete, request).await?.operation)
+        let (name, expect) = (name.to_string(), number(expect));
+        let request = v1::DeleteRequest { name, force, request_id: fresh_id().into(), expect };
+        Ok(change!(self, ContainerServiceClient, delete, request)?.operation)
     }
 
     /// Asks for a container's disk, or one of its data volumes, to be larger.
@@ -224,14 +249,16 @@ impl Session {
         name: &ContainerName,
         volume: Option<&VolumeName>,
         size: ByteSize,
+        expect: Option<Revision>,
     ) -> Result<Option<v1::Operation>, RemoteError> {
         let request = v1::ResizeRequest {
             name: name.to_string(),
             size_bytes: size.bytes(),
             request_id: fresh_id().into(),
             volume: volume.map(ToString::to_string).unwrap_or_default(),
+            expect: number(expect),
         };
-        Ok(call!(self, ContainerServiceClient, resize, request).await?.operation)
+        Ok(change!(self, ContainerServiceClient, resize, request)?.operation)
     }
 
     /// Returns when a replica holds everything written before the call, or fails after `limit`.
@@ -274,13 +301,15 @@ impl Session {
         &self,
         name: &ContainerName,
         approve: bool,
+        expect: Option<Revision>,
     ) -> Result<v1::Container, RemoteError> {
         let request = v1::DecideTakeoverRequest {
             name: name.to_string(),
             approve,
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        let answer = call!(self, ContainerServiceClient, decide_takeover, request).await?;
+        let answer = change!(self, ContainerServiceClient, decide_takeover, request)?;
         there(answer.container, "container")
     }
 
@@ -289,13 +318,15 @@ impl Session {
         &self,
         container: &ContainerName,
         name: &SnapshotName,
+        expect: Option<Revision>,
     ) -> Result<Option<v1::Operation>, RemoteError> {
         let request = v1::CreateSnapshotRequest {
             container: container.to_string(),
             name: name.to_string(),
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        Ok(call!(self, SnapshotServiceClient, create, request).await?.operation)
+        Ok(change!(self, SnapshotServiceClient, create, request)?.operation)
     }
 
     /// The named snapshots and schedules of one container, or of all.
@@ -314,13 +345,15 @@ impl Session {
         &self,
         container: &ContainerName,
         name: &SnapshotName,
+        expect: Option<Revision>,
     ) -> Result<(Option<v1::Operation>, String), RemoteError> {
         let request = v1::RestoreSnapshotRequest {
             container: container.to_string(),
             name: name.to_string(),
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        let answer = call!(self, SnapshotServiceClient, restore, request).await?;
+        let answer = change!(self, SnapshotServiceClient, restore, request)?;
         Ok((answer.operation, answer.before))
     }
 
@@ -329,13 +362,15 @@ impl Session {
         &self,
         container: &ContainerName,
         name: &SnapshotName,
+        expect: Option<Revision>,
     ) -> Result<(), RemoteError> {
         let request = v1::RemoveSnapshotRequest {
             container: container.to_string(),
             name: name.to_string(),
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        call!(self, SnapshotServiceClient, remove, request).await.map(drop)
+        change!(self, SnapshotServiceClient, remove, request).map(drop)
     }
 
     /// Makes a container `name` that begins as a snapshot of another; `node` only if it must be
@@ -346,6 +381,7 @@ impl Session {
         name: &ContainerName,
         stopped: bool,
         node: Option<&NodeName>,
+        expect: Option<Revision>,
     ) -> Result<(v1::Container, Option<v1::Operation>), RemoteError> {
         let request = v1::CloneRequest {
             container: container.to_string(),
@@ -354,8 +390,9 @@ impl Session {
             stopped,
             node: node.map(ToString::to_string).unwrap_or_default(),
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        let answer = call!(self, SnapshotServiceClient, clone_container, request).await?;
+        let answer = change!(self, SnapshotServiceClient, clone_container, request)?;
         Ok((there(answer.container, "container")?, answer.operation))
     }
 
@@ -364,13 +401,15 @@ impl Session {
         &self,
         container: &ContainerName,
         keep: Option<&KeepRules>,
+        expect: Option<Revision>,
     ) -> Result<Option<v1::Schedule>, RemoteError> {
         let request = v1::SetScheduleRequest {
             container: container.to_string(),
             keep: keep.map(ToString::to_string).unwrap_or_default(),
             request_id: fresh_id().into(),
+            expect: number(expect),
         };
-        Ok(call!(self, SnapshotServiceClient, set_schedule, request).await?.schedule)
+        Ok(change!(self, SnapshotServiceClient, set_schedule, request)?.schedule)
     }
 
     /// Imports an image from the parts of an archive. Sent once: the parts cannot be had again.
@@ -389,13 +428,18 @@ impl Session {
     }
 
     /// Removes an image.
-    pub async fn delete_image(&self, name: &ImageName) -> Result<(), RemoteError> {
-        let request =
-            v1::DeleteImageRequest { name: name.to_string(), request_id: fresh_id().into() };
-        call!(self, ImageServiceClient, delete, request).await.map(drop)
+    pub async fn delete_image(
+        &self,
+        name: &ImageName,
+        expect: Option<Revision>,
+    ) -> Result<(), RemoteError> {
+        let (name, expect) = (name.to_string(), number(expect));
+        let request = v1::DeleteImageRequest { name, request_id: fresh_id().into(), expect };
+        change!(self, ImageServiceClient, delete, request).map(drop)
     }
 
-    /// Events after revision `after`; with `follow` the stream stays open.
+    /// Events after revision `after`; with `follow` the stream stays open, and says now and then by an
+    /// event of kind `progress` how far it is complete.
     pub async fn watch(
         &self,
         after: u64,
@@ -403,8 +447,23 @@ impl Session {
         container: Option<&ContainerName>,
     ) -> Result<Streaming<v1::Event>, RemoteError> {
         let container = container.map(ToString::to_string).unwrap_or_default();
-        let request = v1::WatchEventsRequest { after, follow, container };
+        let request = v1::WatchEventsRequest { after, follow, container, progress: follow };
         call!(self, EventServiceClient, watch, request).await
+    }
+
+    /// A revision that the cluster has reached: the newest that this session has heard of, or else that
+    /// of now. Nothing where the cluster is of a version that does not tell.
+    async fn since(&self) -> Result<Option<Revision>, RemoteError> {
+        if let Some(known) = self.heard_of() {
+            return Ok(Some(known));
+        }
+        let request = v1::GetRevisionRequest {};
+        match call!(self, ClusterServiceClient, get_revision, request).await {
+            Ok(answer) => Ok(Some(Revision(answer.revision))),
+            // Told so by a server that does not know the call.
+            Err(error) if error.code == Code::WrongState => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// An operation's state, at once or after at most `wait` when it ends.
@@ -424,6 +483,10 @@ pub fn import_start(name: &ImageName, size_bytes: u64) -> v1::ImportRequest {
 
 fn fresh_id() -> Vec<u8> {
     RequestId::generate().to_bytes()
+}
+
+fn number(version: Option<Revision>) -> Option<u64> {
+    version.map(|version| version.0)
 }
 
 fn millis(duration: Duration) -> u64 {

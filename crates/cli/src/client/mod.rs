@@ -13,4 +13,4 @@ mod session;
 
 pub use addresses::{ADDRESS_FILE, AddressesError, DEFAULT_SOCKET, discover, parse_list};
 pub use calls::import_start;
-pub use session::Session;
+pub use session::{Freshness, Session};

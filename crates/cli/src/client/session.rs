@@ -6,16 +6,23 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use holdfast_proto::{Address, RemoteError, connect};
-use holdfast_types::Code;
+use holdfast_proto::{
+    AGE_KEY, APPLIED_KEY, Address, NODE_KEY, READ_KEY, RemoteError, SINCE_KEY, STALE, connect,
+};
+use holdfast_types::{Code, Revision};
 use tokio::time::Instant;
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::retry::{Failure, Next, Policy, summary};
 
 /// How long one attempt to connect may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A revision that was heard of longer ago is asked for anew: too many requests may have been answered
+/// since for one that names it.
+const HEARD_LATELY: Duration = Duration::from_secs(1);
 
 /// A conversation with one cluster through any of its nodes. Connects when first needed.
 #[derive(Debug)]
@@ -25,6 +32,33 @@ pub struct Session {
     channels: Mutex<Vec<Option<Channel>>>,
     /// Index of the address that answered last: asked first next time.
     preferred: AtomicUsize,
+    /// Whether reads are answered by the node that is asked, from what it has.
+    stale: bool,
+    /// The newest revision that an answer named, and when.
+    heard: Mutex<Option<(Revision, Instant)>>,
+    /// Of the last stale answer.
+    freshness: Mutex<Option<Freshness>>,
+}
+
+/// What a stale answer was read from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The node that answered.
+    pub node: String,
+    /// The last entry that is in it.
+    pub applied: u64,
+    /// Everything acknowledged longer ago is in it; nothing if the node does not know.
+    pub age: Option<Duration>,
+}
+
+impl Freshness {
+    /// What an answer's metadata says; nothing if it is not stale.
+    fn of(metadata: &MetadataMap) -> Option<Self> {
+        let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
+        let age = text(AGE_KEY)?.parse().ok().map(Duration::from_millis);
+        let applied = text(APPLIED_KEY).and_then(|text| text.parse().ok()).unwrap_or(0);
+        Some(Self { node: text(NODE_KEY).unwrap_or_default().to_owned(), applied, age })
+    }
 }
 
 /// How a round over all addresses ended.
@@ -39,7 +73,70 @@ impl Session {
     /// `timeout`, plus what it was asked to wait.
     pub fn new(addresses: Vec<Address>, timeout: Duration) -> Self {
         let channels = Mutex::new(vec![None; addresses.len()]);
-        Self { addresses, timeout, channels, preferred: AtomicUsize::new(0) }
+        Self {
+            addresses,
+            timeout,
+            channels,
+            preferred: AtomicUsize::new(0),
+            stale: false,
+            heard: Mutex::default(),
+            freshness: Mutex::default(),
+        }
+    }
+
+    /// The same, but what is read is what the node that is asked has, with a quorum or without:
+    /// [`freshness`](Self::freshness) says how old that may be.
+    pub fn stale(self) -> Self {
+        Self { stale: true, ..self }
+    }
+
+    /// What the last stale answer was read from.
+    pub fn freshness(&self) -> Option<Freshness> {
+        // A poisoned lock guards nothing but a note.
+        self.freshness.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// How long a call may try to get an answer.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Asks another node first from now on: this one's answers end too soon.
+    pub fn turn_away(&self) {
+        let next = (self.preferred.load(Ordering::Relaxed) + 1) % self.addresses.len().max(1);
+        self.preferred.store(next, Ordering::Relaxed);
+    }
+
+    /// The message with what is said beside it.
+    pub(super) fn marked<T>(&self, message: T, since: Option<Revision>) -> Request<T> {
+        let mut request = Request::new(message);
+        if self.stale {
+            request.metadata_mut().insert(READ_KEY, MetadataValue::from_static(STALE));
+        }
+        if let Some(since) = since {
+            request.metadata_mut().insert(SINCE_KEY, since.0.into());
+        }
+        request
+    }
+
+    /// The newest revision that an answer named, if that was lately.
+    pub(super) fn heard_of(&self) -> Option<Revision> {
+        let heard = *self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        heard.filter(|(_, at)| at.elapsed() < HEARD_LATELY).map(|(revision, _)| revision)
+    }
+
+    /// Notes what an answer says of what it was read from.
+    fn note(&self, metadata: &MetadataMap) {
+        let applied = metadata.get(APPLIED_KEY).and_then(|value| value.to_str().ok());
+        if let Some(applied) = applied.and_then(|text| text.parse().ok()).map(Revision) {
+            let mut heard = self.heard.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if heard.is_none_or(|(known, _)| applied >= known) {
+                *heard = Some((applied, Instant::now()));
+            }
+        }
+        if let Some(fresh) = Freshness::of(metadata) {
+            *self.freshness.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(fresh);
+        }
     }
 
     /// The addresses, in the order in which they were given.
@@ -55,8 +152,21 @@ impl Session {
         F: Fn(Channel) -> Fut,
         Fut: Future<Output = Result<Response<T>, Status>>,
     {
+        self.call_from(Instant::now(), wait, attempt).await
+    }
+
+    /// The same, within a time that began earlier.
+    pub(super) async fn call_from<T, F, Fut>(
+        &self,
+        started: Instant,
+        wait: Duration,
+        attempt: F,
+    ) -> Result<T, RemoteError>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
         let policy = Policy::new(self.timeout, wait);
-        let started = Instant::now();
         let mut failures = Vec::new();
         for round in 0.. {
             match self.round(&policy, started, &mut failures, &attempt).await {
@@ -138,6 +248,7 @@ impl Session {
         match attempt(channel).await {
             Ok(response) => {
                 self.preferred.store(index, Ordering::Relaxed);
+                self.note(response.metadata());
                 Ok(response.into_inner())
             }
             Err(status) => Err(Failure { error: self.failed_at(index, status), reached: true }),
@@ -191,4 +302,22 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
         cause = next;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_answer_says_how_old_it_may_be() {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(APPLIED_KEY, 7.into());
+        assert_eq!(Freshness::of(&metadata), None, "it is not stale");
+        metadata.insert(NODE_KEY, MetadataValue::from_static("n2"));
+        for (text, age) in [("1500", Some(Duration::from_millis(1_500))), ("unknown", None)] {
+            metadata.insert(AGE_KEY, MetadataValue::from_static(text));
+            let fresh = Freshness { node: "n2".into(), applied: 7, age };
+            assert_eq!(Freshness::of(&metadata), Some(fresh));
+        }
+    }
 }

@@ -51,7 +51,7 @@ impl Command {
         match self {
             Self::Status => {
                 let view = StatusView::from(context.session.status().await?);
-                show(context.format, &view, || view.table())
+                context.show(&view, || view.table())
             }
             Self::Backup(args) => args.run(context).await,
             Self::Restore(args) => args.run(context).await,

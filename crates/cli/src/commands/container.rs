@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use holdfast_proto::v1;
-use holdfast_types::ContainerName;
+use holdfast_types::{ContainerName, Revision};
 
 use super::Context;
 use crate::error::CliError;
@@ -32,11 +32,27 @@ pub(crate) struct Waiting {
     pub(crate) wait_limit: DurationArg,
 }
 
+/// What must be so for anything to change.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Condition {
+    /// Only if it is of this version, as `show` has it, or `-o json` in `revision`
+    #[arg(long, value_name = "VERSION")]
+    if_version: Option<u64>,
+}
+
+impl Condition {
+    pub(crate) fn version(self) -> Option<Revision> {
+        self.if_version.map(Revision)
+    }
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  holdfast stop web && holdfast start web")]
 pub(crate) struct Change {
     #[command(flatten)]
     named: Named,
+    #[command(flatten)]
+    condition: Condition,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -55,6 +71,8 @@ pub(crate) struct Remove {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
+    condition: Condition,
+    #[command(flatten)]
     waiting: Waiting,
 }
 
@@ -62,25 +80,25 @@ pub(crate) struct Remove {
 pub(crate) async fn list(context: &Context) -> Result<(), CliError> {
     let containers = context.session.containers().await?;
     let views: Vec<_> = containers.into_iter().map(ContainerView::from).collect();
-    show(context.format, &views, || ContainerView::table(&views))
+    context.show(&views, || ContainerView::table(&views))
 }
 
 impl Named {
     pub(crate) async fn show(self, context: &Context) -> Result<(), CliError> {
         let view = ContainerView::from(context.session.container(&self.name).await?);
-        show(context.format, &view, || view.details())
+        context.show(&view, || view.details())
     }
 }
 
 impl Change {
     pub(crate) async fn start(self, context: &Context) -> Result<(), CliError> {
-        let operation = context.session.start(&self.named.name).await?;
+        let operation = context.session.start(&self.named.name, self.condition.version()).await?;
         finish(context, operation, self.waiting).await?;
         context.print_container(&self.named.name).await
     }
 
     pub(crate) async fn stop(self, context: &Context) -> Result<(), CliError> {
-        let operation = context.session.stop(&self.named.name).await?;
+        let operation = context.session.stop(&self.named.name, self.condition.version()).await?;
         finish(context, operation, self.waiting).await?;
         context.print_container(&self.named.name).await
     }
@@ -92,7 +110,8 @@ impl Remove {
         if !self.yes {
             confirm(name)?;
         }
-        let operation = context.session.delete(name, self.force).await?;
+        let expect = self.condition.version();
+        let operation = context.session.delete(name, self.force, expect).await?;
         let done = finish(context, operation, self.waiting).await?;
         let view = done.map(OperationView::from);
         show(context.format, &view, || format!("{name}: {}", deleted(self.waiting)))

@@ -1,13 +1,23 @@
 //! `holdfast events`: what happened, in order, none twice, also when the node that tells us dies.
 
+use std::time::Duration;
+
 use clap::Args;
 use holdfast_proto::{RemoteError, v1};
 use holdfast_types::{Code, ContainerName};
+use tokio::time::{Instant, sleep};
+use tonic::Streaming;
 
 use super::Context;
 use crate::error::CliError;
 use crate::output::{Format, json_line, line};
 use crate::view::EventView;
+
+/// The kind of an event that only says how far the stream is complete.
+const PROGRESS: &str = "progress";
+
+/// Between two streams, so that nodes which end them at once are not hurried.
+const PAUSE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Args)]
 #[command(
@@ -35,26 +45,61 @@ struct Position {
 impl Events {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
         let mut position = Position { after: self.after, last: None };
+        let mut broken = None;
         loop {
-            match self.watch(context, &mut position).await {
-                Ok(()) if self.follow => {}
-                Err(CliError::Remote(e)) if self.follow && e.code() == Code::Unavailable => {}
-                other => return other,
+            let error = match self.open(context, &position).await {
+                Ok(stream) => {
+                    broken = None;
+                    match self.print(context, stream, &mut position).await {
+                        Ok(()) if !self.follow => return context.say_freshness(),
+                        Ok(()) => None,
+                        Err(error) => Some(error),
+                    }
+                }
+                // Once it has begun, nobody there for a moment is no reason to end.
+                Err(error) if broken.is_none() => return Err(error),
+                Err(error) => Some(error),
+            };
+            if let Some(error) = error.filter(|error| !self.may_go_on(error)) {
+                return Err(error);
             }
-            // The stream broke. The next one is opened with the session's own patience; should it
-            // break at once each time, this keeps us from hurrying.
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-            context.session.nodes().await?;
+            // The stream broke, or its node has no news. Another may go on where it was.
+            let since = *broken.get_or_insert_with(Instant::now);
+            if since.elapsed() > context.session.timeout() {
+                return Err(no_more(since));
+            }
+            context.session.turn_away();
+            sleep(PAUSE).await;
         }
     }
 
+    /// Whether another node, or the same one later, may well go on.
+    fn may_go_on(&self, error: &CliError) -> bool {
+        let CliError::Remote(error) = error else { return false };
+        let passing = matches!(error.code(), Code::Unavailable | Code::NoQuorum | Code::Timeout);
+        self.follow && passing
+    }
+
+    async fn open(
+        &self,
+        context: &Context,
+        position: &Position,
+    ) -> Result<Streaming<v1::Event>, CliError> {
+        let (after, container) = (position.resume_after(), self.container.as_ref());
+        Ok(context.session.watch(after, self.follow, container).await?)
+    }
+
     /// Prints events until the stream ends.
-    async fn watch(&self, context: &Context, position: &mut Position) -> Result<(), CliError> {
-        let container = self.container.as_ref();
-        let mut stream =
-            context.session.watch(position.resume_after(), self.follow, container).await?;
+    async fn print(
+        &self,
+        context: &Context,
+        mut stream: Streaming<v1::Event>,
+        position: &mut Position,
+    ) -> Result<(), CliError> {
         while let Some(event) = stream.message().await.map_err(RemoteError::from)? {
-            if position.advance(&event) {
+            if event.kind == PROGRESS {
+                position.complete(event.revision);
+            } else if position.advance(&event) {
                 let view = EventView::from(event);
                 match context.format {
                     Format::Table => line(&view.line())?,
@@ -66,10 +111,22 @@ impl Events {
     }
 }
 
+fn no_more(since: Instant) -> CliError {
+    let message =
+        format!("no node has gone on with the events for {} s", since.elapsed().as_secs());
+    CliError::Remote(RemoteError { code: Code::Unavailable, message, leader: None })
+}
+
 impl Position {
     /// Events of one revision may have come in part: they are asked for again.
     fn resume_after(&self) -> u64 {
         self.last.map_or(self.after, |(revision, _)| revision.saturating_sub(1).max(self.after))
+    }
+
+    /// Everything up to that revision has come.
+    fn complete(&mut self, revision: u64) {
+        self.after = self.after.max(revision);
+        self.last = self.last.filter(|(last, _)| *last > self.after);
     }
 
     /// Whether the event is new; if so it is the last one from now on.
@@ -100,5 +157,20 @@ mod tests {
         assert!(!position.advance(&event(5, 0)));
         assert!(position.advance(&event(5, 1)));
         assert!(position.advance(&event(9, 0)));
+    }
+
+    /// After a quiet time it goes on from where the stream was complete, not from its last event: that
+    /// may be kept no longer.
+    #[test]
+    fn a_quiet_stream_is_resumed_where_it_was_complete() {
+        let mut position = Position { after: 0, last: None };
+        assert!(position.advance(&event(5, 1)));
+        position.complete(400);
+        assert_eq!(position.resume_after(), 400);
+        assert!(!position.advance(&event(400, 0)), "it was said to be there already");
+        assert!(position.advance(&event(401, 0)));
+        position.complete(400);
+        assert_eq!(position.resume_after(), 400);
+        assert!(!position.advance(&event(401, 0)) && position.advance(&event(401, 1)));
     }
 }

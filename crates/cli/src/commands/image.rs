@@ -17,6 +17,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use super::container::Condition;
 use super::{Context, pack};
 use crate::error::CliError;
 use crate::output::show;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Rm {
         /// The image's name
         name: ImageName,
+        #[command(flatten)]
+        condition: Condition,
     },
 }
 
@@ -64,10 +67,10 @@ impl Command {
             Self::Ls => {
                 let images = context.session.images().await?;
                 let views: Vec<_> = images.into_iter().map(ImageView::from).collect();
-                show(context.format, &views, || ImageView::table(&views))
+                context.show(&views, || ImageView::table(&views))
             }
-            Self::Rm { name } => {
-                context.session.delete_image(&name).await?;
+            Self::Rm { name, condition } => {
+                context.session.delete_image(&name, condition.version()).await?;
                 show(context.format, &json!({ "name": name }), || format!("{name}: removed"))
             }
         }

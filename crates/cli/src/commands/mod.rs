@@ -21,11 +21,13 @@ pub(crate) mod snapshot;
 use std::path::Path;
 use std::time::Duration;
 
-use holdfast_cli::client::{ADDRESS_FILE, Session, discover};
+use holdfast_cli::client::{ADDRESS_FILE, Freshness, Session, discover};
+use serde::Serialize;
+use serde_json::json;
 
 use crate::args::{Cli, Command, Global};
 use crate::error::CliError;
-use crate::output::Format;
+use crate::output::{Format, error_bytes, show, span};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -40,6 +42,9 @@ pub(crate) struct Context {
 /// Runs the command; returns the exit status.
 pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
     let Cli { global, command } = cli;
+    if global.stale && !command.only_reads() {
+        return Err(CliError::NotStale);
+    }
     let context = || Context::new(&global);
     match command {
         Command::Exec(args) => return args.run(&context()?).await,
@@ -76,6 +81,49 @@ impl Context {
         };
         let timeout = global.timeout.map(|t| t.0);
         let session = Session::new(addresses, timeout.unwrap_or(DEFAULT_TIMEOUT));
+        let session = if global.stale { session.stale() } else { session };
         Ok(Self { session, format: global.output, timeout })
     }
+
+    /// Says on standard error what was read from, where it may be old and each line is an object.
+    fn say_freshness(&self) -> Result<(), CliError> {
+        match (self.session.freshness(), self.format) {
+            (None, _) => Ok(()),
+            (Some(fresh), Format::Table) => {
+                error_bytes(format!("{}\n", staleness(&fresh)).as_bytes())
+            }
+            (Some(fresh), Format::Json) => {
+                error_bytes(format!("{}\n", json!({ "read": read_from(&fresh) })).as_bytes())
+            }
+        }
+    }
+
+    /// Prints what was read; where it may be old, with what it was read from.
+    fn show<T: Serialize>(&self, json: &T, table: impl FnOnce() -> String) -> Result<(), CliError> {
+        match self.session.freshness() {
+            None => show(self.format, json, table),
+            Some(fresh) => {
+                let both = json!({ "read": read_from(&fresh), "result": json });
+                show(self.format, &both, || format!("{}\n\n{}", table(), staleness(&fresh)))
+            }
+        }
+    }
+}
+
+/// What a stale answer was read from, for programs.
+fn read_from(fresh: &Freshness) -> serde_json::Value {
+    let age_ms = fresh.age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    json!({ "node": fresh.node, "applied": fresh.applied, "age_ms": age_ms })
+}
+
+/// The same for people.
+fn staleness(fresh: &Freshness) -> String {
+    let age = match fresh.age {
+        Some(age) => {
+            let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            format!("at most {} old", span(millis))
+        }
+        None => "of unknown age: it has not heard from a leader yet".to_owned(),
+    };
+    format!("read from {} alone: entry {}, {age}", fresh.node, fresh.applied)
 }

@@ -82,11 +82,11 @@ impl Command {
             Self::Ls => {
                 let nodes = context.session.nodes().await?;
                 let views: Vec<_> = nodes.into_iter().map(NodeView::from).collect();
-                show(context.format, &views, || NodeView::table(&views))
+                context.show(&views, || NodeView::table(&views))
             }
             Self::Show { name } => {
                 let view = NodeView::from(context.session.node(&name).await?);
-                show(context.format, &view, || view.pairs())
+                context.show(&view, || view.pairs())
             }
             Self::Label { name, labels, remove, if_version } => {
                 let set = labels.into_iter().map(|label| (label.key, label.value)).collect();

@@ -8,7 +8,6 @@ use holdfast_types::OperationId;
 use super::Context;
 use super::container::follow;
 use crate::error::CliError;
-use crate::output::show;
 use crate::values::DurationArg;
 use crate::view::OperationView;
 
@@ -32,6 +31,6 @@ impl Command {
             operation = follow(context, operation, limit.0).await?;
         }
         let view = OperationView::from(operation);
-        show(context.format, &view, || view.details())
+        context.show(&view, || view.details())
     }
 }

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use holdfast_types::ContainerName;
 
 use super::Context;
+use super::container::Condition;
 use crate::error::CliError;
 use crate::output::show;
 use crate::view::{ContainerView, DivergedView, ReplicaView};
@@ -40,7 +41,7 @@ impl DivergedCommand {
         let Self::Ls = self;
         let diverged = context.session.diverged().await?;
         let views: Vec<_> = diverged.into_iter().map(DivergedView::from).collect();
-        show(context.format, &views, || DivergedView::table(&views))
+        context.show(&views, || DivergedView::table(&views))
     }
 }
 
@@ -50,21 +51,26 @@ pub(crate) enum TakeoverCommand {
     Approve {
         /// The container's name
         name: ContainerName,
+        #[command(flatten)]
+        condition: Condition,
     },
     /// Keep waiting for a node with a better copy
     Refuse {
         /// The container's name
         name: ContainerName,
+        #[command(flatten)]
+        condition: Condition,
     },
 }
 
 impl TakeoverCommand {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
-        let (name, approve) = match self {
-            Self::Approve { name } => (name, true),
-            Self::Refuse { name } => (name, false),
+        let (name, condition, approve) = match self {
+            Self::Approve { name, condition } => (name, condition, true),
+            Self::Refuse { name, condition } => (name, condition, false),
         };
-        let container = context.session.decide_takeover(&name, approve).await?;
+        let decide = context.session.decide_takeover(&name, approve, condition.version());
+        let container = decide.await?;
         let view = ContainerView::from(container);
         show(context.format, &view, || view.sentence())
     }

@@ -4,7 +4,7 @@ use clap::Args;
 use holdfast_types::{ByteSize, ContainerName, VolumeName};
 
 use super::Context;
-use super::container::{Waiting, finish};
+use super::container::{Condition, Waiting, finish};
 use crate::error::CliError;
 
 const ABOUT: &str = "\
@@ -26,12 +26,15 @@ pub(crate) struct Resize {
     #[arg(long, value_name = "NAME")]
     volume: Option<VolumeName>,
     #[command(flatten)]
+    condition: Condition,
+    #[command(flatten)]
     waiting: Waiting,
 }
 
 impl Resize {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
-        let operation = context.session.resize(&self.name, self.volume.as_ref(), self.size).await?;
+        let (volume, expect) = (self.volume.as_ref(), self.condition.version());
+        let operation = context.session.resize(&self.name, volume, self.size, expect).await?;
         finish(context, operation, self.waiting).await?;
         context.print_container(&self.name).await
     }

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use holdfast_types::{ContainerName, KeepRules, NodeName, SnapshotName};
 
 use super::Context;
-use super::container::{Waiting, finish};
+use super::container::{Condition, Waiting, finish};
 use crate::error::CliError;
 use crate::output::show;
 use crate::view::{ContainerView, OperationView, ScheduleView, SnapshotView};
@@ -33,6 +33,8 @@ pub(crate) enum Command {
         container: ContainerName,
         /// The snapshot's name
         name: SnapshotName,
+        #[command(flatten)]
+        condition: Condition,
     },
     /// Have snapshots taken by the clock, show how, or end it
     Schedule(Schedule),
@@ -45,6 +47,8 @@ pub(crate) struct Point {
     container: ContainerName,
     /// The snapshot's name: a-z, 0-9 and '-'
     name: SnapshotName,
+    #[command(flatten)]
+    condition: Condition,
     #[command(flatten)]
     waiting: Waiting,
 }
@@ -59,6 +63,8 @@ pub(crate) struct Schedule {
     /// Take no more; what was taken stays until it is removed
     #[arg(long, conflicts_with = "keep")]
     off: bool,
+    #[command(flatten)]
+    condition: Condition,
 }
 
 impl Command {
@@ -67,8 +73,9 @@ impl Command {
             Self::Create(point) => point.create(context).await,
             Self::Ls { container } => list(context, container.as_ref()).await,
             Self::Restore(point) => point.restore(context).await,
-            Self::Rm { container, name } => {
-                context.session.remove_snapshot(&container, &name).await?;
+            Self::Rm { container, name, condition } => {
+                let expect = condition.version();
+                context.session.remove_snapshot(&container, &name, expect).await?;
                 let removed = serde_json::json!({ "container": container, "removed": name });
                 show(context.format, &removed, || format!("{name} of {container}: removed"))
             }
@@ -80,21 +87,23 @@ impl Command {
 async fn list(context: &Context, container: Option<&ContainerName>) -> Result<(), CliError> {
     let found = context.session.snapshots(container).await?;
     let views: Vec<_> = found.snapshots.into_iter().map(SnapshotView::from).collect();
-    show(context.format, &views, || SnapshotView::table(&views))
+    context.show(&views, || SnapshotView::table(&views))
 }
 
 impl Point {
     async fn create(self, context: &Context) -> Result<(), CliError> {
-        let Self { container, name, waiting } = &self;
-        let operation = context.session.create_snapshot(container, name).await?;
+        let Self { container, name, condition, waiting } = &self;
+        let expect = condition.version();
+        let operation = context.session.create_snapshot(container, name, expect).await?;
         let done = finish(context, operation, *waiting).await?.map(OperationView::from);
         let how = if waiting.no_wait { "is being taken" } else { "taken" };
         show(context.format, &done, || format!("{name} of {container}: {how}"))
     }
 
     async fn restore(self, context: &Context) -> Result<(), CliError> {
-        let Self { container, name, waiting } = &self;
-        let (operation, before) = context.session.restore(container, name).await?;
+        let Self { container, name, condition, waiting } = &self;
+        let expect = condition.version();
+        let (operation, before) = context.session.restore(container, name, expect).await?;
         let done = finish(context, operation, *waiting).await?.map(OperationView::from);
         let how = if waiting.no_wait { "is being restored to" } else { "is as in" };
         show(context.format, &done, || {
@@ -107,7 +116,10 @@ impl Schedule {
     async fn run(self, context: &Context) -> Result<(), CliError> {
         let name = &self.container;
         let schedule = match self.off || self.keep.is_some() {
-            true => context.session.set_schedule(name, self.keep.as_ref()).await?,
+            true => {
+                let expect = self.condition.version();
+                context.session.set_schedule(name, self.keep.as_ref(), expect).await?
+            }
             false => context.session.snapshots(Some(name)).await?.schedules.pop(),
         };
         let view = ScheduleView::new(name, schedule);
@@ -132,6 +144,8 @@ pub(crate) struct Clone {
     #[arg(long)]
     stopped: bool,
     #[command(flatten)]
+    condition: Condition,
+    #[command(flatten)]
     waiting: Waiting,
 }
 
@@ -139,7 +153,8 @@ impl Clone {
     pub(crate) async fn run(self, context: &Context) -> Result<(), CliError> {
         let from = (&self.container, &self.snapshot);
         let node = self.node.as_ref();
-        let made = context.session.clone_container(from, &self.name, self.stopped, node);
+        let expect = self.condition.version();
+        let made = context.session.clone_container(from, &self.name, self.stopped, node, expect);
         let (accepted, operation) = made.await?;
         finish(context, operation, self.waiting).await?;
         if self.waiting.no_wait {

@@ -101,6 +101,7 @@ impl ContainerView {
             ("address", self.address.clone()),
             ("mac", self.mac.clone()),
             ("created", rfc3339(self.created_ms)),
+            ("version", self.revision.to_string()),
         ];
         if !self.reason.is_empty() {
             lines.insert(3, ("reason", self.reason.clone()));

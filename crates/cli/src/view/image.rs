@@ -16,6 +16,7 @@ pub(crate) struct ImageView {
     has_init: bool,
     nodes: Vec<String>,
     created_ms: u64,
+    revision: u64,
 }
 
 impl ImageView {
@@ -50,6 +51,7 @@ impl From<v1::Image> for ImageView {
             has_init: i.has_init,
             nodes: i.nodes,
             created_ms: i.created_ms,
+            revision: i.revision,
         }
     }
 }

@@ -13,10 +13,11 @@ use holdfast_proto::v1::event_service_server::{EventService, EventServiceServer}
 use holdfast_proto::v1::image_service_server::{ImageService, ImageServiceServer};
 use holdfast_proto::v1::operation_service_server::{OperationService, OperationServiceServer};
 use holdfast_proto::v1::pool_service_server::{PoolService, PoolServiceServer};
-use holdfast_proto::{status_from, v1};
+use holdfast_proto::{AGE_KEY, APPLIED_KEY, NODE_KEY, READ_KEY, SINCE_KEY, STALE, status_from, v1};
 use holdfast_types::Code;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -37,6 +38,12 @@ pub(crate) enum Mood {
 pub(crate) struct Memory {
     pub(crate) containers: BTreeMap<String, v1::Container>,
     pub(crate) request_ids: Vec<Vec<u8>>,
+    /// The revisions that came beside them.
+    pub(crate) since: Vec<u64>,
+    /// The versions that changes were for.
+    pub(crate) expected: Vec<Option<u64>>,
+    /// Where each watch began.
+    pub(crate) watched_after: Vec<u64>,
     /// Of an import that came to a regular end.
     pub(crate) archive: Option<Vec<u8>>,
     pub(crate) watches: u32,
@@ -221,6 +228,14 @@ impl ClusterService for Service {
         Ok(Response::new(v1::RemoveNodeResponse { successor: "n4".into() }))
     }
 
+    async fn get_revision(
+        &self,
+        _: Request<v1::GetRevisionRequest>,
+    ) -> Reply<v1::GetRevisionResponse> {
+        self.ready().await?;
+        Ok(Response::new(v1::GetRevisionResponse { revision: 41 }))
+    }
+
     async fn set_labels(
         &self,
         request: Request<v1::SetLabelsRequest>,
@@ -239,6 +254,8 @@ impl ClusterService for Service {
 impl ContainerService for Service {
     async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateResponse> {
         self.ready().await?;
+        let since: Option<u64> = request.metadata().get(SINCE_KEY).and_then(|v| v.to_str().ok()?.parse().ok());
+        self.memory.lock().unwrap().since.extend(since);
         let request = request.into_inner();
         let operation = self.changed("create", &request.name, &request.request_id);
         let made = v1::Container { spec: request.spec, ..container(&request.name) };
@@ -247,13 +264,24 @@ impl ContainerService for Service {
         Ok(Response::new(answer))
     }
 
+    /// Also without a quorum, if it may be stale.
     async fn list(
         &self,
-        _: Request<v1::ListContainersRequest>,
+        request: Request<v1::ListContainersRequest>,
     ) -> Reply<v1::ListContainersResponse> {
-        self.ready().await?;
+        let stale = request.metadata().get(READ_KEY).is_some_and(|value| value == STALE);
+        if !stale {
+            self.ready().await?;
+        }
         let containers = self.memory.lock().unwrap().containers.values().cloned().collect();
-        Ok(Response::new(v1::ListContainersResponse { containers }))
+        let mut answer = Response::new(v1::ListContainersResponse { containers });
+        if stale {
+            let metadata = answer.metadata_mut();
+            metadata.insert(APPLIED_KEY, 7.into());
+            metadata.insert(AGE_KEY, 61_000.into());
+            metadata.insert(NODE_KEY, MetadataValue::from_static("n1"));
+        }
+        Ok(answer)
     }
 
     async fn get(
@@ -268,6 +296,7 @@ impl ContainerService for Service {
     async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::StartResponse> {
         let request = request.into_inner();
         self.find(&request.name)?;
+        self.memory.lock().unwrap().expected.push(request.expect);
         let operation = Some(self.changed("start", &request.name, &request.request_id));
         Ok(Response::new(v1::StartResponse { operation }))
     }
@@ -378,6 +407,7 @@ impl EventService for Service {
         let watches = {
             let mut memory = self.memory.lock().unwrap();
             memory.watches += 1;
+            memory.watched_after.push(request.after);
             memory.watches
         };
         let event = |(revision, index)| v1::Event {

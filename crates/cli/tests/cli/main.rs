@@ -283,6 +283,59 @@ async fn a_broken_stream_of_events_goes_on_without_gaps_or_repeats() {
     assert_eq!((ran.status, ran.stdout.lines().count()), (0, 2));
 }
 
+/// A node that goes down is no gap: another goes on after what was complete, and what came twice is
+/// printed once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_at_another_node() {
+    let (first, second) = (well_with(&[]), well_with(&[]));
+    second.memory.lock().unwrap().watches = 1;
+    let addresses = format!("{},{}", first.address, second.address);
+    let ran = holdfast(&addresses, "events --follow -o json").await;
+    let events = ran.stdout.lines().map(|line| {
+        let event: Value = serde_json::from_str(line).unwrap();
+        (event["revision"].as_u64().unwrap(), event["index"].as_u64().unwrap())
+    });
+    assert_eq!(events.collect::<Vec<_>>(), [(5, 0), (5, 1), (6, 0), (6, 1)]);
+    assert_eq!(first.memory.lock().unwrap().watched_after, [0]);
+    let after = second.memory.lock().unwrap().watched_after.clone();
+    assert_eq!(after, [5], "the entry that came in part is asked for again");
+}
+
+/// The bad night: no quorum, and yet what this node has is shown, and how old it may be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stale_says_so() {
+    let minority = Fake::start(Mood::NoQuorum);
+    minority.memory.lock().unwrap().containers.insert("web".into(), container("web"));
+    assert_eq!(holdfast(&minority.address, "ls").await.status, 4);
+    let table = holdfast(&minority.address, "ls --stale").await;
+    assert_eq!(table.status, 0, "{table:?}");
+    assert!(table.stdout.contains("web   running"), "{table:?}");
+    assert!(
+        table.stdout.ends_with("\n\nread from n1 alone: entry 7, at most 61s old\n"),
+        "{table:?}"
+    );
+    let json = holdfast(&minority.address, "--stale ls -o json").await;
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["read"]["age_ms"], &json["read"]["applied"]), (&61_000.into(), &7.into()));
+    assert_eq!(json["result"][0]["name"], "web");
+    for change in ["stop web --stale", "rm web --yes --stale", "image rm i --stale"] {
+        let ran = holdfast(&minority.address, change).await;
+        assert_eq!(ran.status, 2, "{ran:?}");
+    }
+}
+
+/// I7: what is changed names a revision from before it was first sent; and the version that it is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_says_what_it_knew() {
+    let fake = well_with(&["web"]);
+    holdfast(&fake.address, "create db --image busybox").await;
+    holdfast(&fake.address, "start web").await;
+    holdfast(&fake.address, "start web --if-version 12").await;
+    let memory = fake.memory.lock().unwrap();
+    assert_eq!(memory.since, [41]);
+    assert_eq!(memory.expected, [None, Some(12)]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_archive_is_sent_as_it_is_and_a_directory_as_tar() {
     let fake = well_with(&[]);

@@ -15,6 +15,7 @@ pub(super) async fn clone(
     lead: Lead,
     request: v1::CloneRequest,
 ) -> Result<v1::CloneResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let state = lead.read().await?;
     let outcome = match answered(&state, id)? {

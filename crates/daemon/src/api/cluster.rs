@@ -3,28 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_controller::Levels;
-use holdfast_core::{Command, Container, Node, Outcome, SetLabels, State};
+use holdfast_core::{Command, Container, Outcome, SetLabels, State};
 use holdfast_proto::v1;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::cluster_service_server::ClusterService;
-use holdfast_types::{Code, NodeId, Revision, RunState};
+use holdfast_types::{Code, Revision, RunState};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::identified;
 use super::node::remove_node;
 use crate::backup::{self, Parts};
-use crate::clock;
 use crate::convert::{self, Picture};
 use crate::fault::Fault;
 use crate::forward::{Call, at_leader};
 use crate::gate::{Gate, Stage};
 use crate::leader::request_id;
-use crate::member::{Lead, Member};
+use crate::member::Lead;
+use crate::reading::{Reading, ask_other, at_any};
 use crate::restore;
 use crate::startup::Shell;
-use crate::warnings::{voters, warnings};
+use crate::warnings::warnings;
 
 /// A status without a leader is worth more than none, so it does not wait for long.
 const STATUS_PATIENCE: Duration = Duration::from_millis(1_500);
@@ -90,18 +89,23 @@ impl ClusterService for ClusterApi {
         let member = self.gate.member()?;
         let (mut call, message) = Call::open(request, Duration::ZERO);
         call.deadline = Instant::now() + STATUS_PATIENCE;
-        let answer = member
-            .at_leader(&call, status, |channel| {
-                let request = call.onward(message);
-                async move { ClusterServiceClient::new(channel).status(request).await }
-            })
-            .await;
-        let mut status = match answer {
-            Err(fault) if fault.code == Code::NoQuorum => leaderless(&member, fault)?,
+        let answer = match member.reading(&call).await {
+            Err(fault) => Err(fault),
+            Ok(Some(reading)) => status(&reading).await.map(|answer| reading.respond(answer)),
+            Ok(None) => ask_other!(&member, &call, message, ClusterServiceClient.status),
+        };
+        let mut answer = match answer {
+            // What is here is worth more than nothing, and says itself that it may be old.
+            Err(fault) if fault.code == Code::NoQuorum => match &member.raft {
+                Some(raft) if raft.state().cluster.is_some() => {
+                    leaderless(&member.stale(raft), fault).await?
+                }
+                _ => return Err(fault.into()),
+            },
             other => other?,
         };
-        status.node = name;
-        Ok(Response::new(status))
+        answer.get_mut().node = name;
+        Ok(answer)
     }
 
     type BackupStream = Parts;
@@ -155,14 +159,21 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        at_leader!(self.gate, request, ClusterServiceClient.list_nodes, list_nodes)
+        at_any!(self.gate, request, ClusterServiceClient.list_nodes, list_nodes)
     }
 
     async fn get_node(
         &self,
         request: Request<v1::GetNodeRequest>,
     ) -> Result<Response<v1::Node>, Status> {
-        at_leader!(self.gate, request, ClusterServiceClient.get_node, get_node)
+        at_any!(self.gate, request, ClusterServiceClient.get_node, get_node)
+    }
+
+    async fn get_revision(
+        &self,
+        request: Request<v1::GetRevisionRequest>,
+    ) -> Result<Response<v1::GetRevisionResponse>, Status> {
+        at_any!(self.gate, request, ClusterServiceClient.get_revision, get_revision)
     }
 
     async fn set_labels(
@@ -193,54 +204,40 @@ impl ClusterApi {
     }
 }
 
-async fn status(lead: Lead) -> Result<v1::StatusResponse, Fault> {
-    lead.raft.read_index().await?;
-    let applied = lead.raft.applied();
-    let state = &*applied.state;
-    let hash = lead.raft.hash_of(&applied).await.hash;
-    let levels = &lead.leadership.levels;
-    lead.picture(state, |picture, seen| {
-        let mut warnings = warnings(picture, seen);
-        warnings.extend(voters(picture, &lead.raft));
+async fn status(reading: &Reading) -> Result<v1::StatusResponse, Fault> {
+    let hash = reading.raft.hash_of(&reading.applied).await.hash;
+    let term = match reading.seen() {
+        Some(seen) => seen.term,
+        None => reading.raft.leadership_now().term,
+    };
+    reading.picture(|picture| {
+        let mut lines = picture.seen.map(|seen| warnings(picture, seen)).unwrap_or_default();
+        lines.extend(reading.seen().iter().flat_map(|seen| seen.trouble.iter().cloned()));
+        lines.extend(reading.age().map(|age| match age {
+            Some(age) => format!("what is shown may be {:.1} s old", age.as_secs_f64()),
+            None => "nobody knows how old what is shown may be".to_owned(),
+        }));
         Ok(v1::StatusResponse {
-            leader: picture.name(lead.raft.id()),
-            term: lead.leadership.term,
-            applied: applied.index,
-            warnings,
+            leader: reading.leader().map(|id| picture.name(id)).unwrap_or_default(),
+            term,
+            applied: reading.applied.index,
+            warnings: lines,
             state_hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            nodes: state.nodes.values().map(|n| versioned(picture.node(n), n, levels)).collect(),
             ..common(picture)?
         })
     })
 }
 
 /// What this node can say by itself when nobody leads.
-fn leaderless(member: &Member, fault: Fault) -> Result<v1::StatusResponse, Fault> {
-    let Some(raft) = &member.raft else { return Err(fault) };
-    let applied = raft.applied();
-    let picture = Picture {
-        state: &applied.state,
-        seen: None,
-        leader: None,
-        quorum: None,
-        silent_ms: &|_: NodeId| None,
-        now: clock::wall(),
-    };
-    if applied.state.cluster.is_none() {
-        return Err(fault);
-    }
-    Ok(v1::StatusResponse {
-        term: raft.leadership_now().term,
-        applied: applied.index,
-        warnings: vec![format!("{}; what is shown may be old", fault.message)],
-        ..common(&picture)?
-    })
-}
-
-/// With what the node said of its version.
-fn versioned(shown: v1::Node, node: &Node, levels: &Levels) -> v1::Node {
-    let Some(version) = levels.of(node.id) else { return shown };
-    v1::Node { feature_level: Some(version.level.0), version: version.name, ..shown }
+async fn leaderless(
+    reading: &Reading,
+    fault: Fault,
+) -> Result<Response<v1::StatusResponse>, Fault> {
+    let mut answer = status(reading).await?;
+    answer.leader.clear();
+    answer.nodes.iter_mut().for_each(|node| node.leader = false);
+    answer.warnings.insert(0, fault.message);
+    Ok(reading.respond(answer))
 }
 
 fn common(picture: &Picture<'_>) -> Result<v1::StatusResponse, Fault> {
@@ -261,20 +258,25 @@ fn common(picture: &Picture<'_>) -> Result<v1::StatusResponse, Fault> {
     })
 }
 
-pub(super) async fn list_nodes(
-    lead: Lead,
+pub(super) fn list_nodes(
+    reading: &Reading,
     _: v1::ListNodesRequest,
 ) -> Result<v1::ListNodesResponse, Fault> {
-    let state = lead.read().await?;
-    let nodes =
-        lead.picture(&state, |picture, _| state.nodes.values().map(|n| picture.node(n)).collect());
+    let nodes = reading
+        .picture(|picture| reading.state().nodes.values().map(|n| picture.node(n)).collect());
     Ok(v1::ListNodesResponse { nodes })
 }
 
-async fn get_node(lead: Lead, request: v1::GetNodeRequest) -> Result<v1::Node, Fault> {
-    let state = lead.read().await?;
-    let node = state.node_named(&request.name.parse()?)?;
-    Ok(lead.picture(&state, |picture, _| picture.node(node)))
+fn get_node(reading: &Reading, request: v1::GetNodeRequest) -> Result<v1::Node, Fault> {
+    let node = reading.state().node_named(&request.name.parse()?)?;
+    Ok(reading.picture(|picture| picture.node(node)))
+}
+
+fn get_revision(
+    reading: &Reading,
+    _: v1::GetRevisionRequest,
+) -> Result<v1::GetRevisionResponse, Fault> {
+    Ok(v1::GetRevisionResponse { revision: reading.applied.index })
 }
 
 async fn set_labels(

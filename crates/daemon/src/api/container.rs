@@ -17,6 +17,7 @@ use crate::forward::at_leader;
 use crate::gate::Gate;
 use crate::leader::request_id;
 use crate::member::Lead;
+use crate::reading::{Reading, at_any};
 
 /// The service.
 #[derive(Clone)]
@@ -43,14 +44,14 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Result<Response<v1::ListContainersResponse>, Status> {
-        at_leader!(self.gate, request, ContainerServiceClient.list, list)
+        at_any!(self.gate, request, ContainerServiceClient.list, list)
     }
 
     async fn get(
         &self,
         request: Request<v1::GetContainerRequest>,
     ) -> Result<Response<v1::GetContainerResponse>, Status> {
-        at_leader!(self.gate, request, ContainerServiceClient.get, get)
+        at_any!(self.gate, request, ContainerServiceClient.get, get)
     }
 
     async fn start(
@@ -111,7 +112,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::ListDivergedRequest>,
     ) -> Result<Response<v1::ListDivergedResponse>, Status> {
-        at_leader!(self.gate, request, ContainerServiceClient.list_diverged, list_diverged)
+        at_any!(self.gate, request, ContainerServiceClient.list_diverged, list_diverged)
     }
 
     async fn decide_takeover(
@@ -123,30 +124,29 @@ impl ContainerService for ContainerApi {
     }
 }
 
-async fn list(
-    lead: Lead,
+fn list(
+    reading: &Reading,
     _: v1::ListContainersRequest,
 ) -> Result<v1::ListContainersResponse, Fault> {
-    let state = lead.read().await?;
-    let containers = lead.picture(&state, |picture, _| {
-        let mut all: Vec<_> = state.containers.values().collect();
+    let containers = reading.picture(|picture| {
+        let mut all: Vec<_> = reading.state().containers.values().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.into_iter().map(|c| picture.container(c)).collect()
     });
     Ok(v1::ListContainersResponse { containers })
 }
 
-pub(super) async fn get(
-    lead: Lead,
+pub(super) fn get(
+    reading: &Reading,
     request: v1::GetContainerRequest,
 ) -> Result<v1::GetContainerResponse, Fault> {
-    let state = lead.read().await?;
-    let container = state.container_named(&request.name.parse()?)?;
-    let container = lead.picture(&state, |picture, _| picture.container(container));
+    let container = reading.state().container_named(&request.name.parse()?)?;
+    let container = reading.picture(|picture| picture.container(container));
     Ok(v1::GetContainerResponse { container: Some(container) })
 }
 
 async fn start(lead: Lead, request: v1::StartRequest) -> Result<v1::StartResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Running };
     let operation = desire(&lead, ask, not_held).await?;
     Ok(v1::StartResponse { operation: Some(operation) })
@@ -166,12 +166,14 @@ pub(super) fn held(name: impl std::fmt::Display, reason: &str) -> Fault {
 }
 
 async fn stop(lead: Lead, request: v1::StopRequest) -> Result<v1::StopResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Stopped };
     let operation = desire(&lead, ask, |_| Ok(())).await?;
     Ok(v1::StopResponse { operation: Some(operation) })
 }
 
 async fn delete(lead: Lead, request: v1::DeleteRequest) -> Result<v1::DeleteResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let ask = Ask { name: request.name, id: &request.request_id, desired: DesiredState::Deleted };
     let operation = desire(&lead, ask, |container| match request.force || !runs(container) {
         true => Ok(()),
@@ -230,13 +232,13 @@ pub(super) fn operation_of(state: &State, outcome: &Outcome) -> Result<v1::Opera
         .ok_or_else(|| Fault::new(Code::NotFound, format!("operation {operation} is forgotten")))
 }
 
-async fn list_diverged(
-    lead: Lead,
+fn list_diverged(
+    reading: &Reading,
     _: v1::ListDivergedRequest,
 ) -> Result<v1::ListDivergedResponse, Fault> {
-    let state = lead.read().await?;
-    let diverged = lead.picture(&state, |picture, _| {
-        state.diverged.iter().map(|(uuid, kept)| picture.diverged(*uuid, kept)).collect()
+    let diverged = reading.picture(|picture| {
+        let all = reading.state().diverged.iter();
+        all.map(|(uuid, kept)| picture.diverged(*uuid, kept)).collect()
     });
     Ok(v1::ListDivergedResponse { diverged })
 }
@@ -251,6 +253,7 @@ async fn decide(
     if answered(&state, id)?.is_none() {
         drop(state);
         let command = DecideTakeover { uid, approve: request.approve };
+        let lead = lead.clone().expecting(request.expect);
         lead.propose(id, Command::DecideTakeover(command)).await?;
     }
     let state = lead.raft.state();

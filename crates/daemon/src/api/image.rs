@@ -12,6 +12,7 @@ use crate::forward::at_leader;
 use crate::gate::Gate;
 use crate::leader::request_id;
 use crate::member::Lead;
+use crate::reading::{Reading, at_any};
 
 /// The service.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ impl ImageService for ImageApi {
         &self,
         request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        at_leader!(self.gate, request, ImageServiceClient.list, list)
+        at_any!(self.gate, request, ImageServiceClient.list, list)
     }
 
     async fn delete(
@@ -44,10 +45,9 @@ impl ImageService for ImageApi {
     }
 }
 
-async fn list(lead: Lead, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Fault> {
-    let state = lead.read().await?;
-    let images = lead.picture(&state, |picture, _| {
-        let mut all: Vec<_> = state.images.values().collect();
+fn list(reading: &Reading, _: v1::ListImagesRequest) -> Result<v1::ListImagesResponse, Fault> {
+    let images = reading.picture(|picture| {
+        let mut all: Vec<_> = reading.state().images.values().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.into_iter().map(|image| picture.image(image)).collect()
     });
@@ -58,6 +58,7 @@ async fn delete(
     lead: Lead,
     request: v1::DeleteImageRequest,
 ) -> Result<v1::DeleteImageResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let command = RemoveImage { name: request.name.parse()? };
     let state = lead.read().await?;

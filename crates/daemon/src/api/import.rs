@@ -101,7 +101,10 @@ async fn ask(member: &Arc<Member>, request: &AddImageRequest) -> Result<AddImage
     member.at_leader(&call, |lead| add_image(lead, request.clone()), there).await
 }
 
+/// As it was made. Its version is told where this node has applied its entry already.
 fn shown(member: &Member, uid: ImageUid, name: &ImageName, unpacked: &Unpacked) -> v1::Image {
+    let state = member.raft.as_ref().map(|raft| raft.state());
+    let image = state.as_ref().and_then(|state| state.images.get(&uid));
     v1::Image {
         uid: uid.to_string(),
         name: name.to_string(),
@@ -111,6 +114,7 @@ fn shown(member: &Member, uid: ImageUid, name: &ImageName, unpacked: &Unpacked) 
         has_init: unpacked.has_init,
         nodes: vec![member.identity.name.to_string()],
         created_ms: clock::wall().0,
+        revision: image.map_or(0, |image| image.revision.0),
     }
 }
 

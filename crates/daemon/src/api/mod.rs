@@ -34,7 +34,6 @@ use crate::clock;
 use crate::convert::Picture;
 use crate::fault::Fault;
 use crate::member::Lead;
-use crate::membership;
 
 impl Lead {
     /// Shows the state as it is now to `paint`.
@@ -49,7 +48,7 @@ impl Lead {
             state,
             seen: Some(&seen),
             leader: Some(self.raft.id()),
-            quorum: Some(membership::quorum(&self.raft)),
+            told: None,
             silent_ms: &|id| self.leadership.leases.silent_ms(id, now_ms),
             now,
         };

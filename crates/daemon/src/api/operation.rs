@@ -5,15 +5,16 @@ use std::time::Duration;
 use holdfast_proto::v1;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::operation_service_server::OperationService;
+use holdfast_raft::RaftNode;
 use holdfast_types::{Code, OperationId};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use crate::convert;
 use crate::fault::Fault;
-use crate::forward::at_leader;
+use crate::forward::Call;
 use crate::gate::Gate;
-use crate::member::Lead;
+use crate::reading::{passed_on, told};
 
 /// The longest wait for one answer; a client asks again.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -31,7 +32,23 @@ impl OperationService for OperationApi {
         request: Request<v1::GetOperationRequest>,
     ) -> Result<Response<v1::GetOperationResponse>, Status> {
         let wait = wait_of(request.get_ref());
-        at_leader!(self.gate, request, wait, OperationServiceClient.get, get)
+        let member = self.gate.member()?;
+        let (call, message) = Call::open(request, wait);
+        if let Some(reading) = member.reading(&call.prompt()).await? {
+            // The state is let go of before the wait.
+            let (raft, metadata) = (reading.raft.clone(), reading.respond(()).metadata().clone());
+            drop(reading);
+            return Ok(passed_on((metadata, get(&raft, message).await?)));
+        }
+        let there = |channel| {
+            let request = call.onward(message.clone());
+            async move {
+                let answer = OperationServiceClient::new(channel).get(request).await?;
+                Ok(Response::new((told(answer.metadata()), answer.into_inner())))
+            }
+        };
+        let nobody = |_| async { Err(Fault::not_leader(None)) };
+        Ok(passed_on(member.at_leader(&call, nobody, there).await?))
     }
 }
 
@@ -40,13 +57,12 @@ fn wait_of(request: &v1::GetOperationRequest) -> Duration {
 }
 
 async fn get(
-    lead: Lead,
+    raft: &RaftNode,
     request: v1::GetOperationRequest,
 ) -> Result<v1::GetOperationResponse, Fault> {
     let until = Instant::now() + wait_of(&request);
     let id: OperationId = request.id.parse()?;
-    drop(lead.read().await?);
-    let mut applied = lead.raft.watch();
+    let mut applied = raft.watch();
     loop {
         let operation = convert::operation(&applied.borrow_and_update().state, id)
             .ok_or_else(|| Fault::new(Code::NotFound, format!("there is no operation {id}")))?;

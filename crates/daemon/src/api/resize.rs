@@ -16,6 +16,7 @@ pub(super) async fn resize(
     lead: Lead,
     request: v1::ResizeRequest,
 ) -> Result<v1::ResizeResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let name: ContainerName = request.name.parse()?;
     let state = lead.read().await?;

@@ -10,10 +10,12 @@ use tonic::Request;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
 
-use super::{cluster, container};
+use super::cluster::list_nodes;
+use super::container;
 use crate::fault::Fault;
 use crate::forward::Call;
 use crate::member::Member;
+use crate::reading::ask_any;
 
 /// Set by the node that looked the container up: the receiver serves this uid itself.
 const UID_KEY: &str = "holdfast-uid";
@@ -40,15 +42,11 @@ pub(super) fn directed<T>(mut request: Request<T>, uid: ContainerUid) -> Request
     request
 }
 
-/// Looks the container up, at the leader.
+/// Looks the container up.
 pub(super) async fn find(member: &Arc<Member>, call: &Call, name: &str) -> Result<Route, Fault> {
     let request = v1::GetContainerRequest { name: name.to_owned() };
-    let there = |channel| {
-        let request = call.onward(request.clone());
-        async move { ContainerServiceClient::new(channel).get(request).await }
-    };
-    let answer =
-        member.at_leader(call, |lead| container::get(lead, request.clone()), there).await?;
+    let answer = ask_any!(member, call, request, ContainerServiceClient.get, container::get)?;
+    let answer = answer.into_inner();
     let found = answer.container.unwrap_or_default();
     if found.state() == v1::ContainerState::Held {
         return Err(container::held(name, &found.reason));
@@ -66,12 +64,9 @@ pub(super) async fn to_node(
     call: &Call,
     name: &str,
 ) -> Result<Channel, Fault> {
-    let there = |channel| {
-        let request = call.onward(v1::ListNodesRequest {});
-        async move { ClusterServiceClient::new(channel).list_nodes(request).await }
-    };
-    let here = |lead| cluster::list_nodes(lead, v1::ListNodesRequest {});
-    let nodes = member.at_leader(call, here, there).await?.nodes;
+    let request = v1::ListNodesRequest {};
+    let answer = ask_any!(member, call, request, ClusterServiceClient.list_nodes, list_nodes)?;
+    let nodes = answer.into_inner().nodes;
     let node = nodes.iter().find(|node| node.name == name);
     let gone = || Fault::new(Code::NotFound, format!("there is no node {name}"));
     member.channels.to(&node.ok_or_else(gone)?.address)

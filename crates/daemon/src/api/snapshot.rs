@@ -15,6 +15,7 @@ use crate::forward::at_leader;
 use crate::gate::Gate;
 use crate::leader::request_id;
 use crate::member::Lead;
+use crate::reading::{Reading, at_any};
 
 /// The service.
 #[derive(Clone)]
@@ -36,7 +37,7 @@ impl SnapshotService for SnapshotApi {
         &self,
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
-        at_leader!(self.gate, request, SnapshotServiceClient.list, list)
+        at_any!(self.gate, request, SnapshotServiceClient.list, list)
     }
 
     async fn restore(
@@ -76,6 +77,7 @@ async fn create(
     lead: Lead,
     request: v1::CreateSnapshotRequest,
 ) -> Result<v1::CreateSnapshotResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let name: SnapshotName = request.name.parse()?;
     let state = lead.read().await?;
@@ -105,11 +107,11 @@ async fn create(
     Ok(v1::CreateSnapshotResponse { operation: Some(operation) })
 }
 
-async fn list(
-    lead: Lead,
+fn list(
+    reading: &Reading,
     request: v1::ListSnapshotsRequest,
 ) -> Result<v1::ListSnapshotsResponse, Fault> {
-    let state = lead.read().await?;
+    let state = reading.state();
     let only = match request.container.as_str() {
         "" => None,
         name => Some(state.container_named(&name.parse()?)?.uid),
@@ -120,7 +122,7 @@ async fn list(
     };
     let mut containers: Vec<_> = state.containers.values().filter(wanted).collect();
     containers.sort_by(|a, b| a.name.cmp(&b.name));
-    let snapshots = lead.picture(&state, |picture, _| {
+    let snapshots = reading.picture(|picture| {
         let all = containers.iter().flat_map(|c| {
             let mut kept: Vec<_> = c.kept.iter().collect();
             kept.sort_by_key(|(name, kept)| (kept.created, *name));
@@ -136,6 +138,7 @@ async fn restore(
     lead: Lead,
     request: v1::RestoreSnapshotRequest,
 ) -> Result<v1::RestoreSnapshotResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let from: SnapshotName = request.name.parse()?;
     let name = request.container.parse()?;
@@ -185,6 +188,7 @@ async fn remove(
     lead: Lead,
     request: v1::RemoveSnapshotRequest,
 ) -> Result<v1::RemoveSnapshotResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let name: SnapshotName = request.name.parse()?;
     let state = lead.read().await?;
@@ -201,6 +205,7 @@ async fn set_schedule(
     lead: Lead,
     request: v1::SetScheduleRequest,
 ) -> Result<v1::SetScheduleResponse, Fault> {
+    let lead = lead.expecting(request.expect);
     let id = request_id(&request.request_id)?;
     let keep = match request.keep.as_str() {
         "" => None,

@@ -1,8 +1,7 @@
 //! Renewing leases (DESIGN section 5 rule 2).
 
 use holdfast_controller::{Sighting, Version};
-use holdfast_planner::PoolObservation;
-use holdfast_proto::internal::{Capacity, HeartbeatRequest, HeartbeatResponse, Holding};
+use holdfast_proto::internal::{HeartbeatRequest, HeartbeatResponse, Holding};
 use holdfast_proto::{FieldError, required};
 use holdfast_types::{ByteSize, FeatureLevel, HeldSnapshot, Incarnation, NodeId, VolumeUid};
 
@@ -10,6 +9,7 @@ use crate::clock;
 use crate::fault::Fault;
 use crate::member::Lead;
 
+use super::pool_seen;
 use super::rhythm::{self, GATHER};
 
 /// Grants a lease, after a quorum round that began when the heartbeat was already here.
@@ -59,7 +59,7 @@ fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
             false => sighting.held.push(held(holding)?),
         }
     }
-    sighting.pool = request.pool.map(pool);
+    sighting.pool = request.pool.map(pool_seen::from_message);
     sighting.without_pool = request.without_pool;
     sighting.memory = request.memory_bytes.map(ByteSize);
     Ok(sighting)
@@ -68,17 +68,4 @@ fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
 fn held(holding: Holding) -> Result<HeldSnapshot, FieldError> {
     let id = required(holding.newest, "newest")?.try_into()?;
     Ok(HeldSnapshot { id, age_ms: holding.age_ms })
-}
-
-fn pool(capacity: Capacity) -> PoolObservation {
-    let metadata = capacity.metadata_used_bytes.zip(capacity.metadata_size_bytes);
-    PoolObservation {
-        name: capacity.name,
-        driver: capacity.driver,
-        size: ByteSize(capacity.size_bytes),
-        used: ByteSize(capacity.used_bytes),
-        promised: ByteSize(capacity.promised_bytes),
-        metadata: metadata.map(|(used, size)| (ByteSize(used), ByteSize(size))),
-        admits: capacity.admits,
-    }
 }

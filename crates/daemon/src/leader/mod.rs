@@ -4,6 +4,8 @@
 mod admit;
 mod heartbeat;
 mod image;
+mod observe;
+pub(crate) mod pool_seen;
 mod report;
 mod rhythm;
 mod view;
@@ -17,8 +19,8 @@ use futures::Stream;
 use holdfast_proto::internal::leader_service_server::LeaderService;
 use holdfast_proto::internal::{
     AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
-    HeartbeatResponse, NodeView, RegisterRequest, RegisterResponse, ReportRequest, ReportResponse,
-    WatchViewRequest,
+    HeartbeatResponse, NodeView, ObserveRequest, Observed, RegisterRequest, RegisterResponse,
+    ReportRequest, ReportResponse, WatchViewRequest,
 };
 use holdfast_types::{ClusterId, Code, NodeId, RequestId};
 use tokio::time::Instant;
@@ -53,6 +55,7 @@ impl LeaderApi {
 
 #[tonic::async_trait]
 impl LeaderService for LeaderApi {
+    type ObserveStream = Pin<Box<dyn Stream<Item = Result<Observed, Status>> + Send>>;
     type WatchViewStream = Pin<Box<dyn Stream<Item = Result<NodeView, Status>> + Send>>;
 
     async fn admit(
@@ -107,6 +110,14 @@ impl LeaderService for LeaderApi {
         let lead = self.lead_for(&request.cluster_id)?;
         known(&lead, request.node_id)?;
         Ok(Response::new(add_image(lead, request).await?))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<ObserveRequest>,
+    ) -> Result<Response<Self::ObserveStream>, Status> {
+        let lead = self.lead_for(&request.into_inner().cluster_id)?;
+        Ok(Response::new(Box::pin(observe::observe(&lead))))
     }
 }
 

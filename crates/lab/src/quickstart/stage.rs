@@ -105,7 +105,7 @@ impl Stage {
     /// Removes the round's container, and waits until it is gone everywhere.
     pub fn clear(&self, narrator: &Narrator) -> Result<(), LabError> {
         let container = &self.container;
-        self.cluster.ask(async |s| s.delete(container, true).await)?;
+        self.cluster.ask(async |s| s.delete(container, true, None).await)?;
         self.cluster.wait_for(
             "the removal of the container",
             self.lab.pace().of(CLEAR_LIMIT),

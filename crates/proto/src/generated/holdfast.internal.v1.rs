@@ -381,6 +381,71 @@ pub struct SyncNowResponse {
     #[prost(uint64, tag = "2")]
     pub node_id: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObserveRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+}
+/// In parts: the first has the leader's own figures, each further one a node, or more of its copies.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Observed {
+    #[prost(oneof = "observed::Part", tags = "1, 2")]
+    pub part: ::core::option::Option<observed::Part>,
+}
+/// Nested message and enum types in `Observed`.
+pub mod observed {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Part {
+        #[prost(message, tag = "1")]
+        Leader(super::ObservedLeader),
+        #[prost(message, tag = "2")]
+        Node(super::ObservedNode),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ObservedLeader {
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// The leader's wall clock, which the ages of copies are counted from.
+    #[prost(uint64, tag = "2")]
+    pub wall_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub leading_ms: u64,
+    #[prost(bool, tag = "4")]
+    pub cold_start: bool,
+    /// What needs a person's attention, one line each.
+    #[prost(string, repeated, tag = "9")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ObservedNode {
+    #[prost(uint64, tag = "1")]
+    pub node_id: u64,
+    #[prost(bool, tag = "2")]
+    pub leased: bool,
+    #[prost(message, optional, tag = "3")]
+    pub pool: ::core::option::Option<Capacity>,
+    #[prost(bool, tag = "4")]
+    pub without_pool: bool,
+    #[prost(uint64, optional, tag = "5")]
+    pub memory_bytes: ::core::option::Option<u64>,
+    /// Since the leader last answered it.
+    #[prost(uint64, optional, tag = "6")]
+    pub silent_ms: ::core::option::Option<u64>,
+    #[prost(message, repeated, tag = "7")]
+    pub held: ::prost::alloc::vec::Vec<Holding>,
+    /// Whether the leader has been told anything by it.
+    #[prost(bool, tag = "8")]
+    pub heard: bool,
+    /// Why it does not vote although it is to, or is about to lose its vote.
+    #[prost(string, tag = "9")]
+    pub note: ::prost::alloc::string::String,
+    /// What its version understands, and which version that is; absent when this leader never heard it.
+    #[prost(uint32, optional, tag = "10")]
+    pub feature_level: ::core::option::Option<u32>,
+    #[prost(string, tag = "11")]
+    pub version: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod leader_service_client {
@@ -615,6 +680,33 @@ pub mod leader_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What the leader has seen that is not in the log, for nodes that answer clients by themselves.
+        pub async fn observe(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ObserveRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Observed>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.LeaderService/Observe",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("holdfast.internal.v1.LeaderService", "Observe"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -676,6 +768,17 @@ pub mod leader_service_server {
             tonic::Response<super::AddImageResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Observe method.
+        type ObserveStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Observed, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the leader has seen that is not in the log, for nodes that answer clients by themselves.
+        async fn observe(
+            &self,
+            request: tonic::Request<super::ObserveRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ObserveStream>, tonic::Status>;
     }
     /// Served by every node, answered by the leader; others answer NOT_LEADER with a hint.
     #[derive(Debug)]
@@ -1020,6 +1123,52 @@ pub mod leader_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.LeaderService/Observe" => {
+                    #[allow(non_camel_case_types)]
+                    struct ObserveSvc<T: LeaderService>(pub Arc<T>);
+                    impl<
+                        T: LeaderService,
+                    > tonic::server::ServerStreamingService<super::ObserveRequest>
+                    for ObserveSvc<T> {
+                        type Response = super::Observed;
+                        type ResponseStream = T::ObserveStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ObserveRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LeaderService>::observe(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ObserveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

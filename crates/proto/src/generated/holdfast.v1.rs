@@ -253,6 +253,13 @@ pub struct SetLabelsResponse {
     #[prost(uint64, tag = "1")]
     pub revision: u64,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRevisionRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetRevisionResponse {
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum NodeRole {
@@ -538,6 +545,33 @@ pub mod cluster_service_client {
                 .insert(GrpcMethod::new("holdfast.v1.ClusterService", "SetLabels"));
             self.inner.unary(req, path, codec).await
         }
+        /// How far the cluster is. A client names the revision as `holdfast-since` beside the ids of requests
+        /// that it sends afterwards: a retry of one of them which comes too late to be known for one is then
+        /// refused (HF-REQUEST-EXPIRED), and never done twice.
+        pub async fn get_revision(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetRevisionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRevisionResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.v1.ClusterService/GetRevision",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.v1.ClusterService", "GetRevision"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Lets a node go for good. Its name is free then; its id is never used again.
         pub async fn remove_node(
             &mut self,
@@ -661,6 +695,16 @@ pub mod cluster_service_server {
             request: tonic::Request<super::SetLabelsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::SetLabelsResponse>,
+            tonic::Status,
+        >;
+        /// How far the cluster is. A client names the revision as `holdfast-since` beside the ids of requests
+        /// that it sends afterwards: a retry of one of them which comes too late to be known for one is then
+        /// refused (HF-REQUEST-EXPIRED), and never done twice.
+        async fn get_revision(
+            &self,
+            request: tonic::Request<super::GetRevisionRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetRevisionResponse>,
             tonic::Status,
         >;
         /// Lets a node go for good. Its name is free then; its id is never used again.
@@ -1018,6 +1062,51 @@ pub mod cluster_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SetLabelsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.v1.ClusterService/GetRevision" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetRevisionSvc<T: ClusterService>(pub Arc<T>);
+                    impl<
+                        T: ClusterService,
+                    > tonic::server::UnaryService<super::GetRevisionRequest>
+                    for GetRevisionSvc<T> {
+                        type Response = super::GetRevisionResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetRevisionRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ClusterService>::get_revision(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetRevisionSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1633,6 +1722,7 @@ pub struct Container {
     pub mac: ::prost::alloc::string::String,
     #[prost(uint64, tag = "11")]
     pub created_ms: u64,
+    /// The last entry that changed it: its version.
     #[prost(uint64, tag = "12")]
     pub revision: u64,
 }
@@ -1696,6 +1786,9 @@ pub struct StartRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "3")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartResponse {
@@ -1708,6 +1801,9 @@ pub struct StopRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "3")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopResponse {
@@ -1723,6 +1819,9 @@ pub struct DeleteRequest {
     pub force: bool,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteResponse {
@@ -1741,6 +1840,9 @@ pub struct ResizeRequest {
     /// The data volume to resize; empty is the root.
     #[prost(string, tag = "4")]
     pub volume: ::prost::alloc::string::String,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "5")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ResizeResponse {
@@ -1853,6 +1955,9 @@ pub struct DecideTakeoverRequest {
     pub approve: bool,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct DecideTakeoverResponse {
@@ -3040,6 +3145,7 @@ pub mod container_service_server {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchEventsRequest {
+    /// 0 is the oldest that is kept.
     #[prost(uint64, tag = "1")]
     pub after: u64,
     #[prost(bool, tag = "2")]
@@ -3047,6 +3153,10 @@ pub struct WatchEventsRequest {
     /// Only this container's events, by name; empty means all.
     #[prost(string, tag = "3")]
     pub container: ::prost::alloc::string::String,
+    /// Also say how far the stream is complete: an event of kind "progress" now and then, and before
+    /// the end. Nothing at or below its revision follows, so one may go on after it.
+    #[prost(bool, tag = "4")]
+    pub progress: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Event {
@@ -3156,7 +3266,8 @@ pub mod event_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Events from revision `after` on, in order; with `follow` the stream stays open.
+        /// Events after revision `after`, in order and without gaps; with `follow` the stream stays open.
+        /// Where some of them are no longer kept the call ends with HF-COMPACTED. It may go on at any node.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEventsRequest>,
@@ -3203,7 +3314,8 @@ pub mod event_service_server {
             >
             + std::marker::Send
             + 'static;
-        /// Events from revision `after` on, in order; with `follow` the stream stays open.
+        /// Events after revision `after`, in order and without gaps; with `follow` the stream stays open.
+        /// Where some of them are no longer kept the call ends with HF-COMPACTED. It may go on at any node.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchEventsRequest>,
@@ -3420,6 +3532,9 @@ pub struct Image {
     pub nodes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(uint64, tag = "8")]
     pub created_ms: u64,
+    /// The last entry that changed it: its version.
+    #[prost(uint64, tag = "9")]
+    pub revision: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListImagesRequest {}
@@ -3434,6 +3549,9 @@ pub struct DeleteImageRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "2")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the image's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "3")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeleteImageResponse {}
@@ -4882,6 +5000,9 @@ pub struct CreateSnapshotRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateSnapshotResponse {
@@ -4918,6 +5039,9 @@ pub struct RestoreSnapshotRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestoreSnapshotResponse {
@@ -4935,6 +5059,9 @@ pub struct RemoveSnapshotRequest {
     pub name: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveSnapshotResponse {}
@@ -4955,6 +5082,9 @@ pub struct CloneRequest {
     pub node: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "6")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the version of the container that is cloned; otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "7")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CloneResponse {
@@ -4972,6 +5102,9 @@ pub struct SetScheduleRequest {
     pub keep: ::prost::alloc::string::String,
     #[prost(bytes = "bytes", tag = "3")]
     pub request_id: ::prost::bytes::Bytes,
+    /// Only if this is the container's version (its `revision`); otherwise HF-CONFLICT.
+    #[prost(uint64, optional, tag = "4")]
+    pub expect: ::core::option::Option<u64>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetScheduleResponse {
