@@ -254,7 +254,8 @@ impl ClusterService for Service {
 impl ContainerService for Service {
     async fn create(&self, request: Request<v1::CreateRequest>) -> Reply<v1::CreateResponse> {
         self.ready().await?;
-        let since: Option<u64> = request.metadata().get(SINCE_KEY).and_then(|v| v.to_str().ok()?.parse().ok());
+        let since: Option<u64> =
+            request.metadata().get(SINCE_KEY).and_then(|v| v.to_str().ok()?.parse().ok());
         self.memory.lock().unwrap().since.extend(since);
         let request = request.into_inner();
         let operation = self.changed("create", &request.name, &request.request_id);

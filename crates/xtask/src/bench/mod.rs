@@ -1,6 +1,7 @@
 //! `cargo xtask bench NAME`: measurements, as a table or as one JSON object. Never part of the
 //! tests: a figure that is missed is a fact to report, not a failure.
 
+mod consensus;
 mod failover;
 mod idle;
 mod lab;
@@ -38,6 +39,15 @@ pub(crate) enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// Durable writes, linearizable reads, flushes and new leaders beside etcd, and what many
+    /// workers cost a leader. As root; some 10 minutes with the default settings.
+    Consensus {
+        #[command(flatten)]
+        options: consensus::Options,
+        /// Print one JSON object instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// What an idle node costs: the last rows of `failover`, alone.
     Idle {
         /// Print one JSON object instead of a table.
@@ -59,10 +69,23 @@ impl Bench {
                 let rows = replicate::measure(root, &options)?;
                 report::Report::new("replicate", rows).print(json)
             }
+            Self::Consensus { options, json } => {
+                let rows = consensus::measure(root, &options)?;
+                let rival = consensus::rival()?;
+                report::Report::new("consensus", rows).beside(rival).print(json)
+            }
             Self::Idle { json } => {
                 let rows = idle::measure(&lab::build(root, &[])?)?;
                 report::Report::new("idle", rows).print(json)
             }
         }
     }
+}
+
+/// Whether a program is there to be run by root.
+fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
+    dirs.extend(["/usr/sbin".into(), "/sbin".into()]);
+    dirs.iter().any(|dir| dir.join(program).is_file())
 }

@@ -58,7 +58,7 @@ pub(crate) struct Options {
 
 /// Measures everything.
 pub(crate) fn measure(root: &Path, options: &Options) -> Result<Vec<Row>> {
-    let missing = |(program, _): &&(&str, &str)| !installed(program);
+    let missing = |(program, _): &&(&str, &str)| !super::installed(program);
     let packages: Vec<_> = PROGRAMS.iter().filter(missing).map(|(_, package)| *package).collect();
     if !packages.is_empty() {
         bail!("programs are missing: apt-get install {}", packages.join(" "));
@@ -74,13 +74,6 @@ pub(crate) fn measure(root: &Path, options: &Options) -> Result<Vec<Row>> {
     let measured = json(&mut bench, true);
     clean(dir.path());
     Ok(rows(&measured?))
-}
-
-fn installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<_> = std::env::split_paths(&path).collect();
-    dirs.extend(["/usr/sbin".into(), "/sbin".into()]);
-    dirs.iter().any(|dir| dir.join(program).is_file())
 }
 
 /// Takes away what a run left that was itself interrupted.

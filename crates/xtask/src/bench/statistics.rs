@@ -23,6 +23,10 @@ impl Sorted {
         self.0.get(at).copied().unwrap_or(f64::NAN)
     }
 
+    pub(crate) fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
     pub(crate) fn min(&self) -> f64 {
         self.quantile(0.0)
     }
