@@ -116,8 +116,10 @@ impl Inner {
         entries: impl IntoIterator<Item = LogEntry>,
     ) -> Result<Option<LogId>, RaftError> {
         self.health.check()?;
-        let mut batch = sled::Batch::default();
         let (mut last, mut sizes) = (None, Vec::new());
+        // One by one: sled replays writes in their order, so a crash leaves a beginning of them, and
+        // none of them was acknowledged. Its batches reserve their manifest first; where a flush
+        // comes in between, that is written and synced by itself.
         for entry in entries {
             let value = seal(&entry).map_err(|e| RaftError::Internal { what: e.to_string() })?;
             if value.len() > MAX_VALUE_BYTES {
@@ -125,10 +127,9 @@ impl Inner {
                 return Err(RaftError::TooLarge { size_bytes, limit_bytes });
             }
             sizes.push((entry.log_id.index, value.len() as u64));
-            batch.insert(&key(entry.log_id.index), value);
+            self.log.insert(key(entry.log_id.index), value).map_err(|e| self.failed(&e))?;
             last = Some(entry.log_id);
         }
-        self.log.apply_batch(batch).map_err(|e| self.failed(&e))?;
         let now = boottime();
         self.usage
             .update(|spans| sizes.iter().for_each(|(i, bytes)| spans.append(*i, *bytes, now)));

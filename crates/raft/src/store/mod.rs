@@ -30,7 +30,7 @@ use crate::fail;
 use crate::types::{LogId, Vote};
 
 pub(crate) use flusher::Syncs;
-use flusher::{Durable, Files, Flusher};
+use flusher::{Durable, Files, Flusher, OwnDescriptor};
 pub(crate) use health::Health;
 pub(crate) use pulse::Pulse;
 pub(crate) use reader::LogReader;
@@ -76,7 +76,7 @@ struct Heads {
 impl LogStore {
     /// Opens and checks the store in `dir`, which is made if absent. Blocks.
     pub(crate) fn open(dir: &Path, health: Health) -> Result<Self, RaftError> {
-        Self::open_with(dir, health, |file| Box::new(file))
+        Self::open_with(dir, health, |file| Box::new(OwnDescriptor::new(file)))
     }
 
     fn open_with(
