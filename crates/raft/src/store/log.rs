@@ -76,6 +76,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.inner.durable().await?;
         self.inner.at("truncate.recorded")?;
         let from = last.map_or(0, |id| id.index + 1);
+        self.inner.recent.truncate(from);
         let mut batch = sled::Batch::default();
         for k in self.inner.log.range(key(from)..).keys() {
             batch.remove(k.map_err(|e| self.inner.failed(&e))?);
@@ -98,6 +99,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.inner.durable().await?;
         self.inner.at("purge.durable")?;
         self.inner.usage.update(|spans| spans.purge(upto.index));
+        self.inner.recent.forget(upto.index);
         Ok(self.inner.delete_upto(upto.index)?)
     }
 }
@@ -129,6 +131,7 @@ impl Inner {
             sizes.push((entry.log_id.index, value.len() as u64));
             self.log.insert(key(entry.log_id.index), value).map_err(|e| self.failed(&e))?;
             last = Some(entry.log_id);
+            self.recent.push(entry);
         }
         let now = boottime();
         self.usage

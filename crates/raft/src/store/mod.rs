@@ -16,6 +16,7 @@ mod log;
 mod open;
 mod pulse;
 mod reader;
+mod recent;
 mod spans;
 mod tail;
 
@@ -34,6 +35,7 @@ use flusher::{Durable, Files, Flusher, OwnDescriptor};
 pub(crate) use health::Health;
 pub(crate) use pulse::Pulse;
 pub(crate) use reader::LogReader;
+use recent::Recent;
 pub(crate) use spans::{Spans, Usage};
 use tail::Tail;
 #[cfg(any(test, fuzzing))]
@@ -58,6 +60,8 @@ struct Inner {
     meta: sled::Tree,
     heads: Arc<Mutex<Heads>>,
     usage: Usage,
+    /// The end of the log.
+    recent: Recent,
     /// The file that errors name.
     file: PathBuf,
     health: Health,
@@ -101,6 +105,7 @@ impl LogStore {
             meta: opened.meta,
             heads,
             usage: Usage::new(spans),
+            recent: Recent::default(),
             file: opened.file,
             health,
             flusher,

@@ -36,6 +36,9 @@ impl Inner {
         limit: usize,
     ) -> Result<Vec<LogEntry>, RaftError> {
         self.health.check()?;
+        if let Some(entries) = self.recent.read(&range, limit) {
+            return Ok(entries);
+        }
         let bounds = (map(range.start_bound()), map(range.end_bound()));
         if empty(&bounds) {
             return Ok(Vec::new());
