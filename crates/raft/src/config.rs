@@ -157,6 +157,8 @@ impl RaftConfig {
             snapshot_policy: openraft::SnapshotPolicy::LogsSinceLast(self.snapshot_every),
             // `retention` decides.
             max_in_snapshot_log_to_keep: u64::MAX,
+            // A follower's disk is synced once for each request; its size is limited by bytes as well.
+            max_payload_entries: 1_024,
             replication_lag_threshold: self.snapshot_every.saturating_mul(2),
             // The idle limit of a snapshot transfer; see `net::client` for the whole's.
             install_snapshot_timeout: 10_000,
