@@ -131,6 +131,20 @@ impl Lead {
         Self { expect: version.map(Revision), ..self }
     }
 
+    /// What the state says to somebody who is about to propose, and whose command is checked again
+    /// where it applies. What it finds may be as old as the reign of a leader that does not know yet
+    /// that it was deposed, and then it cannot commit anything; but a refusal is an answer, so it
+    /// is as of some moment after the call (I6).
+    pub(crate) async fn look<T>(
+        &self,
+        find: impl Fn(&State) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        match find(&self.raft.state()) {
+            Ok(found) => Ok(found),
+            Err(_) => find(&*self.read().await?),
+        }
+    }
+
     /// Commits a client's command; the same request id commits once (I7).
     pub(crate) async fn propose(
         &self,

@@ -284,9 +284,8 @@ async fn set_labels(
     request: v1::SetLabelsRequest,
 ) -> Result<v1::SetLabelsResponse, Fault> {
     let id = request_id(&request.request_id)?;
-    let state = lead.read().await?;
-    let node = state.node_named(&request.name.parse()?)?.id;
-    drop(state);
+    let name = request.name.parse()?;
+    let node = lead.look(|state| Ok(state.node_named(&name)?.id)).await?;
     let label = |(key, value): (String, String)| Ok::<_, Fault>((key.parse()?, value.try_into()?));
     let command = SetLabels {
         node,
