@@ -138,6 +138,7 @@ impl RaftNode {
         let (sends, seen) = (transfers.clone(), peers.clone());
         let network = Network::new(identity, generation.clone(), connector, sends, seen);
         let asker = network.asker();
+        let lifeline = network.lifeline();
         let raft =
             Raft::new(identity.node.0, settings, network, store, machine).await.map_err(|e| {
                 health.check().err().unwrap_or(RaftError::Internal { what: e.to_string() })
@@ -175,12 +176,14 @@ impl RaftNode {
             applied: applied.clone(),
             fresh: Fresh::default(),
         };
+        let lifeline = lifeline(raft.clone(), leadership.clone(), fitness.clone());
         let tasks = vec![
             tokio::spawn(serve).abort_handle(),
             tokio::spawn(ask).abort_handle(),
             tokio::spawn(fresh::probe(reads.clone())).abort_handle(),
             tokio::spawn(keeper.run()).abort_handle(),
             tokio::spawn(watchdog.run()).abort_handle(),
+            tokio::spawn(lifeline.run()).abort_handle(),
         ];
         let shared = Shared {
             identity,

@@ -57,6 +57,24 @@ async fn nothing_acknowledged_is_lost_with_the_leader() {
     assert!(compared > 100, "{compared}");
 }
 
+/// A leader whose process is gone is followed as soon as nobody holds to it any more. Its silence
+/// alone would have to last for the shortest election as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_leader_is_noticed_by_its_connection() {
+    let mut cluster = Cluster::of(3, |config| {
+        config.timing.election_min_ms = 5_900;
+        config.timing.election_max_ms = 6_000;
+    })
+    .await;
+    cluster.write(&ALL, 3).await;
+    let old = cluster.leader(&ALL).await;
+    let gone = Instant::now();
+    cluster.machines[old].stop().await;
+    cluster.leader(&others(old)).await;
+    let silence = Duration::from_millis(6_000 + 5_900 - 250);
+    assert!(gone.elapsed() < silence, "nobody noticed before {silence:?}");
+}
+
 /// I5: all nodes stop at once and start from their disks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_whole_cluster_restarts_with_everything() {

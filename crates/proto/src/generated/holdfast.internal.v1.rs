@@ -2088,6 +2088,32 @@ pub mod raft_service_client {
                 .insert(GrpcMethod::new("holdfast.internal.v1.RaftService", "Greet"));
             self.inner.unary(req, path, codec).await
         }
+        /// Says nothing for as long as the receiver takes part: that the stream ends or breaks is a sign
+        /// that it does no longer.
+        pub async fn linger(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RaftRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RaftResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.RaftService/Linger",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.internal.v1.RaftService", "Linger"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -2137,6 +2163,18 @@ pub mod raft_service_server {
             &self,
             request: tonic::Request<super::RaftRequest>,
         ) -> std::result::Result<tonic::Response<super::RaftResponse>, tonic::Status>;
+        /// Server streaming response type for the Linger method.
+        type LingerStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RaftResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Says nothing for as long as the receiver takes part: that the stream ends or breaks is a sign
+        /// that it does no longer.
+        async fn linger(
+            &self,
+            request: tonic::Request<super::RaftRequest>,
+        ) -> std::result::Result<tonic::Response<Self::LingerStream>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct RaftServiceServer<T> {
@@ -2515,6 +2553,52 @@ pub mod raft_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.RaftService/Linger" => {
+                    #[allow(non_camel_case_types)]
+                    struct LingerSvc<T: RaftService>(pub Arc<T>);
+                    impl<
+                        T: RaftService,
+                    > tonic::server::ServerStreamingService<super::RaftRequest>
+                    for LingerSvc<T> {
+                        type Response = super::RaftResponse;
+                        type ResponseStream = T::LingerStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RaftRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RaftService>::linger(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LingerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

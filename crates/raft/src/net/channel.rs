@@ -22,6 +22,8 @@ pub(super) enum Purpose {
     Snapshots,
     /// Questions to the leader on behalf of this node's readers.
     Reads,
+    /// Lasts as long as the peer's process.
+    Life,
 }
 
 type Lanes = BTreeMap<(u64, Purpose), Arc<Lane>>;

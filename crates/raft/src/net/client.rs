@@ -11,7 +11,7 @@ use holdfast_proto::internal::{
     RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
 };
 use holdfast_proto::{MAX_MESSAGE_BYTES, RemoteError};
-use holdfast_types::{ClusterId, Code};
+use holdfast_types::{ClusterId, Code, NodeId};
 use openraft::errors::{
     NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
 };
@@ -22,20 +22,22 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code as Grpc, Response, Status};
 
 use super::PART_BYTES;
 use super::channel::{Channels, Lane, Purpose};
+use super::lifeline::Lifeline;
 use crate::codec::{decode, encode};
 use crate::config::{Connector, Identity};
 use crate::error::RaftError;
 use crate::generation::Generation;
-use crate::leadership::Peer;
+use crate::leadership::{Leadership, Peer};
 use crate::retention::Transfers;
 use crate::snapshot::SnapshotData;
-use crate::types::{Snapshot, TypeConfig, Vote};
-use crate::watchdog::Peers;
+use crate::types::{Raft, Snapshot, TypeConfig, Vote};
+use crate::watchdog::{Fitness, Peers};
 
 /// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
 const ENTRIES_TTL: Duration = Duration::from_secs(2);
@@ -71,7 +73,19 @@ impl Network {
         Asker(self.clone())
     }
 
-    fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
+    /// The task that notices a leader's death, to be run once `raft` runs.
+    pub(crate) fn lifeline(
+        &self,
+    ) -> impl FnOnce(Raft, watch::Receiver<Leadership>, Fitness) -> Lifeline + use<> {
+        let network = self.clone();
+        move |raft, leadership, fitness| Lifeline { network, raft, leadership, fitness }
+    }
+
+    pub(super) fn me(&self) -> NodeId {
+        self.me.node
+    }
+
+    pub(super) fn peer(&self, target: u64, addr: &str, purpose: Purpose) -> PeerClient {
         let lane = self.channels.lane(target, addr, purpose);
         let (cluster, from, generation) =
             (self.me.cluster, self.me.node.0, self.generation.clone());
@@ -154,14 +168,19 @@ type Client = RaftServiceClient<Channel>;
 type Answer = Result<Response<RaftResponse>, Status>;
 
 impl PeerClient {
-    fn client(&self) -> Result<Client, RpcError> {
+    /// The connection is not to be used again.
+    pub(super) fn forget(&self) {
+        self.lane.broke();
+    }
+
+    pub(super) fn client(&self) -> Result<Client, RpcError> {
         let channel = self.lane.channel().map_err(|e| unreachable(&e))?;
         Ok(RaftServiceClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
-    fn request(&self, body: &impl Serialize) -> Result<RaftRequest, RpcError> {
+    pub(super) fn request(&self, body: &impl Serialize) -> Result<RaftRequest, RpcError> {
         let body = encode(body).map_err(|e| RPCError::Network(NetworkError::new(&e)))?;
         let (from, to, generation) = (self.from, self.target, self.generation.number());
         let cluster_id = self.cluster.to_bytes().into();

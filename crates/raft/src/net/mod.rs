@@ -1,4 +1,4 @@
-//! How nodes talk: six gRPC methods whose bodies are openraft's messages in named MessagePack.
+//! How nodes talk: gRPC methods whose bodies are openraft's messages in named MessagePack.
 //!
 //! A request names its cluster and the node that it is for; any other node refuses it, for an
 //! address may have changed hands. Peers that do not answer are `Unreachable`, each call is
@@ -10,6 +10,7 @@ mod door;
 #[cfg(test)]
 mod hostile;
 mod incoming;
+mod lifeline;
 mod server;
 
 pub(crate) use client::{Asker, Network};

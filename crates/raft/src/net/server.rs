@@ -1,9 +1,11 @@
 //! Answering peers.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::Stream;
 use holdfast_proto::internal::raft_service_server::{
     RaftService as RaftServiceTrait, RaftServiceServer,
 };
@@ -12,6 +14,7 @@ use holdfast_proto::internal::{
 };
 use holdfast_proto::{MAX_MESSAGE_BYTES, status_from};
 use holdfast_types::{ClusterId, Code, NodeId};
+use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
 };
@@ -37,6 +40,7 @@ const PART_PATIENCE: Duration = Duration::from_secs(10);
 const PARTS_WAITING: usize = 8;
 
 type Answer = Result<Response<RaftResponse>, Status>;
+type Lingering = Pin<Box<dyn Stream<Item = Result<RaftResponse, Status>> + Send>>;
 
 /// When a leader last spoke to this node.
 #[derive(Clone, Default)]
@@ -162,6 +166,23 @@ impl RaftService {
 
 #[tonic::async_trait]
 impl RaftServiceTrait for RaftService {
+    type LingerStream = Lingering;
+
+    async fn linger(&self, request: Request<RaftRequest>) -> Result<Response<Lingering>, Status> {
+        self.open::<()>(request.get_ref())?;
+        let mut metrics = self.raft.metrics();
+        let stopped = async move {
+            loop {
+                let runs = metrics.borrow_watched().running_state.is_ok();
+                if !runs || metrics.changed().await.is_err() {
+                    let what = "this node takes no part any more";
+                    return Err::<RaftResponse, _>(status_from(Code::Unavailable, what, None));
+                }
+            }
+        };
+        Ok(Response::new(Box::pin(futures::stream::once(stopped))))
+    }
+
     async fn append(&self, request: Request<RaftRequest>) -> Answer {
         let rpc: AppendEntriesRequest<TypeConfig> = self.open(request.get_ref())?;
         door::append(&rpc).map_err(refused)?;

@@ -119,6 +119,15 @@ impl RaftServiceTrait for Witness {
         self.inner.clone().greet(request).await
     }
 
+    type LingerStream = Streaming<RaftResponse>;
+
+    async fn linger(
+        &self,
+        request: Request<RaftRequest>,
+    ) -> Result<Response<Self::LingerStream>, Status> {
+        self.inner.clone().linger(request).await
+    }
+
     async fn read_index(&self, request: Request<RaftRequest>) -> Answer {
         self.inner.clone().read_index(request).await
     }
