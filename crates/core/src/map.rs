@@ -477,7 +477,7 @@ mod tests {
                 let removes = if step / 4_000 % 2 == 0 { 3 } else { 7 };
                 match next() % 10 {
                     what if what < removes => assert_eq!(map.remove(&key), plain.remove(&key)),
-                    what if what == 8 => {
+                    8 => {
                         let (a, b) = (map.get_mut(&key), plain.get_mut(&key));
                         assert_eq!(a, b);
                         if let (Some(a), Some(b)) = (a, b) {

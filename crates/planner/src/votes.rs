@@ -204,7 +204,10 @@ impl Ballot<'_> {
         chosen.truncate(wanted.saturating_sub(now));
         // An even number survives no more losses than the odd one below it; but of two nodes both
         // vote, so that what is acknowledged is on two disks.
-        if wanted > 2 && wanted % 2 == 0 && !self.all_asked(self.voters.iter().chain(&chosen)) {
+        if wanted > 2
+            && wanted.is_multiple_of(2)
+            && !self.all_asked(self.voters.iter().chain(&chosen))
+        {
             wanted -= 1;
             chosen.truncate(wanted.saturating_sub(now));
         }

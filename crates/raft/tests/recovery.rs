@@ -1,5 +1,7 @@
 //! A lost majority is given up, and returns (I8, I10, I11, I12).
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::time::Duration;

@@ -30,7 +30,8 @@ impl RemoveNode {
         self.check(change.state)?;
         change.state.nodes.remove(&self.node);
         let holds = |c: &&Container| c.holders.contains(&self.node);
-        let held: Vec<_> = change.state.containers.values().filter(holds).cloned().collect();
+        let related = change.state.containers.of_node(self.node);
+        let held: Vec<_> = related.filter(holds).cloned().collect();
         for mut container in held {
             container.holders.remove(&self.node);
             container.replicas.remove(&self.node);

@@ -103,6 +103,7 @@ async fn admit(address: &str, number: u32) -> Result<Worker> {
         node_id: admitted.node_id,
         cluster_id: admitted.cluster_id,
         without_pool: true,
+        feature_level: FeatureLevel::OURS.0,
         ..Default::default()
     };
     let mut worker = Worker { client, request };
@@ -133,6 +134,7 @@ impl Worker {
             previous: 0,
             request_id: RequestId::generate().to_bytes().into(),
             cluster_id: self.request.cluster_id.clone(),
+            feature_level: FeatureLevel::OURS.0,
         };
         let ask = || async { self.client.clone().register(request.clone()).await };
         self.request.incarnation = insist(ask).await?.incarnation;

@@ -163,6 +163,7 @@ pub(crate) fn worker(name: &str, address: u32) -> AdmitRequest {
         role: NodeRole::Worker as u32,
         request_id: RequestId::generate().to_bytes().into(),
         underlay: underlay.to_string(),
+        feature_level: FeatureLevel::OURS.0,
         ..Default::default()
     }
 }

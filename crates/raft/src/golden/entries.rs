@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use holdfast_core::{
     AddImage, AdmitNode, Command, CreateContainer, CreateSnapshot, DecideTakeover, Entry, Evidence,
-    HoldCause, HoldTakeover, InitCluster, MarkNodeLost, NewNode, NodeRole, Origin, RecordFloor,
-    RecordReport, RegisterNode, RemoveImage, RemoveSnapshot, Resize, RestoreSnapshot, SetDesired,
-    SetReplicas, SetRole, SetSchedule, TakeOver,
+    Guarded, HoldCause, HoldTakeover, InitCluster, MarkNodeLost, NewNode, NodeRole, Origin,
+    RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode, RemoveImage, RemoveNode,
+    RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, RestoredFrom, SetDesired, SetLabels,
+    SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
 };
 use holdfast_types::{
-    ByteSize, ClusterId, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, HeldSnapshot,
-    ImageUid, Incarnation, KeptBy, LeaseSettings, Limits, NodeId, OperationId, Protection, Report,
-    RequestId, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs, VolumeUid,
+    ByteSize, ClusterId, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, FeatureLevel,
+    HeldSnapshot, ImageUid, Incarnation, KeptBy, LeaseSettings, Limits, NodeId, OperationId,
+    Protection, Report, RequestId, Revision, RunState, Seq, SnapshotId, SnapshotUuid, TimestampMs,
+    VolumeUid,
 };
 use openraft::testing::blank_ent;
 use openraft::{BasicNode, EntryPayload, Membership};
@@ -245,6 +247,43 @@ pub(super) fn commands() -> Vec<Command> {
             data_as_of: TimestampMs(1_700_000_000_500),
         }),
         Command::RemoveImage(RemoveImage { name: "busybox".parse().unwrap() }),
+        Command::SetLabels(SetLabels {
+            node: NodeId(1),
+            set: [("domain".parse().unwrap(), "rack a".parse().unwrap())].into(),
+            remove: ["disk".parse().unwrap()].into(),
+            expect: Some(Revision(5)),
+        }),
+        Command::SetRoles(SetRoles {
+            roles: [(NodeId(2), NodeRole::Standby)].into(),
+            reason: "n2 is silent".into(),
+        }),
+        Command::Guarded(Guarded {
+            since: Some(Revision(3)),
+            expect: Some(Revision(9)),
+            command: Box::new(Command::SetDesired(SetDesired {
+                uid,
+                desired: DesiredState::Deleted,
+            })),
+        }),
+        Command::RemoveNode(RemoveNode { node: NodeId(4), force: true }),
+        Command::RaiseLevel(RaiseLevel { to: FeatureLevel(1) }),
+        Command::RecoverCluster(RecoverCluster {
+            generation: 1,
+            survivor: NodeId(1),
+            members: [NodeId(1), NodeId(2)].into(),
+            by: "root on n1".into(),
+            log_end: 40,
+            committed: 39,
+        }),
+        Command::RestoreCluster(RestoreCluster {
+            cluster: id(0x61),
+            founder: NewNode { asked: Some(NodeRole::Voter), ..node("n1", 9, NodeRole::Voter) },
+            from: RestoredFrom {
+                cluster: id(0x11),
+                index: 41,
+                taken: TimestampMs(1_700_000_000_600),
+            },
+        }),
     ]);
     commands
 }

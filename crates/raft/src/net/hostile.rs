@@ -225,7 +225,7 @@ async fn what_is_too_large_is_refused_before_it_takes_memory() {
     let error = victim.client.install_snapshot(absurd).await.unwrap_err();
     assert_eq!(RemoteError::from(error).code, Code::TooLarge);
     // A lie about the size costs what was sent, and no more.
-    let parts = [start(MAX_SNAPSHOT_BYTES as u64 / 2), part(Part::Data(vec![7; 1 << 20].into()))];
+    let parts = [start(MAX_SNAPSHOT_BYTES / 2), part(Part::Data(vec![7; 1 << 20].into()))];
     assert!(victim.client.install_snapshot(tokio_stream::iter(parts)).await.is_err());
 
     assert_eq!(victim.standing(), before);

@@ -70,7 +70,7 @@ impl Told {
                 ["leads", node, term] => {
                     told.leaders.entry(number(term)).or_default().push(number(node));
                 }
-                ["hash", _, index, ref hash] => {
+                ["hash", _, index, hash] => {
                     told.hashes.entry(number(index)).or_default().push((*hash).to_owned());
                 }
                 _ => told.lines.push(line.to_owned()),
