@@ -292,8 +292,13 @@ fn tidy<K: Clone, V: Clone>(children: &mut Vec<Child<K, V>>, at: usize) {
         small if small <= WIDTH / 4 && children.len() > 1 => {
             let left = at.min(children.len() - 2);
             if children[left].1.len() + children[left + 1].1.len() <= WIDTH {
-                let (_, right) = children.remove(left + 1);
-                Arc::make_mut(&mut children[left].1).absorb(Arc::unwrap_or_clone(right));
+                let (from, right) = children.remove(left + 1);
+                let mut right = Arc::unwrap_or_clone(right);
+                if let Node::Branch(children) = &mut right {
+                    // It is the first of a branch no longer, and may have what is below its key.
+                    children[0].0 = from;
+                }
+                Arc::make_mut(&mut children[left].1).absorb(right);
             }
         }
         _ => {}
@@ -460,6 +465,41 @@ mod tests {
     impl<K, V> Iter<'_, K, V> {
         fn len_hint(&self) -> usize {
             self.size_hint().0
+        }
+    }
+
+    /// A branch that was joined with its neighbour lost what was below its first child's key.
+    #[test]
+    fn what_is_below_a_joined_branch_s_first_key_is_still_found() {
+        let mut map: Map<u64, u64> = Map::default();
+        (0..3_000).for_each(|key| drop(map.insert(key, key)));
+        (1_024..=1_055).for_each(|key| drop(map.remove(&key)));
+        map.insert(1_030, 1);
+        (1_200..2_000).chain(0..800).for_each(|key| drop(map.remove(&key)));
+        assert_eq!((map.get(&1_030), map.insert(1_030, 2)), (Some(&1), Some(1)));
+        assert!(map.iter().all(|(key, value)| map.get(key) == Some(value)));
+    }
+
+    /// The same, wherever ranges are taken out and filled again.
+    #[test]
+    fn every_row_is_found_whatever_ranges_come_and_go() {
+        for seed in 1..=20 {
+            let (mut map, mut plain) = (Map::default(), BTreeMap::new());
+            (0..4_000u64).for_each(|key| drop((map.insert(key, key), plain.insert(key, key))));
+            let mut random = steps(seed);
+            for _ in 0..60 {
+                let mut below = |most: u64| random.next().unwrap() % most;
+                let (from, len) = (below(4_000), below(900));
+                for key in from..from + len {
+                    assert_eq!(map.remove(&key), plain.remove(&key), "{key}");
+                }
+                for _ in 0..below(40) {
+                    let key = from + below(len + 1);
+                    assert_eq!(map.insert(key, len), plain.insert(key, len), "{key}");
+                }
+            }
+            same(&map, &plain);
+            assert!(plain.iter().all(|(key, value)| map.get(key) == Some(value)));
         }
     }
 

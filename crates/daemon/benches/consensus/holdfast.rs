@@ -13,7 +13,7 @@ use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::{self, NodeRole};
 use holdfast_proto::{Address, connect as connect_to};
-use holdfast_types::RequestId;
+use holdfast_types::{FeatureLevel, RequestId};
 use tonic::Status;
 use tonic::transport::Channel;
 
