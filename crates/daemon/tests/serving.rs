@@ -33,8 +33,9 @@ fn create(name: &str, image: &str) -> v1::CreateRequest {
 async fn import(node: &Node, name: &str) -> Result<v1::Image, tonic::Status> {
     use v1::import_request::Part;
     let start = v1::ImportStart { name: name.into(), ..Default::default() };
-    let parts =
-        [Part::Start(start), Part::Data(vec![1; 1000].into()), Part::Data(vec![2; 24].into())];
+    let [first, second] = [vec![1; 1000], vec![2; 24]].map(|data| Part::Data(data.into()));
+    let end = Part::End(v1::ImportEnd { size_bytes: 1024 });
+    let parts = [Part::Start(start), first, second, end];
     let parts = parts.map(|part| v1::ImportRequest { part: Some(part) });
     let answer = ImageServiceClient::new(node.remote()).import(tokio_stream::iter(parts)).await?;
     Ok(answer.into_inner().image.unwrap())

@@ -80,9 +80,11 @@ impl Cluster {
 
     /// Imports an image from the bytes of an archive.
     pub fn import(&self, name: &ImageName, archive: &[u8]) -> Result<v1::Image, LabError> {
-        let data: Vec<_> = archive.chunks(IMPORT_CHUNK).map(<[u8]>::to_vec).collect();
-        let data = data.into_iter().map(|d| v1::ImportRequest { part: Some(Part::Data(d.into())) });
-        let parts = std::iter::once(import_start(name, 0)).chain(data);
+        let data = archive.chunks(IMPORT_CHUNK).map(|data| Part::Data(data.to_vec().into()));
+        let end = Part::End(v1::ImportEnd { size_bytes: archive.len() as u64 });
+        let parts: Vec<_> = data.chain([end]).collect();
+        let parts = parts.into_iter().map(|part| v1::ImportRequest { part: Some(part) });
+        let parts = std::iter::once(import_start(name, 0)).chain(parts);
         self.ask(async |s| s.import(tokio_stream::iter(parts)).await)
     }
 

@@ -12,6 +12,7 @@ use clap::Subcommand;
 use futures::{Stream, StreamExt, stream};
 use holdfast_cli::client::import_start;
 use holdfast_proto::v1;
+use holdfast_proto::v1::import_request::Part;
 use holdfast_types::{ByteSize, ImageName};
 use indicatif::ProgressBar;
 use serde_json::json;
@@ -119,16 +120,21 @@ enum Piece {
     End,
 }
 
-/// The archive's parts. Without an [`Piece::End`] the stream stays open for ever, so that a server
-/// never sees half an archive come to a regular end.
+/// The archive's parts, and its end. Without an [`Piece::End`] the stream stays open for ever, and a
+/// server never sees the end of half an archive: that the stream ends is no sign, a call that is given
+/// up looks the same.
 fn data_parts(receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = v1::ImportRequest> + Send {
-    stream::unfold(receiver, async |mut receiver| match receiver.recv().await {
-        Some(Piece::Data(data)) => {
-            let part = Some(v1::import_request::Part::Data(data.into()));
-            Some((v1::ImportRequest { part }, receiver))
-        }
-        Some(Piece::End) => None,
-        None => std::future::pending().await,
+    stream::unfold(Some((receiver, 0)), async |open| {
+        let (mut receiver, sent) = open?;
+        let (part, open) = match receiver.recv().await {
+            Some(Piece::Data(data)) => {
+                let sent = sent + data.len() as u64;
+                (Part::Data(data.into()), Some((receiver, sent)))
+            }
+            Some(Piece::End) => (Part::End(v1::ImportEnd { size_bytes: sent }), None),
+            None => std::future::pending().await,
+        };
+        Some((v1::ImportRequest { part: Some(part) }, open))
     })
 }
 
@@ -220,7 +226,7 @@ mod tests {
 
     fn next(parts: &mut (impl Stream<Item = v1::ImportRequest> + Unpin)) -> Option<Option<usize>> {
         let length = |part: v1::ImportRequest| match part.part {
-            Some(v1::import_request::Part::Data(data)) => data.len(),
+            Some(Part::Data(data)) => data.len(),
             other => panic!("not data: {other:?}"),
         };
         parts.next().now_or_never().map(|part| part.map(length))
@@ -237,10 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_archive_ends() {
+    fn a_whole_archive_ends_with_its_size() {
         let (sender, receiver) = mpsc::channel(4);
         let mut parts = data_parts(receiver).boxed();
+        sender.try_send(Piece::Data(vec![1; 3])).unwrap();
         sender.try_send(Piece::End).unwrap();
+        assert_eq!(next(&mut parts), Some(Some(3)));
+        let end = parts.next().now_or_never().flatten().and_then(|message| message.part);
+        assert_eq!(end, Some(Part::End(v1::ImportEnd { size_bytes: 3 })));
         assert_eq!(next(&mut parts), Some(None));
     }
 }

@@ -444,8 +444,15 @@ impl ImageService for Service {
             return Err(status_from(Code::InvalidArgument, "no start", None));
         };
         let mut archive = Vec::new();
-        while let Some(part) = parts.message().await? {
-            let Some(Part::Data(data)) = part.part else { continue };
+        loop {
+            let data = match parts.message().await?.and_then(|message| message.part) {
+                Some(Part::Data(data)) => data,
+                Some(Part::End(end)) => {
+                    assert_eq!(end.size_bytes, archive.len() as u64);
+                    break;
+                }
+                _ => return Err(status_from(Code::StreamCorrupt, "it was broken off", None)),
+            };
             archive.extend_from_slice(&data);
             if archive.starts_with(b"no tar") {
                 return Err(status_from(Code::BadImage, "this is no tar archive", None));

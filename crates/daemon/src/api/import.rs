@@ -15,7 +15,8 @@ use holdfast_proto::v1;
 use holdfast_proto::v1::import_request::Part;
 use holdfast_types::{ByteSize, Code, ImageName, ImageUid, RequestId};
 use tokio::sync::mpsc;
-use tonic::Streaming;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Status, Streaming};
 
 use crate::clock;
 use crate::fault::Fault;
@@ -120,20 +121,27 @@ fn shown(member: &Member, uid: ImageUid, name: &ImageName, unpacked: &Unpacked) 
 
 /// Passes the archive on, in order. Ends well when the agent wants no more of it.
 async fn pump(
-    mut parts: Streaming<v1::ImportRequest>,
+    mut parts: impl Stream<Item = Result<v1::ImportRequest, Status>> + Unpin,
     feed: mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), Fault> {
+    let mut size_bytes = 0;
     loop {
-        let next = tokio::time::timeout(PATIENCE, parts.message()).await;
-        let fault = match next {
-            Ok(Ok(None)) => return Ok(()),
-            Ok(Ok(Some(v1::ImportRequest { part: Some(Part::Data(data)) }))) => {
+        let next = tokio::time::timeout(PATIENCE, parts.next()).await;
+        let part = next.map(|message| message.transpose().map(|m| m.and_then(|m| m.part)));
+        let fault = match part {
+            Ok(Ok(Some(Part::Data(data)))) => {
+                size_bytes += data.len() as u64;
                 if feed.send(Ok(data)).await.is_err() {
                     return Ok(());
                 }
                 continue;
             }
-            Ok(Ok(Some(_))) => Fault::new(Code::InvalidArgument, "a part without data"),
+            Ok(Ok(Some(Part::End(end)))) if end.size_bytes == size_bytes => return Ok(()),
+            // Also what a call looks like that its client has given up.
+            Ok(Ok(None | Some(Part::End(_)))) => {
+                Fault::new(Code::StreamCorrupt, "the archive did not come to its end")
+            }
+            Ok(Ok(Some(Part::Start(_)))) => Fault::new(Code::InvalidArgument, "a second start"),
             Ok(Err(status)) => Fault::from(status),
             Err(_) => Fault::new(Code::Timeout, "the archive stopped coming"),
         };
@@ -173,6 +181,28 @@ impl Read for Archive {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A call that its client gave up looked like an archive that was whole.
+    #[tokio::test]
+    async fn an_archive_without_its_end_is_not_whole() {
+        let data = |text: &'static str| Part::Data(Bytes::from_static(text.as_bytes()));
+        let end = |size_bytes| Part::End(v1::ImportEnd { size_bytes });
+        let pumped = async |parts: Vec<Part>| {
+            let messages = parts.into_iter().map(|part| Ok(v1::ImportRequest { part: Some(part) }));
+            let (feed, mut archive) = mpsc::channel(8);
+            let ended = pump(tokio_stream::iter(messages), feed).await.map_err(|fault| fault.code);
+            let mut cut = false;
+            while let Some(part) = archive.recv().await {
+                cut |= part.is_err();
+            }
+            (ended, cut)
+        };
+        let cut = (Err(Code::StreamCorrupt), true);
+        assert_eq!(pumped(vec![data("abc"), data("de"), end(5)]).await, (Ok(()), false));
+        assert_eq!(pumped(vec![data("abc"), data("de")]).await, cut);
+        assert_eq!(pumped(vec![data("abc"), end(5)]).await, cut);
+        assert_eq!(pumped(vec![]).await, cut);
+    }
 
     #[test]
     fn an_archive_reads_whole_and_a_cut_one_fails() {

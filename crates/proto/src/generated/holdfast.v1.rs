@@ -3485,7 +3485,7 @@ pub mod event_service_server {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportRequest {
-    #[prost(oneof = "import_request::Part", tags = "1, 2")]
+    #[prost(oneof = "import_request::Part", tags = "1, 2, 3")]
     pub part: ::core::option::Option<import_request::Part>,
 }
 /// Nested message and enum types in `ImportRequest`.
@@ -3496,7 +3496,15 @@ pub mod import_request {
         Start(super::ImportStart),
         #[prost(bytes, tag = "2")]
         Data(::prost::bytes::Bytes),
+        #[prost(message, tag = "3")]
+        End(super::ImportEnd),
     }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportEnd {
+    /// How many bytes the archive has.
+    #[prost(uint64, tag = "1")]
+    pub size_bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ImportStart {
@@ -3636,7 +3644,8 @@ pub mod image_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// The first message carries `start`, the others the archive's bytes in order.
+        /// The first message carries `start`, the last one `end`, those between the archive's bytes in order. A
+        /// stream that ends without it was broken off, and nothing is imported.
         pub async fn import(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ImportRequest>,
@@ -3722,7 +3731,8 @@ pub mod image_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ImageServiceServer.
     #[async_trait]
     pub trait ImageService: std::marker::Send + std::marker::Sync + 'static {
-        /// The first message carries `start`, the others the archive's bytes in order.
+        /// The first message carries `start`, the last one `end`, those between the archive's bytes in order. A
+        /// stream that ends without it was broken off, and nothing is imported.
         async fn import(
             &self,
             request: tonic::Request<tonic::Streaming<super::ImportRequest>>,
