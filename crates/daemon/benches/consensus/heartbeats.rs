@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::{HeartbeatRequest, RegisterRequest};
-use holdfast_types::{Code, RequestId};
+use holdfast_types::{Code, FeatureLevel, RequestId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
