@@ -472,10 +472,16 @@ mod tests {
     #[test]
     fn what_is_below_a_joined_branch_s_first_key_is_still_found() {
         let mut map: Map<u64, u64> = Map::default();
-        (0..3_000).for_each(|key| drop(map.insert(key, key)));
-        (1_024..=1_055).for_each(|key| drop(map.remove(&key)));
+        for key in 0..3_000 {
+            map.insert(key, key);
+        }
+        for key in 1_024..=1_055 {
+            map.remove(&key);
+        }
         map.insert(1_030, 1);
-        (1_200..2_000).chain(0..800).for_each(|key| drop(map.remove(&key)));
+        for key in (1_200..2_000).chain(0..800) {
+            map.remove(&key);
+        }
         assert_eq!(map.get(&1_030), Some(&1));
         assert_eq!(map.insert(1_030, 2), Some(1));
         assert!(map.iter().all(|(key, value)| map.get(key) == Some(value)));
@@ -486,7 +492,10 @@ mod tests {
     fn every_row_is_found_whatever_ranges_come_and_go() {
         for seed in 1..=20 {
             let (mut map, mut plain) = (Map::default(), BTreeMap::new());
-            (0..4_000u64).for_each(|key| drop((map.insert(key, key), plain.insert(key, key))));
+            for key in 0..4_000u64 {
+                map.insert(key, key);
+                plain.insert(key, key);
+            }
             let mut random = steps(seed);
             for _ in 0..60 {
                 let mut below = |most: u64| random.next().unwrap() % most;
