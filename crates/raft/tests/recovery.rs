@@ -6,46 +6,19 @@ mod support;
 
 use std::time::Duration;
 
-use holdfast_core::{
-    AdmitNode, Command, Entry, InitCluster, NewNode, NodeRole, RegisterNode, RestoredFrom,
-};
+use holdfast_core::{AdmitNode, Command, Outcome, RegisterNode, RestoredFrom};
 use holdfast_raft::{RaftConfig, RaftError, RaftNode, Recovery, Restoring, recover, survey};
 use holdfast_types::{ClusterId, Code, Epoch, NodeId, RequestId, TimestampMs};
-use support::{Cluster, wait};
+use support::{Cluster, commit, new_node, wait};
 use tokio::time::timeout;
 
 fn plain(_: &mut RaftConfig) {}
 
-fn new_node(name: &str, address: &str) -> NewNode {
-    NewNode {
-        name: name.parse().unwrap(),
-        address: address.to_owned(),
-        underlay: "10.88.0.1".parse().unwrap(),
-        role: NodeRole::Voter,
-        asked: None,
-    }
-}
-
-async fn commit(node: &RaftNode, command: Command) {
-    let entry = Entry { request: RequestId::generate(), at: TimestampMs(7), command };
-    node.propose(entry).await.unwrap().unwrap();
-}
-
-/// Three voters whose state knows all of them, as nodes 1, 2 and 3, and some acknowledged writes.
+/// Three voters, and some acknowledged writes.
 async fn three() -> (Cluster, Vec<RequestId>) {
-    let cluster = Cluster::of(3, plain).await;
-    let leader = cluster.machines[0].node().clone();
-    commit(
-        &leader,
-        Command::InitCluster(InitCluster {
-            cluster: cluster.cluster,
-            lease: Default::default(),
-            overlay: "10.77.0.0/16".parse().unwrap(),
-            founder: new_node("n1", &cluster.machines[0].addr),
-        }),
-    )
-    .await;
-    commit(&leader, Command::RegisterNode(RegisterNode { node: NodeId(1) })).await;
+    let cluster = Cluster::admitted(3, plain).await;
+    let leader = cluster.machines[0].node();
+    commit(leader, Command::RegisterNode(RegisterNode { node: NodeId(1) })).await;
     let acked = cluster.write(&[0, 1, 2], 5).await;
     cluster.all_have(&[0, 1, 2], &acked).await;
     (cluster, acked)
@@ -200,8 +173,13 @@ async fn who_joins_after_a_recovery_is_of_its_generation() {
     cluster.boot(0).await.unwrap();
     cluster.leader(&[0]).await;
     cluster.tune = |config| config.generation = 1;
-    let joined = cluster.add_machine().await;
-    let (first, addr) = (cluster.machines[0].node().clone(), cluster.machines[3].addr.clone());
+    let first = cluster.machines[0].node().clone();
+    let admit = AdmitNode { node: new_node("n4", "127.0.0.1:4") };
+    let Outcome::Node(joined) = commit(&first, Command::AdmitNode(admit)).await else {
+        panic!("no node")
+    };
+    cluster.add_machine_as(joined).await;
+    let addr = cluster.machines[3].addr.clone();
     first.add_learner(joined, &addr).await.unwrap();
     first.change_voters([NodeId(1), joined].into()).await.unwrap();
     let acked = cluster.write(&[0, 3], 3).await;
@@ -249,7 +227,7 @@ async fn a_backup_s_state_is_where_a_new_cluster_begins() {
     timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();
     let state = node.state();
     assert!(acked.iter().all(|request| state.answered.contains_key(request)));
-    assert_eq!(state.lineage.absent.len(), 1);
+    assert_eq!(state.lineage.absent.len(), 3, "n2, n3 and n4");
     assert!(state.containers.values().all(|c| c.epoch() > Epoch(1_000_000)));
     node.shutdown().await.unwrap();
 }

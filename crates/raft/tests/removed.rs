@@ -4,59 +4,15 @@ mod support;
 
 use std::time::Duration;
 
-use holdfast_core::{
-    AdmitNode, Command, Entry, InitCluster, NewNode, NodeRole, Outcome, RemoveNode,
-};
+use holdfast_core::{Command, RemoveNode};
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::RaftRequest;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_raft::RaftConfig;
-use holdfast_types::{Code, LeaseSettings, NodeId, RequestId, TimestampMs};
-use support::{Cluster, wait};
+use holdfast_types::{Code, NodeId};
+use support::{Cluster, commit, wait};
 
 fn plain(_: &mut RaftConfig) {}
-
-fn node(name: &str, addr: &str) -> NewNode {
-    NewNode {
-        name: name.parse().expect("a name"),
-        address: addr.to_owned(),
-        underlay: "10.88.0.1".parse().expect("an address"),
-        role: NodeRole::Voter,
-        asked: None,
-    }
-}
-
-async fn propose(cluster: &Cluster, at: usize, command: Command) -> Outcome {
-    let entry = Entry { request: RequestId::generate(), at: TimestampMs(0), command };
-    cluster.machines[at].node().propose(entry).await.expect("consensus").expect("the state")
-}
-
-/// Four voters whose ids are those that the state gave them.
-async fn four() -> Cluster {
-    let mut cluster = Cluster::of(1, plain).await;
-    cluster.leader(&[0]).await;
-    let addr = cluster.machines[0].addr.clone();
-    let init = InitCluster {
-        cluster: cluster.cluster,
-        lease: LeaseSettings::default(),
-        overlay: "10.77.0.0/16".parse().expect("a range"),
-        founder: node("n1", &addr),
-    };
-    propose(&cluster, 0, Command::InitCluster(init)).await;
-    for name in ["n2", "n3", "n4"] {
-        let admit = AdmitNode { node: node(name, name) };
-        let Outcome::Node(id) = propose(&cluster, 0, Command::AdmitNode(admit)).await else {
-            panic!("no node")
-        };
-        cluster.add_machine_as(id).await;
-        let added = cluster.machines.last().expect("a machine");
-        let first = cluster.machines[0].node();
-        first.add_learner(added.identity.node, &added.addr).await.expect("add_learner");
-    }
-    let voters = cluster.machines.iter().map(|m| m.identity.node).collect();
-    cluster.machines[0].node().change_voters(voters).await.expect("change_voters");
-    cluster
-}
 
 async fn ask(cluster: &Cluster, at: usize, from: NodeId) -> Option<Code> {
     let machine = &cluster.machines[at];
@@ -87,14 +43,14 @@ async fn ask(cluster: &Cluster, at: usize, from: NodeId) -> Option<Code> {
 /// No leader is deposed, no term raised, and none of its calls gets past the door.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_node_neither_votes_nor_disturbs() {
-    let cluster = four().await;
+    let cluster = Cluster::admitted(4, plain).await;
     let gone = cluster.machines[3].identity.node;
     cluster.write(&[0, 1, 2, 3], 5).await;
     cluster.cut(&[3]);
     let rest = [0, 1, 2];
     let leader = cluster.leader(&rest).await;
     let lead = cluster.machines[leader].node();
-    propose(&cluster, leader, Command::RemoveNode(RemoveNode { node: gone, force: false })).await;
+    commit(lead, Command::RemoveNode(RemoveNode { node: gone, force: false })).await;
     let voters = rest.map(|at| cluster.machines[at].identity.node).into();
     lead.change_voters(voters).await.expect("change_voters");
     lead.remove_learner(gone).await.expect("remove_learner");

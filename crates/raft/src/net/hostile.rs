@@ -73,6 +73,14 @@ impl Victim {
         let mut leadership = node.leadership();
         let leads = leadership.wait_for(|l| l.reign.is_some_and(|r| r.ready));
         drop(tokio::time::timeout(Duration::from_secs(20), leads).await.unwrap().unwrap());
+        // Its metrics may tell of that a moment later.
+        let mut told = node.raft().metrics();
+        let settled = async {
+            while node.metrics().committed < node.metrics().last_log {
+                told.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
         let address = addr.parse().unwrap();
         let channel = holdfast_proto::connect(&address, Duration::from_secs(5));
         // Nothing on this side keeps it from sending too much.

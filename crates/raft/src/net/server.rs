@@ -99,8 +99,9 @@ impl RaftService {
             let what = format!("this is node {}, not {}", self.me.node, request.to);
             return Err(status_from(Code::WrongCluster, what, None));
         }
-        self.admit(NodeId(request.from))?;
-        self.generation.admit(request.generation)
+        // First: who was left behind by a recovery is unknown to what came after, as the removed are.
+        self.generation.admit(request.generation)?;
+        self.admit(NodeId(request.from))
     }
 
     /// Takes the parts to the disk as they come. Whatever keeps the last from coming, the call's own

@@ -5,11 +5,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use holdfast_core::{Command, Entry, RecordFloor, RemoveImage};
+use holdfast_core::{
+    AdmitNode, Command, Entry, InitCluster, NewNode, NodeRole, Outcome, RecordFloor, RemoveImage,
+};
 use holdfast_raft::{Connector, Identity, RaftConfig, RaftError, RaftNode};
 use holdfast_types::{
-    ClusterId, ContainerUid, Epoch, NodeId, RequestId, Seq, SnapshotId, SnapshotUuid, TimestampMs,
-    VolumeUid,
+    ClusterId, ContainerUid, Epoch, LeaseSettings, NodeId, RequestId, Seq, SnapshotId,
+    SnapshotUuid, TimestampMs, VolumeUid,
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -136,6 +138,33 @@ impl Cluster {
         cluster
     }
 
+    /// `n` voters whose ids are those that the state gave them, as nodes `n1` and so on. Node 1 leads.
+    pub(crate) async fn admitted(n: usize, tune: fn(&mut RaftConfig)) -> Self {
+        let mut cluster = Self::of(1, tune).await;
+        cluster.leader(&[0]).await;
+        let first = cluster.machines[0].node().clone();
+        let init = InitCluster {
+            cluster: cluster.cluster,
+            lease: LeaseSettings::default(),
+            overlay: "10.77.0.0/16".parse().expect("a range"),
+            founder: new_node("n1", &cluster.machines[0].addr),
+        };
+        commit(&first, Command::InitCluster(init)).await;
+        for number in 2..=n {
+            let name = format!("n{number}");
+            let admit = AdmitNode { node: new_node(&name, &name) };
+            let Outcome::Node(id) = commit(&first, Command::AdmitNode(admit)).await else {
+                panic!("no node")
+            };
+            cluster.add_machine_as(id).await;
+            let added = cluster.machines.last().expect("a machine");
+            first.add_learner(id, &added.addr).await.expect("add_learner");
+        }
+        let voters = cluster.machines.iter().map(|m| m.identity.node).collect();
+        first.change_voters(voters).await.expect("change_voters");
+        cluster
+    }
+
     pub(crate) async fn add_machine(&mut self) -> NodeId {
         let node = NodeId(self.machines.len() as u64 + 1);
         self.add_machine_as(node).await;
@@ -223,6 +252,22 @@ impl Cluster {
             .await;
         }
     }
+}
+
+pub(crate) fn new_node(name: &str, address: &str) -> NewNode {
+    NewNode {
+        name: name.parse().expect("a name"),
+        address: address.to_owned(),
+        underlay: "10.88.0.1".parse().expect("an address"),
+        role: NodeRole::Voter,
+        asked: None,
+    }
+}
+
+/// Proposes a command that the state does not refuse.
+pub(crate) async fn commit(node: &RaftNode, command: Command) -> Outcome {
+    let entry = Entry { request: RequestId::generate(), at: TimestampMs(7), command };
+    node.propose(entry).await.expect("consensus").expect("the state")
 }
 
 /// Tries until it works, with a deadline.
