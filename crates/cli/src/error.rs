@@ -126,7 +126,11 @@ fn exit_status(code: Code) -> u8 {
         | Code::InUse
         | Code::QuorumAtRisk
         | Code::Held
-        | Code::WrongCluster => 5,
+        | Code::WrongCluster
+        | Code::Superseded
+        | Code::VersionTooOld
+        | Code::FeatureLevel
+        | Code::NodeRemoved => 5,
         Code::NoPlacement | Code::PoolFull | Code::NoAddress | Code::TooManySnapshots => 6,
         Code::Timeout | Code::RequestExpired => 7,
         _ => 1,
@@ -226,6 +230,8 @@ mod tests {
         assert_eq!(of(&[Code::InvalidName, Code::Config]), [2, 2]);
         assert_eq!(of(&[Code::NotFound, Code::NoQuorum, Code::Unavailable]), [3, 4, 4]);
         assert_eq!(of(&[Code::AlreadyExists, Code::PoolFull, Code::Timeout]), [5, 6, 7]);
+        let members = [Code::WrongCluster, Code::Superseded, Code::FeatureLevel, Code::NodeRemoved];
+        assert_eq!(of(&members), [5; 4]);
         assert!(Code::ALL.iter().all(|c| exit_status(*c) != 0));
     }
 }

@@ -22,6 +22,8 @@ pub struct Leadership {
     pub sightings: Sightings,
     /// The nodes' versions.
     pub levels: Levels,
+    /// Held by who moves votes.
+    pub votes: tokio::sync::Mutex<()>,
     began_ms: u64,
     lives_at_start: BTreeMap<NodeId, Incarnation>,
     old_life_heard: AtomicBool,
@@ -37,6 +39,7 @@ impl Leadership {
             leases: LeaseTable::new(began_ms, state),
             sightings: Sightings::default(),
             levels: Levels::default(),
+            votes: tokio::sync::Mutex::default(),
             began_ms,
             lives_at_start: up.map(|n| (n.id, n.incarnation)).collect(),
             old_life_heard: AtomicBool::new(false),

@@ -24,7 +24,7 @@ const FLOOR_BATCH: usize = 256;
 pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
     loop {
         tokio::time::sleep(EVERY).await;
-        keep_voters(ports).await;
+        keep_voters(ports, leadership).await;
         let state = ports.state();
         let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
         if let Some(raise) = leadership.levels.raise(&state) {
@@ -41,8 +41,10 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
     }
 }
 
-/// One step: of Raft towards the roles in the state, or else, once it is there, of the roles.
-async fn keep_voters<P: Ports>(ports: &P) {
+/// One step: of Raft towards the roles in the state, or else, once it is there, of the roles. None while
+/// a person's command moves votes.
+async fn keep_voters<P: Ports>(ports: &P, leadership: &Leadership) {
+    let Ok(_votes) = leadership.votes.try_lock() else { return };
     match ports.align_membership().await {
         Err(error) => warn!(%error, "the members of Raft could not be brought in line"),
         Ok(true) => {}
@@ -113,7 +115,12 @@ mod tests {
             lately_ms: 1_000,
         };
         let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        rt.block_on(keep_voters(&ports));
+        let leadership = Leadership::begin(1, 0, &ports.state());
+        let held = leadership.votes.try_lock().unwrap();
+        rt.block_on(keep_voters(&ports, &leadership));
+        assert_eq!(ports.proposed(), [], "somebody else moves votes");
+        drop(held);
+        rt.block_on(keep_voters(&ports, &leadership));
         let proposed = ports.proposed();
         let [Command::SetRoles(change)] = &proposed[..] else { panic!("{proposed:?}") };
         let roles = [(NodeId(2), NodeRole::Standby), (NodeId(4), NodeRole::Voter)];

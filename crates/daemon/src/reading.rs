@@ -1,6 +1,7 @@
 //! What a node answers reads from: its own state, as of some moment after the call (I6), with what the
 //! leader sees besides. Only the index to read at and, now and then, what is seen come from the leader,
-//! so that reading grows with the nodes.
+//! so that reading grows with the nodes. What is seen is asked for where it is shown, and no answer fails
+//! for want of it.
 //!
 //! ```text
 //! client ─▶ entry node ──index?──▶ leader ─▶ round with a quorum
@@ -20,7 +21,7 @@ use holdfast_core::State;
 use holdfast_proto::{AGE_KEY, APPLIED_KEY, NODE_KEY};
 use holdfast_raft::{Applied, RaftError, RaftNode};
 use holdfast_types::NodeId;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 use tonic::Response;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
@@ -34,11 +35,26 @@ use crate::seen::Seen;
 /// One try of a read, unless the caller has less time.
 const TRY_LIMIT: Duration = Duration::from_secs(2);
 
+/// So long, at most, is waited for what the leader sees: less than another node waits for the answer.
+const SEEN_LIMIT: Duration = Duration::from_millis(1_500);
+
+/// This much of a call's time is left for its answer.
+const RESERVE: Duration = Duration::from_millis(300);
+
+/// What an answer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// What is in the log.
+    State,
+    /// Also what only the leader sees, if that is to be had.
+    Seen,
+}
+
 /// What one read is answered from.
 pub(crate) struct Reading {
     pub(crate) raft: RaftNode,
     pub(crate) applied: Applied,
-    /// Nothing in a stale read.
+    /// Nothing in a stale read, where it is not shown, and where the leader did not tell in time.
     seen: Option<Arc<Seen>>,
     leader: Option<NodeId>,
     /// The answering node, where the answer may be old.
@@ -100,7 +116,11 @@ impl Reading {
 
 impl Member {
     /// What this node answers a read from; nothing if another has to answer it.
-    pub(crate) async fn reading(self: &Arc<Self>, call: &Call) -> Result<Option<Reading>, Fault> {
+    pub(crate) async fn reading(
+        self: &Arc<Self>,
+        call: &Call,
+        show: Show,
+    ) -> Result<Option<Reading>, Fault> {
         let is_inside = |raft: &&RaftNode| {
             raft.leadership_now().leader.is_some() || !raft.metrics().voters.is_empty()
         };
@@ -109,7 +129,8 @@ impl Member {
             return Ok(Some(self.stale(raft)));
         }
         loop {
-            let last = match timeout_at(call.deadline, Box::pin(self.read_once(raft, call))).await {
+            let read = Box::pin(self.read_once(raft, call, show));
+            let last = match timeout_at(call.deadline, read).await {
                 Err(_) => Fault::no_quorum(),
                 Ok(Err(fault)) if transient(fault.code) => fault,
                 Ok(other) => return other,
@@ -139,6 +160,7 @@ impl Member {
         self: &Arc<Self>,
         raft: &RaftNode,
         call: &Call,
+        show: Show,
     ) -> Result<Option<Reading>, Fault> {
         let limit = call.left().min(TRY_LIMIT);
         // Whether this node can answer. The state is taken at the end: none is held while others answer.
@@ -149,28 +171,42 @@ impl Member {
                 other => Ok(other.map(|_| true)?),
             }
         };
-        let (leader, seen) = match self.lead(call.deadline) {
-            Ok(lead) => {
-                if !read.await? {
-                    return Ok(None);
-                }
-                let look = async { Ok(Seen::here(&lead.leadership, raft, &raft.state())) };
-                (self.node(), self.last_seen.of(lead.leadership.term, look).await?)
-            }
-            Err(_) => {
-                let (answers, seen) = tokio::join!(read, self.seen_elsewhere(raft));
-                if !answers? {
-                    return Ok(None);
-                }
-                seen?
+        let (answers, seen) = match show {
+            Show::State => (read.await?, None),
+            Show::Seen => {
+                let limit = SEEN_LIMIT.min(call.left().saturating_sub(RESERVE));
+                beside(read, limit, self.look(raft, call)).await?
             }
         };
+        if !answers {
+            return Ok(None);
+        }
+        let (leader, seen) = match seen {
+            Some((leader, seen)) => (Some(leader), Some(seen)),
+            None => (raft.leadership_now().leader.map(|leader| leader.node), None),
+        };
         let (raft, applied) = (raft.clone(), raft.applied());
-        let (seen, leader) = (Some(seen), Some(leader));
         Ok(Some(Reading { raft, applied, seen, leader, stale_at: None }))
     }
 
-    /// What the leader sees, and who that is.
+    /// What the leader sees, and who that is; waits until somebody leads and says it.
+    async fn look(self: &Arc<Self>, raft: &RaftNode, call: &Call) -> (NodeId, Arc<Seen>) {
+        loop {
+            let seen = match self.lead(call.deadline) {
+                Ok(lead) => {
+                    let look = async { Ok(Seen::here(&lead.leadership, raft, &raft.state())) };
+                    let seen = self.last_seen.of(lead.leadership.term, look).await;
+                    seen.map(|seen| (self.node(), seen))
+                }
+                Err(_) => self.seen_elsewhere(raft).await,
+            };
+            match seen {
+                Ok(seen) => return seen,
+                Err(_) => sleep(PAUSE).await,
+            }
+        }
+    }
+
     async fn seen_elsewhere(&self, raft: &RaftNode) -> Result<(NodeId, Arc<Seen>), Fault> {
         let now = raft.leadership_now();
         let other = now.leader.filter(|leader| leader.node != self.node());
@@ -183,11 +219,18 @@ impl Member {
                 () = self.leader_other_than(Some(&leader.addr)) => Err(Fault::not_leader(None)),
             }
         };
-        match self.last_seen.of(now.term, ask).await {
-            Ok(seen) => Ok((leader.node, seen)),
-            Err(fault) => Err(Fault { code: holdfast_types::Code::NotLeader, ..fault }),
-        }
+        Ok((leader.node, self.last_seen.of(now.term, ask).await?))
     }
+}
+
+/// What `read` says, and what is seen if that comes within the limit. Nothing is waited for once the
+/// read has failed.
+async fn beside<A, T>(
+    read: impl Future<Output = Result<A, Fault>>,
+    limit: Duration,
+    look: impl Future<Output = T>,
+) -> Result<(A, Option<T>), Fault> {
+    tokio::try_join!(read, async { Ok(timeout(limit, look).await.ok()) })
 }
 
 /// What of an answer's metadata is for the client.
@@ -210,10 +253,11 @@ pub(crate) fn passed_on<T>((metadata, answer): (MetadataMap, T)) -> Response<T> 
 
 /// Answers a read on the node that was asked: `$local` is a `fn(&Reading, Message) -> Result<_, Fault>`.
 macro_rules! at_any {
-    ($gate:expr, $request:expr, $client:ident.$method:ident, $local:expr) => {{
+    ($gate:expr, $request:expr, $show:ident, $client:ident.$method:ident, $local:expr) => {{
         let member = $gate.member()?;
         let (call, message) = $crate::forward::Call::open($request, std::time::Duration::ZERO);
-        let answer = $crate::reading::ask_any!(member, &call, message, $client.$method, $local);
+        let answer =
+            $crate::reading::ask_any!(member, &call, message, $show, $client.$method, $local);
         Ok(answer?)
     }};
 }
@@ -221,9 +265,9 @@ pub(crate) use at_any;
 
 /// The same for a caller that has a [`Call`] already.
 macro_rules! ask_any {
-    ($member:expr, $call:expr, $message:expr, $client:ident.$method:ident, $local:expr) => {{
+    ($member:expr, $call:expr, $message:expr, $show:ident, $client:ident.$method:ident, $local:expr) => {{
         let (member, call, message) = (&$member, $call, $message);
-        match member.reading(call).await {
+        match member.reading(call, $crate::reading::Show::$show).await {
             Err(fault) => Err(fault),
             Ok(Some(reading)) => $local(&reading, message).map(|answer| reading.respond(answer)),
             Ok(None) => $crate::reading::ask_other!(member, call, message, $client.$method),
@@ -250,3 +294,24 @@ macro_rules! ask_other {
 }
 pub(crate) use ask_any;
 pub(crate) use ask_other;
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LATE: Duration = Duration::from_secs(3_600);
+
+    /// A leader with thousands of copies to tell of made every read at a follower *no quorum*.
+    #[tokio::test]
+    async fn a_read_whose_index_came_is_answered_without_what_the_leader_does_not_say() {
+        let read = || ready(Ok::<_, Fault>(true));
+        assert_eq!(beside(read(), SOON, pending::<u8>()).await, Ok((true, None)));
+        assert_eq!(beside(read(), LATE, ready(7)).await, Ok((true, Some(7))));
+        let failed = ready(Err::<bool, _>(Fault::no_quorum()));
+        let failed = beside(failed, LATE, pending::<u8>()).await;
+        assert_eq!(failed, Err(Fault::no_quorum()), "and at once");
+    }
+}

@@ -17,7 +17,7 @@ use holdfast_proto::internal::{
 use holdfast_proto::required;
 use holdfast_raft::RaftNode;
 use holdfast_types::{ByteSize, FeatureLevel, HeldSnapshot, NodeId, TimestampMs};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -30,9 +30,6 @@ use crate::warnings::voters;
 
 /// What is as old as this is asked for again.
 pub(crate) const MAX_AGE: Duration = Duration::from_millis(500);
-
-/// A leader that takes longer is asked again by whoever still waits.
-const LIMIT: Duration = Duration::from_secs(2);
 
 /// Copies in one message: well below its limit.
 const PART: usize = 4_096;
@@ -83,13 +80,10 @@ impl Seen {
 
     /// Asks the leader at that channel.
     pub(crate) async fn there(channel: Channel, cluster_id: Vec<u8>) -> Result<Self, Fault> {
-        let asked = async {
-            let request = ObserveRequest { cluster_id: cluster_id.into() };
-            let mut client = LeaderServiceClient::new(channel)
-                .max_decoding_message_size(holdfast_proto::MAX_MESSAGE_BYTES);
-            collect(client.observe(request).await?.into_inner()).await
-        };
-        timeout(LIMIT, asked).await.unwrap_or_else(|_| Err(Fault::no_quorum()))
+        let request = ObserveRequest { cluster_id: cluster_id.into() };
+        let mut client = LeaderServiceClient::new(channel)
+            .max_decoding_message_size(holdfast_proto::MAX_MESSAGE_BYTES);
+        collect(client.observe(request).await?.into_inner()).await
     }
 
     pub(crate) fn is_fresh(&self, term: u64) -> bool {

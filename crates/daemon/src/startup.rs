@@ -86,11 +86,19 @@ impl Daemon {
             fatal,
         });
         let servers = listeners.serve(&shell);
+        let daemon = Self { shell: shell.clone(), servers, fatal: failures };
         match identity {
-            Some(identity) => shell.resume(identity).await?,
+            Some(identity) => {
+                if let Err(error) = shell.resume(identity).await {
+                    // What it has begun ends before the data directory is anybody's again.
+                    drop(shell);
+                    daemon.stop().await;
+                    return Err(error);
+                }
+            }
             None => info!(node = %shell.config.name, "in no cluster yet"),
         }
-        Ok(Self { shell, servers, fatal: failures })
+        Ok(daemon)
     }
 
     /// Returns when the daemon cannot go on, with the reason.

@@ -55,6 +55,50 @@ async fn a_removed_node_hears_of_it_and_its_vote_goes_to_a_standby() {
     all_up(&n1, 4).await;
 }
 
+/// Its vote cannot leave Raft, since nobody who is to have it instead answers: the node goes on until
+/// somebody does. One that ended with its vote left a cluster without a quorum behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_vote_cannot_be_taken_away_is_not_removed_yet() {
+    let [n1, mut n2, n3] = three().await;
+    let mut n4 = Node::fresh("n4").await;
+    n4.join(&n1, Standby).await.unwrap();
+    all_up(&n1, 4).await;
+    settled(&n1, &["n1", "n2", "n3"]).await;
+    n2.stop().await;
+    wait("n2 to be missed", LIMIT, async || {
+        let status = n1.status().await;
+        status.warnings.iter().any(|w| w.starts_with("voter n2 does not answer")).then_some(())
+    })
+    .await;
+    // For a moment it is still taken for one that answers.
+    let late = wait("its successor to be gone as the vote passes to it", LIMIT, async || {
+        n4.stop().await;
+        let error = n1.remove("n3", false).await.unwrap_err();
+        if error.code == Code::Timeout {
+            return Some(error);
+        }
+        assert_eq!(error.code, Code::QuorumAtRisk, "{error}");
+        n4.start().await.unwrap();
+        wait("n4", LIMIT, async || {
+            let nodes = n1.status().await.nodes;
+            let there = |n: &v1::Node| n.name == "n4" && n.last_seen_ms.is_some_and(|ms| ms < 300);
+            nodes.iter().any(there).then_some(())
+        })
+        .await;
+        None
+    })
+    .await;
+    assert!(late.message.contains("run the same command again"), "{late}");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!*n3.strings.removed.borrow(), "its vote is needed");
+    assert!(n3.status().await.nodes.iter().any(|n| n.name == "n3"));
+
+    n4.start().await.unwrap();
+    wait("the same command", LIMIT, async || n1.remove("n3", false).await.ok()).await;
+    n2.start().await.unwrap();
+    settled(&n1, &["n1", "n2", "n4"]).await;
+}
+
 /// It was removed while it was away: it neither gets a lease nor deposes the leader.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_was_removed_while_it_was_away_ends_when_it_comes_back() {
@@ -63,8 +107,12 @@ async fn a_node_that_was_removed_while_it_was_away_ends_when_it_comes_back() {
     n3.stop().await;
     n2.remove("n3", false).await.unwrap();
     settled(&n1, &["n1", "n2"]).await;
-    let before = n1.status().await;
-    assert!(before.warnings.iter().any(|line| line.starts_with("two voters")), "{before:?}");
+    // What is seen is up to half a second old.
+    let before = wait("the warning of two voters", LIMIT, async || {
+        let status = n1.status().await;
+        status.warnings.iter().any(|line| line.starts_with("two voters")).then_some(status)
+    })
+    .await;
     n3.start().await.unwrap();
     assert_eq!(n3.failed().await.code(), Code::NodeRemoved);
     let after = n1.status().await;

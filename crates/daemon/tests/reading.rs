@@ -20,7 +20,8 @@ use tonic::{Request, Streaming};
 async fn import(node: &Node, name: &str) {
     use v1::import_request::Part;
     let start = v1::ImportStart { name: name.into(), ..Default::default() };
-    let parts = [Part::Start(start), Part::Data(vec![1; 1000].into())];
+    let end = Part::End(v1::ImportEnd { size_bytes: 1000 });
+    let parts = [Part::Start(start), Part::Data(vec![1; 1000].into()), end];
     let parts = parts.map(|part| v1::ImportRequest { part: Some(part) });
     ImageServiceClient::new(node.remote()).import(tokio_stream::iter(parts)).await.unwrap();
 }
@@ -113,6 +114,27 @@ async fn a_node_without_a_quorum_shows_what_it_has_and_how_old_that_is() {
     assert!(collect(all).await.iter().any(|event| event.kind == "container-created"));
     let fresh = events.watch(v1::WatchEventsRequest::default()).await;
     assert_eq!(code(fresh), Some(Code::NoQuorum), "without --stale it would claim to be all");
+}
+
+/// A node that no leader has added yet has nothing to show: it said that nothing had happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_a_state_does_not_say_that_nothing_happened() {
+    let mut nodes = three().await;
+    let mut late = Node::fresh("n4").await;
+    late.stop().await;
+    // Where the leader would send it the log, nobody listens.
+    late.config.advertise = "127.0.0.1:9".into();
+    late.start().await.unwrap();
+    late.join(&nodes[0], v1::NodeRole::Unspecified).await.unwrap();
+    let watch = async |node: &Node| {
+        EventServiceClient::new(node.remote()).watch(v1::WatchEventsRequest::default()).await
+    };
+    let all = collect(watch(&late).await.unwrap().into_inner()).await;
+    assert!(all.iter().any(|event| event.kind == "node-admitted" && event.node == "n4"), "{all:?}");
+    for node in &mut nodes {
+        node.stop().await;
+    }
+    assert_eq!(code(watch(&late).await), Some(Code::NoQuorum));
 }
 
 async fn collect(mut stream: Streaming<v1::Event>) -> Vec<v1::Event> {

@@ -105,10 +105,15 @@ pub fn plan_votes(state: &State, quorum: &Quorum, now: TimestampMs) -> Option<Se
     grown().or_else(|| ballot.shrink()).or_else(|| ballot.spread())
 }
 
-/// Who is to vote in place of a voter that is taken out, if anybody can.
+/// Who is to vote in place of a voter that is taken out, if anybody can. Where its role was taken from
+/// it already, that is who was chosen then.
 pub fn substitute(state: &State, quorum: &Quorum, gone: NodeId) -> Option<NodeId> {
     let ballot = Ballot { state, quorum, now: TimestampMs(0), voters: voters(state) };
     let without = ballot.without(gone);
+    if without.len() == ballot.voters.len() {
+        let chosen = |id: &&NodeId| !quorum.voters.contains(id) && quorum.has_log(**id);
+        return without.iter().find(chosen).copied();
+    }
     ballot.best(&without, |_| true).map(|node| node.id)
 }
 

@@ -51,6 +51,7 @@ async fn a_removed_node_neither_votes_nor_disturbs() {
     let leader = cluster.leader(&rest).await;
     let lead = cluster.machines[leader].node();
     commit(lead, Command::RemoveNode(RemoveNode { node: gone, force: false })).await;
+    assert_eq!(ask(&cluster, leader, gone).await, Some(Code::InvalidArgument), "it still votes");
     let voters = rest.map(|at| cluster.machines[at].identity.node).into();
     lead.change_voters(voters).await.expect("change_voters");
     lead.remove_learner(gone).await.expect("remove_learner");

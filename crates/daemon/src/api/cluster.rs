@@ -20,7 +20,7 @@ use crate::forward::{Call, at_leader};
 use crate::gate::{Gate, Stage};
 use crate::leader::request_id;
 use crate::member::Lead;
-use crate::reading::{Reading, ask_other, at_any};
+use crate::reading::{Reading, Show, ask_other, at_any};
 use crate::restore;
 use crate::startup::Shell;
 use crate::warnings::warnings;
@@ -89,7 +89,7 @@ impl ClusterService for ClusterApi {
         let member = self.gate.member()?;
         let (mut call, message) = Call::open(request, Duration::ZERO);
         call.deadline = Instant::now() + STATUS_PATIENCE;
-        let answer = match member.reading(&call).await {
+        let answer = match member.reading(&call, Show::Seen).await {
             Err(fault) => Err(fault),
             Ok(Some(reading)) => status(&reading).await.map(|answer| reading.respond(answer)),
             Ok(None) => ask_other!(&member, &call, message, ClusterServiceClient.status),
@@ -159,21 +159,21 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
-        at_any!(self.gate, request, ClusterServiceClient.list_nodes, list_nodes)
+        at_any!(self.gate, request, Seen, ClusterServiceClient.list_nodes, list_nodes)
     }
 
     async fn get_node(
         &self,
         request: Request<v1::GetNodeRequest>,
     ) -> Result<Response<v1::Node>, Status> {
-        at_any!(self.gate, request, ClusterServiceClient.get_node, get_node)
+        at_any!(self.gate, request, Seen, ClusterServiceClient.get_node, get_node)
     }
 
     async fn get_revision(
         &self,
         request: Request<v1::GetRevisionRequest>,
     ) -> Result<Response<v1::GetRevisionResponse>, Status> {
-        at_any!(self.gate, request, ClusterServiceClient.get_revision, get_revision)
+        at_any!(self.gate, request, State, ClusterServiceClient.get_revision, get_revision)
     }
 
     async fn set_labels(
@@ -213,6 +213,11 @@ async fn status(reading: &Reading) -> Result<v1::StatusResponse, Fault> {
     reading.picture(|picture| {
         let mut lines = picture.seen.map(|seen| warnings(picture, seen)).unwrap_or_default();
         lines.extend(reading.seen().iter().flat_map(|seen| seen.trouble.iter().cloned()));
+        if reading.seen().is_none() && reading.age().is_none() {
+            let missing = "the leader did not say in time what it sees: leases, pools and newer copies than \
+                           the log has are not shown";
+            lines.push(missing.into());
+        }
         lines.extend(reading.age().map(|age| match age {
             Some(age) => format!("what is shown may be {:.1} s old", age.as_secs_f64()),
             None => "nobody knows how old what is shown may be".to_owned(),

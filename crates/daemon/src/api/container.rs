@@ -44,14 +44,14 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::ListContainersRequest>,
     ) -> Result<Response<v1::ListContainersResponse>, Status> {
-        at_any!(self.gate, request, ContainerServiceClient.list, list)
+        at_any!(self.gate, request, Seen, ContainerServiceClient.list, list)
     }
 
     async fn get(
         &self,
         request: Request<v1::GetContainerRequest>,
     ) -> Result<Response<v1::GetContainerResponse>, Status> {
-        at_any!(self.gate, request, ContainerServiceClient.get, get)
+        at_any!(self.gate, request, Seen, ContainerServiceClient.get, get)
     }
 
     async fn start(
@@ -112,7 +112,7 @@ impl ContainerService for ContainerApi {
         &self,
         request: Request<v1::ListDivergedRequest>,
     ) -> Result<Response<v1::ListDivergedResponse>, Status> {
-        at_any!(self.gate, request, ContainerServiceClient.list_diverged, list_diverged)
+        at_any!(self.gate, request, State, ContainerServiceClient.list_diverged, list_diverged)
     }
 
     async fn decide_takeover(

@@ -11,6 +11,7 @@
 //! news.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
@@ -30,7 +31,7 @@ use crate::fault::Fault;
 use crate::forward::Call;
 use crate::gate::Gate;
 use crate::member::Member;
-use crate::reading::{passed_on, told};
+use crate::reading::{Show, ask_other};
 
 /// Events on their way to one client.
 const QUEUE: usize = 64;
@@ -69,8 +70,8 @@ impl EventService for EventApi {
             return Ok(elsewhere(&member, &call, request).await?);
         };
         // Who wants to know what has happened so far wants all of it. Who follows gets it in time.
-        if !request.follow && !call.stale {
-            drop(member.reading(&call).await?);
+        if !request.follow && !call.stale && member.reading(&call, Show::State).await?.is_none() {
+            return Ok(elsewhere(&member, &call, request).await?);
         }
         let now = call.stale.then(|| member.stale(&raft));
         let stream: Events = Box::pin(local(raft, &call, request)?);
@@ -81,25 +82,14 @@ impl EventService for EventApi {
     }
 }
 
-/// A worker has no state of its own.
+/// A worker has no state of its own, and one that no leader has added yet has none to show.
 async fn elsewhere(
-    member: &Member,
+    member: &Arc<Member>,
     call: &Call,
     request: v1::WatchEventsRequest,
 ) -> Result<Response<Events>, Fault> {
-    let address = member.seed().filter(|_| call.hops == 0).ok_or_else(Fault::no_quorum)?;
-    let mut client = EventServiceClient::new(member.channels.to(&address)?);
-    match client.watch(call.onward(request)).await {
-        Ok(answer) => {
-            let metadata = told(answer.metadata());
-            let stream: Events = Box::pin(answer.into_inner());
-            Ok(passed_on((metadata, stream)))
-        }
-        Err(status) => {
-            member.next_seed(&address);
-            Err(status.into())
-        }
-    }
+    let answer = ask_other!(member, call, request, EventServiceClient.watch)?;
+    Ok(answer.map(|events| -> Events { Box::pin(events) }))
 }
 
 fn local(

@@ -33,7 +33,7 @@ impl ImageService for ImageApi {
         &self,
         request: Request<v1::ListImagesRequest>,
     ) -> Result<Response<v1::ListImagesResponse>, Status> {
-        at_any!(self.gate, request, ImageServiceClient.list, list)
+        at_any!(self.gate, request, State, ImageServiceClient.list, list)
     }
 
     async fn delete(

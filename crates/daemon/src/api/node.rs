@@ -1,18 +1,22 @@
 //! Letting a node go for good.
 //!
 //! ```text
-//! checked ─▶ its vote goes to a standby, if there is one ─▶ RemoveNode ─▶ Raft is brought in line
+//! checked ─▶ SetRoles: it votes no longer, a standby does, if there is one
+//!         ─▶ Raft's voters lack it ─▶ RemoveNode ─▶ Raft's members lack it
 //! ```
-//! A leader that is to go hands leadership over first, and the call goes on at the next one. What is
-//! cut short after the entry is finished by the leader's upkeep.
+//! In this order, since a node that was removed ends: one that ended with its vote still in Raft could be
+//! the one that the next leader needs. A leader that is to go hands leadership over first, and the call
+//! goes on at the next one. What is cut short before `RemoveNode` leaves a standby, and the same command
+//! goes on from there; what is cut short after it is finished by the leader's upkeep.
 
 use std::time::Duration;
 
-use holdfast_core::{Command, RemoveNode, SetRoles};
+use holdfast_core::{Command, Node, NodeRole, RemoveNode, SetRoles};
 use holdfast_planner::{Quorum, may_leave, substitute};
 use holdfast_proto::v1;
+use holdfast_raft::RaftError;
 use holdfast_types::{Code, NodeId, RequestId};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::warn;
 
 use super::answered;
@@ -21,8 +25,11 @@ use crate::leader::request_id;
 use crate::member::Lead;
 use crate::membership;
 
-/// How long the answer waits for Raft to be in line. The node is gone all the same.
-const ALIGN_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the answer waits for Raft: less than another node waits for it on a client's behalf.
+const PATIENCE: Duration = Duration::from_millis(1_700);
+
+/// Between two looks at Raft.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Removes a node.
 pub(super) async fn remove_node(
@@ -30,6 +37,10 @@ pub(super) async fn remove_node(
     request: v1::RemoveNodeRequest,
 ) -> Result<v1::RemoveNodeResponse, Fault> {
     let id = request_id(&request.request_id)?;
+    let until = lead.deadline.min(Instant::now() + PATIENCE);
+    // The upkeep would give the vote back.
+    let votes = timeout_at(until, lead.leadership.votes.lock());
+    let _votes = votes.await.map_err(|_| again(&request.name))?;
     let state = lead.read().await?;
     if answered(&state, id)?.is_some() {
         return Ok(v1::RemoveNodeResponse::default());
@@ -48,14 +59,13 @@ pub(super) async fn remove_node(
     }
     let successor = successor.and_then(|id| state.nodes.get(&id)).cloned();
     drop(state);
-    if let Some(next) = &successor {
-        let roles = [(node.id, holdfast_core::NodeRole::Standby), (next.id, next.voting_role())];
-        let reason = format!("{} is removed, and {} votes in its place", node.name, next.name);
-        let command = Command::SetRoles(SetRoles { roles: roles.into(), reason });
+    if node.role.votes() {
+        let command = Command::SetRoles(without_vote(&node, successor.as_ref()));
         lead.propose(RequestId::generate(), command).await?;
     }
+    take_vote(&lead, &node, successor.as_ref().map(|next| next.id), until).await?;
     lead.propose(id, Command::RemoveNode(command)).await?;
-    align(&lead, node.id).await;
+    align(&lead, node.id, until).await;
     let successor = successor.map(|next| next.name.to_string()).unwrap_or_default();
     Ok(v1::RemoveNodeResponse { successor })
 }
@@ -73,13 +83,59 @@ async fn hand_over(lead: &Lead, quorum: &Quorum) -> Result<Fault, Fault> {
     Ok(Fault::not_leader(address))
 }
 
-async fn align(lead: &Lead, node: NodeId) {
-    let until = lead.deadline.min(Instant::now() + ALIGN_PATIENCE);
+fn without_vote(node: &Node, successor: Option<&Node>) -> SetRoles {
+    let reason = match successor {
+        Some(next) => format!("{} is removed, and {} votes in its place", node.name, next.name),
+        None => format!("{} is removed", node.name),
+    };
+    let next = successor.map(|next| (next.id, next.voting_role()));
+    SetRoles { roles: next.into_iter().chain([(node.id, NodeRole::Standby)]).collect(), reason }
+}
+
+/// Returns once Raft's voters lack the node.
+async fn take_vote(
+    lead: &Lead,
+    node: &Node,
+    successor: Option<NodeId>,
+    until: Instant,
+) -> Result<(), Fault> {
+    loop {
+        let quorum = membership::quorum(&lead.raft);
+        if !quorum.voters.contains(&node.id) {
+            return Ok(());
+        }
+        may_leave(&lead.raft.state(), &quorum, node, successor)
+            .map_err(|why| Fault::new(Code::QuorumAtRisk, why))?;
+        let others = quorum.voters.iter().copied().filter(|id| *id != node.id);
+        let voters = others.chain(successor).collect();
+        match timeout_at(until, lead.raft.change_voters(voters)).await {
+            Ok(Ok(())) => {}
+            // One that was begun before.
+            Ok(Err(RaftError::MembershipBusy)) if Instant::now() + PAUSE < until => {
+                sleep(PAUSE).await;
+            }
+            Ok(Err(RaftError::MembershipBusy | RaftError::Timeout)) | Err(_) => {
+                return Err(again(node.name.as_str()));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+        }
+    }
+}
+
+fn again(name: &str) -> Fault {
+    let message = format!(
+        "{name} is not removed yet: its vote could not be taken from it in time; run the same command \
+         again"
+    );
+    Fault::new(Code::Timeout, message)
+}
+
+async fn align(lead: &Lead, node: NodeId, until: Instant) {
     let is_member = || lead.raft.metrics().members.iter().any(|member| member.node == node);
     while is_member() && Instant::now() < until {
         match membership::align(&lead.raft).await {
             Ok(true) => {}
-            Ok(false) => tokio::time::sleep(Duration::from_millis(50)).await,
+            Ok(false) => sleep(PAUSE).await,
             Err(error) => {
                 warn!(%error, "the removed node is still a member of Raft; it is tried again");
                 return;

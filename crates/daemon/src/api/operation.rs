@@ -14,7 +14,7 @@ use crate::convert;
 use crate::fault::Fault;
 use crate::forward::Call;
 use crate::gate::Gate;
-use crate::reading::{passed_on, told};
+use crate::reading::{Show, passed_on, told};
 
 /// The longest wait for one answer; a client asks again.
 const MAX_WAIT: Duration = Duration::from_secs(60);
@@ -34,7 +34,7 @@ impl OperationService for OperationApi {
         let wait = wait_of(request.get_ref());
         let member = self.gate.member()?;
         let (call, message) = Call::open(request, wait);
-        if let Some(reading) = member.reading(&call.prompt()).await? {
+        if let Some(reading) = member.reading(&call.prompt(), Show::State).await? {
             // The state is let go of before the wait.
             let (raft, metadata) = (reading.raft.clone(), reading.respond(()).metadata().clone());
             drop(reading);

@@ -45,7 +45,8 @@ pub(super) fn directed<T>(mut request: Request<T>, uid: ContainerUid) -> Request
 /// Looks the container up.
 pub(super) async fn find(member: &Arc<Member>, call: &Call, name: &str) -> Result<Route, Fault> {
     let request = v1::GetContainerRequest { name: name.to_owned() };
-    let answer = ask_any!(member, call, request, ContainerServiceClient.get, container::get)?;
+    let answer =
+        ask_any!(member, call, request, State, ContainerServiceClient.get, container::get)?;
     let answer = answer.into_inner();
     let found = answer.container.unwrap_or_default();
     if found.state() == v1::ContainerState::Held {
@@ -65,7 +66,8 @@ pub(super) async fn to_node(
     name: &str,
 ) -> Result<Channel, Fault> {
     let request = v1::ListNodesRequest {};
-    let answer = ask_any!(member, call, request, ClusterServiceClient.list_nodes, list_nodes)?;
+    let answer =
+        ask_any!(member, call, request, State, ClusterServiceClient.list_nodes, list_nodes)?;
     let nodes = answer.into_inner().nodes;
     let node = nodes.iter().find(|node| node.name == name);
     let gone = || Fault::new(Code::NotFound, format!("there is no node {name}"));

@@ -37,7 +37,7 @@ impl SnapshotService for SnapshotApi {
         &self,
         request: Request<v1::ListSnapshotsRequest>,
     ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
-        at_any!(self.gate, request, SnapshotServiceClient.list, list)
+        at_any!(self.gate, request, State, SnapshotServiceClient.list, list)
     }
 
     async fn restore(

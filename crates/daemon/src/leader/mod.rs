@@ -131,10 +131,12 @@ fn check_cluster(theirs: &[u8], ours: ClusterId) -> Result<(), Fault> {
 }
 
 /// Refuses a node that the cluster has let go, before anything is written for it. True also when
-/// another leads by now: an id that was applied here and is gone does not come back.
+/// another leads by now: an id that was applied here and is gone does not come back. One that still has
+/// a vote is not told so: it would end, and the vote may be needed until it is taken away.
 fn known(lead: &Lead, node: u64) -> Result<(), Fault> {
     let (node, applied) = (NodeId(node), lead.raft.applied());
-    if !applied.state.is_removed(node, applied.index) {
+    if !applied.state.is_removed(node, applied.index) || lead.raft.metrics().voters.contains(&node)
+    {
         return Ok(());
     }
     let cluster = lead.member.cluster();

@@ -199,6 +199,18 @@ fn a_node_does_not_leave_when_that_costs_the_quorum() {
     assert_eq!(leave(&quorum, 5, None), Ok(()), "it has no vote");
 }
 
+/// The removal was cut short after the roles: nobody chooses once more, nor the node itself.
+#[test]
+fn a_removal_that_goes_on_keeps_its_successor() {
+    let (mut state, mut quorum) = cluster(&[Voter, Voter, Voter, Standby, Standby]);
+    for (id, role) in [(3, Standby), (4, Voter)] {
+        state.nodes.get_mut(&NodeId(id)).unwrap().role = role;
+    }
+    assert_eq!(substitute(&state, &quorum, NodeId(3)), Some(NodeId(4)));
+    quorum.voters.insert(NodeId(4));
+    assert_eq!(substitute(&state, &quorum, NodeId(3)), None);
+}
+
 #[test]
 fn votes_are_spread_over_failure_domains() {
     let (mut state, mut quorum) = cluster(&[Voter, Voter, Voter, Standby, Worker, Worker]);

@@ -154,10 +154,15 @@ impl RaftService {
 
     /// A node that was removed while it was away still takes itself for a member: it is given no
     /// vote, and raises nobody's term. One that was admitted later than what is applied here is let
-    /// through: it may be the leader from whom this node is to hear of it.
+    /// through: it may be the leader from whom this node is to hear of it. So is one whose vote is still
+    /// to be taken away: without it there may be no leader who could.
     fn admit(&self, from: NodeId) -> Result<(), Status> {
         let applied = self.applied.borrow();
         if !applied.state.is_removed(from, applied.index) {
+            return Ok(());
+        }
+        let metrics = self.raft.metrics();
+        if metrics.borrow_watched().membership_config.voter_ids().any(|id| id == from.0) {
             return Ok(());
         }
         let what = format!("node {from} was removed from this cluster");
