@@ -11,8 +11,8 @@
 //!        30 good seconds in a row, with twice the floor free
 //! ```
 //!
-//! Leadership never goes back and forth: it is only given to a voter that answered lately and is fit,
-//! and a node that gave it up stays unfit for 30 s of good behaviour at least. Where all are unfit, the
+//! Leadership never goes back and forth: it is only given to a voter that answered lately, has nearly
+//! all of the log and is fit, and a node that gave it up stays unfit for 30 s of good behaviour at least. Where all are unfit, the
 //! one that leads goes on.
 
 use std::collections::VecDeque;
@@ -28,6 +28,9 @@ const BAD: usize = 3;
 const CALM: u32 = 30;
 /// Who did not answer for longer is not handed leadership.
 const LATELY_MS: u64 = 1_000;
+/// Nor is who lacks more entries: nothing is proposed until a successor has them all, and what brings
+/// them renews the lease of the leader that gives way.
+const MOST_BEHIND: u64 = 256;
 
 /// What a leader must be able to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,9 +172,10 @@ pub(crate) struct Candidate {
 
 /// Who is to lead next: of those that are there and fit, the one that lacks least.
 pub(crate) fn successor(voters: impl IntoIterator<Item = Candidate>) -> Option<NodeId> {
+    let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < LATELY_MS);
     let fit = voters
         .into_iter()
-        .filter(|voter| !voter.unfit && voter.silent_ms.is_some_and(|silent| silent < LATELY_MS));
+        .filter(|voter| !voter.unfit && voter.behind <= MOST_BEHIND && is_there(voter));
     fit.min_by_key(|voter| (voter.behind, voter.node)).map(|voter| voter.node)
 }
 
@@ -254,5 +258,19 @@ mod tests {
             Some(2),
             "always the same of equals"
         );
+    }
+
+    /// The cluster stood still until its next leader had 50,000 entries, however long that took.
+    #[test]
+    fn leadership_does_not_wait_for_a_voter_that_is_far_behind() {
+        let voter = |behind| Candidate {
+            node: NodeId(2),
+            behind,
+            silent_ms: Some(100),
+            unfit: false,
+        };
+        assert_eq!(successor([voter(MOST_BEHIND + 1)]), None);
+        assert_eq!(successor([voter(50_000)]), None);
+        assert_eq!(successor([voter(MOST_BEHIND)]), Some(NodeId(2)));
     }
 }
