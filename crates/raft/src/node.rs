@@ -151,6 +151,7 @@ impl RaftNode {
             metrics: raft.metrics(),
             applied: applied.clone(),
             heard: heard.clone(),
+            health: health.clone(),
             silence: timing.leader_silence(),
             out,
         };
@@ -502,6 +503,20 @@ mod tests {
         let mut leadership = node.leadership();
         let deposed = leadership.wait_for(|l| l.reign.is_none() && l.leader.is_none());
         timeout(Duration::from_secs(5), deposed).await.unwrap().unwrap();
+    }
+
+    /// Consensus that breaks is no quiet end: the daemon has to hear of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_in_consensus_ends_the_node_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let config = RaftConfig::new(dir.path().join("raft"), identity);
+        let node = RaftNode::start(config).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        let panics = node.raft().with_state_machine(|_| Box::pin(async { panic!("on purpose") }));
+        drop::<Result<(), _>>(panics.await);
+        let told = timeout(Duration::from_secs(5), node.failed()).await.unwrap();
+        assert_eq!(told.code(), Code::Internal, "{told}");
     }
 
     /// A leader on a slow disk says so of itself; where nobody else is there it leads on.
