@@ -32,7 +32,7 @@ use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
 use crate::sys::boottime;
 use crate::types::Raft;
-use crate::watchdog::{Fitness, Peers, Watchdog, next_leader};
+use crate::watchdog::{Fitness, Peers, Standing, Watchdog, next_leader};
 
 /// A member that has answered none of so many heartbeats is not there.
 const LATELY_HEARTBEATS: u64 = 4;
@@ -166,8 +166,13 @@ impl RaftNode {
             pulse,
             peers: peers.clone(),
             leadership: leadership.clone(),
-            patience: timing.last_resort(),
             out: told,
+        };
+        let standing = Standing {
+            raft: raft.clone(),
+            fitness: fitness.clone(),
+            leadership: leadership.clone(),
+            patience: timing.last_resort(),
         };
         let (levels, levels_health) = (applied.clone(), health.clone());
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
@@ -186,6 +191,7 @@ impl RaftNode {
             tokio::spawn(fresh::probe(reads.clone())).abort_handle(),
             tokio::spawn(keeper.run()).abort_handle(),
             tokio::spawn(watchdog.run()).abort_handle(),
+            tokio::spawn(standing.run()).abort_handle(),
             tokio::spawn(lifeline.run()).abort_handle(),
         ];
         let shared = Shared {

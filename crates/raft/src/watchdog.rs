@@ -71,8 +71,6 @@ pub(crate) struct Watchdog {
     pub(crate) pulse: Pulse,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// How long an unfit node leaves it to others to stand.
-    pub(crate) patience: Duration,
     pub(crate) out: watch::Sender<Option<Unfit>>,
 }
 
@@ -81,7 +79,6 @@ impl Watchdog {
     pub(crate) async fn run(self) {
         let mut care = Care::new(self.limits);
         let mut space = Space::new(self.dir.clone());
-        let mut led = Instant::now();
         let mut tried: Option<Instant> = None;
         loop {
             let due = Instant::now() + TICK;
@@ -95,14 +92,9 @@ impl Watchdog {
             };
             let unfit = care.step(&sample);
             self.tell(unfit);
-            let now = self.leadership.borrow().clone();
-            if now.leader.is_some() {
-                led = Instant::now();
-            }
-            let stands = may_stand(unfit.is_some(), led.elapsed(), self.patience);
-            self.raft.runtime_config().elect(stands);
+            let leads = self.leadership.borrow().reign.is_some();
             let rested = tried.is_none_or(|at| at.elapsed() >= PAUSE);
-            if let Some(why) = unfit.filter(|_| now.reign.is_some() && rested) {
+            if let Some(why) = unfit.filter(|_| leads && rested) {
                 tried = Some(Instant::now());
                 if !self.hand_over(why).await {
                     return;
@@ -141,6 +133,39 @@ impl Watchdog {
         };
         tracing::warn!(%to, %why, "leadership is handed over");
         self.raft.trigger().transfer_leader(to.0).await.is_ok()
+    }
+}
+
+/// The task that decides whether this node stands for election when its leader is silent.
+pub(crate) struct Standing {
+    pub(crate) raft: Raft,
+    pub(crate) fitness: Fitness,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    /// How long an unfit node leaves it to others.
+    pub(crate) patience: Duration,
+}
+
+impl Standing {
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self) {
+        let mut leaderless: Option<Instant> = None;
+        loop {
+            let unfit = self.fitness.borrow_and_update().is_some();
+            let led = self.leadership.borrow_and_update().leader.is_some();
+            leaderless = if led { None } else { leaderless.or_else(|| Some(Instant::now())) };
+            let waited = leaderless.map_or(Duration::ZERO, |since| since.elapsed());
+            let stands = may_stand(unfit, waited, self.patience);
+            self.raft.runtime_config().elect(stands);
+            let due = leaderless.filter(|_| !stands).map(|since| since + self.patience);
+            let alive = tokio::select! {
+                changed = self.fitness.changed() => changed.is_ok(),
+                changed = self.leadership.changed() => changed.is_ok(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
+            };
+            if !alive {
+                return;
+            }
+        }
     }
 }
 
