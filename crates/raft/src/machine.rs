@@ -144,8 +144,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        let wanted = force || self.file.was_asked() || self.snapshot_is_due();
-        wanted.then(|| self.builder())
+        let wanted = force || self.file.is_asked() || self.snapshot_is_due();
+        (wanted && self.file.was_full().is_none()).then(|| self.builder())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -197,7 +197,17 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, state, file) = (self.meta.clone(), self.state.clone(), self.file.clone());
-        Ok(blocking(&self.health, move || file.build(meta, &state)).await?)
+        let build = move || match file.build(meta, &state) {
+            // The log needs that room more, and has all that this would have.
+            Err(error) if error.is_full() => {
+                let (code, path) = (error.code(), file.path().display());
+                tracing::warn!(%code, file = %path, "there is no room for a snapshot, so the log is \
+                    kept and grows: free space on that filesystem");
+                file.nothing()
+            }
+            built => built,
+        };
+        Ok(blocking(&self.health, build).await?)
     }
 }
 
@@ -205,8 +215,7 @@ fn unreadable(path: &Path, fault: Fault) -> RaftError {
     match fault {
         Fault::Disk(e) => RaftError::disk(path, &e),
         Fault::Damaged(_) | Fault::Unknown(_) => {
-            let what =
-                format!("a snapshot from the leader is of no version known here: {fault}");
+            let what = format!("a snapshot from the leader is of no version known here: {fault}");
             RaftError::VersionTooOld { what }
         }
     }
@@ -262,7 +271,8 @@ mod tests {
         let panics = blocking(&health, || -> Result<(), RaftError> { panic!("on purpose") });
         panics.await.unwrap_err();
         assert_eq!(health.check().unwrap_err().code(), Code::Internal);
-        let (health, large) = (Health::new(), RaftError::TooLarge { size_bytes: 2, limit_bytes: 1 });
+        let (health, large) =
+            (Health::new(), RaftError::TooLarge { size_bytes: 2, limit_bytes: 1 });
         let failed = large.clone();
         blocking(&health, move || Err::<(), _>(failed)).await.unwrap_err();
         assert_eq!(health.check().unwrap_err(), large);

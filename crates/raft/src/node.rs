@@ -366,17 +366,23 @@ impl RaftNode {
         self.shared.pauses.take_longest()
     }
 
-    /// Writes a snapshot of everything applied so far, and returns its index once it is durable.
+    /// Writes a snapshot of everything applied so far, and returns its index once it is durable. One
+    /// for which there is no room leaves everything as it is.
     pub async fn build_snapshot(&self, limit: Duration) -> Result<u64, RaftError> {
         let wanted = self.applied_index();
+        let files = &self.shared.files;
+        files.ask(wanted);
         let built = async {
             loop {
-                let index = self.shared.files.index();
+                self.check()?;
+                let index = files.index();
                 if index >= wanted {
                     return Ok(index);
                 }
+                if let Some(full) = files.was_full() {
+                    return Err(full);
+                }
                 // One that is under way already may be of an earlier moment.
-                self.shared.files.ask();
                 self.raft().trigger().snapshot().await.map_err(|_| self.stopped())?;
                 tokio::time::sleep(BUILD_LOOK).await;
             }
@@ -414,6 +420,11 @@ impl RaftNode {
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.shared.raft
+    }
+
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> SnapshotFile {
+        self.shared.files.clone()
     }
 
     pub(crate) fn timing(&self) -> &Timing {

@@ -152,10 +152,11 @@ impl Keeper {
     pub(crate) async fn run(self) {
         loop {
             tokio::time::sleep(PERIOD).await;
+            let position = self.position();
             let Decision { snapshot, pressing, purge } =
-                decide(&self.usage.now(), &self.position(), &self.limits);
+                decide(&self.usage.now(), &position, &self.limits);
             if pressing {
-                self.files.ask();
+                self.files.ask(position.applied);
             }
             if snapshot && self.raft.trigger().snapshot().await.is_err() {
                 return;
