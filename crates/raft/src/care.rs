@@ -26,7 +26,7 @@ const WINDOW: usize = 5;
 const BAD: usize = 3;
 /// Good seconds in a row that make a node fit again.
 const CALM: u32 = 30;
-/// Who did not answer for longer is not handed leadership.
+/// Who did not answer for longer, or for four heartbeats if that is longer, is not handed leadership.
 const LATELY_MS: u64 = 1_000;
 /// Nor is who lacks more entries: nothing is proposed until a successor has them all, and what brings
 /// them renews the lease of the leader that gives way.
@@ -52,6 +52,11 @@ impl CareLimits {
     /// For a cluster whose leader lets hear from itself this often.
     pub(crate) fn with_heartbeat(self, heartbeat_ms: u64) -> Self {
         Self { slow_ms: self.slow_ms.max(4 * heartbeat_ms), ..self }
+    }
+
+    /// Consensus that does not answer for so long stands still.
+    pub(crate) fn loop_patience(&self) -> Duration {
+        Duration::from_millis(self.slow_ms.saturating_mul(5))
     }
 }
 
@@ -171,8 +176,12 @@ pub(crate) struct Candidate {
 }
 
 /// Who is to lead next: of those that are there and fit, the one that lacks least.
-pub(crate) fn successor(voters: impl IntoIterator<Item = Candidate>) -> Option<NodeId> {
-    let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < LATELY_MS);
+pub(crate) fn successor(
+    voters: impl IntoIterator<Item = Candidate>,
+    heartbeat_ms: u64,
+) -> Option<NodeId> {
+    let lately_ms = LATELY_MS.max(4 * heartbeat_ms);
+    let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < lately_ms);
     let fit = voters
         .into_iter()
         .filter(|voter| !voter.unfit && voter.behind <= MOST_BEHIND && is_there(voter));
@@ -229,6 +238,8 @@ mod tests {
     fn a_cluster_that_takes_its_time_gives_its_disks_some() {
         let slow_ms = |heartbeat_ms| CareLimits::default().with_heartbeat(heartbeat_ms).slow_ms;
         assert_eq!([100, 250, 2_500].map(slow_ms), [1_000, 1_000, 10_000]);
+        let patience = |heartbeat_ms| CareLimits::default().with_heartbeat(heartbeat_ms).loop_patience();
+        assert_eq!([250, 2_500].map(patience), [5, 50].map(Duration::from_secs));
     }
 
     #[test]
@@ -247,12 +258,15 @@ mod tests {
             silent_ms,
             unfit,
         };
-        let best = |voters: &[Candidate]| successor(voters.iter().copied()).map(|node| node.0);
+        let best = |voters: &[Candidate]| successor(voters.iter().copied(), 250).map(|node| node.0);
         let (near, far) = (voter(3, 2, Some(100), false), voter(2, 9, Some(100), false));
         assert_eq!(best(&[far, near]), Some(3));
         assert_eq!(best(&[far, Candidate { unfit: true, ..near }]), Some(2));
         assert_eq!(best(&[far, Candidate { silent_ms: Some(1_000), ..near }]), Some(2));
         assert_eq!(best(&[Candidate { silent_ms: None, ..near }]), None);
+        let slow = [Candidate { silent_ms: Some(1_900), ..near }];
+        assert_eq!(best(&slow), None);
+        assert_eq!(successor(slow, 500), Some(NodeId(3)), "of a cluster that takes its time");
         assert_eq!(
             best(&[near, voter(2, 2, Some(0), false)]),
             Some(2),
@@ -269,8 +283,8 @@ mod tests {
             silent_ms: Some(100),
             unfit: false,
         };
-        assert_eq!(successor([voter(MOST_BEHIND + 1)]), None);
-        assert_eq!(successor([voter(50_000)]), None);
-        assert_eq!(successor([voter(MOST_BEHIND)]), Some(NodeId(2)));
+        assert_eq!(successor([voter(MOST_BEHIND + 1)], 250), None);
+        assert_eq!(successor([voter(50_000)], 250), None);
+        assert_eq!(successor([voter(MOST_BEHIND)], 250), Some(NodeId(2)));
     }
 }

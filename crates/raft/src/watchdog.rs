@@ -17,8 +17,6 @@ use crate::store::Pulse;
 use crate::types::Raft;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Consensus that does not answer for so long stands still.
-const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to hand over.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -55,12 +53,13 @@ pub(crate) fn next_leader(raft: &Raft, peers: &Peers) -> Option<NodeId> {
     let metrics = metrics::collect(raft, 0);
     let unfit = peers.unfit();
     let voters = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
-    successor(voters.map(|lag| Candidate {
+    let candidates = voters.map(|lag| Candidate {
         node: lag.node,
         behind: lag.behind,
         silent_ms: lag.silent_ms,
         unfit: unfit.contains_key(&lag.node),
-    }))
+    });
+    successor(candidates, raft.config().heartbeat_interval)
 }
 
 /// The task.
@@ -106,7 +105,7 @@ impl Watchdog {
     /// How long consensus takes to answer; nothing once it has ended.
     async fn loop_ms(&self) -> Option<u64> {
         let asked = Instant::now();
-        match timeout(LOOP_PATIENCE, self.raft.with_raft_state(|_| ())).await {
+        match timeout(self.limits.loop_patience(), self.raft.with_raft_state(|_| ())).await {
             Ok(Err(_)) => None,
             Ok(Ok(())) | Err(_) => Some(ms(asked.elapsed())),
         }

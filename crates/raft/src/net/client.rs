@@ -40,7 +40,8 @@ use crate::snapshot::SnapshotData;
 use crate::types::{Raft, Snapshot, TypeConfig, Vote};
 use crate::watchdog::{Fitness, Peers};
 
-/// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
+/// Entries may take longer than a heartbeat: the receiver syncs them to its disk first. Or eight of
+/// the cluster's heartbeats, if that is longer.
 const ENTRIES_TTL: Duration = Duration::from_secs(2);
 /// The least rate at which a snapshot must get through, in bytes a second.
 const SNAPSHOT_RATE: u64 = 1 << 20;
@@ -239,7 +240,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let ttl = if rpc.entries.is_empty() { option.soft_ttl() } else { ENTRIES_TTL };
+        let ttl = match rpc.entries.is_empty() {
+            true => option.soft_ttl(),
+            false => ENTRIES_TTL.max(option.hard_ttl() * 8),
+        };
         let (mut client, request) = (self.client()?, self.request(&rpc)?);
         let answer = self.call(RPCTypes::AppendEntries, ttl, client.append(request)).await?;
         // openraft takes it for granted that nothing conflicts with an empty beginning.
