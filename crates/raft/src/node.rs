@@ -330,7 +330,7 @@ impl RaftNode {
 
     /// Members that said with their last answer that they should not lead, and why.
     pub fn unfit_peers(&self) -> BTreeMap<NodeId, String> {
-        self.shared.peers.unfit()
+        self.shared.peers.unfit(&self.shared.raft)
     }
 
     /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
@@ -537,6 +537,23 @@ mod tests {
         drop::<Result<(), _>>(panics.await);
         let told = timeout(Duration::from_secs(5), node.failed()).await.unwrap();
         assert_eq!(told.code(), Code::Internal, "{told}");
+    }
+
+    /// A node that is gone was unfit for ever, in each of its peers' words.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_members_are_unfit_peers() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let node =
+            RaftNode::start(RaftConfig::new(dir.path().join("raft"), identity)).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        node.add_learner(NodeId(2), "127.0.0.1:2").await.unwrap();
+        let peers = &node.shared.peers;
+        peers.note(2, "slow");
+        peers.note(3, "slow");
+        assert_eq!(node.unfit_peers().into_keys().collect::<Vec<_>>(), [NodeId(2)]);
+        node.remove_learner(NodeId(2)).await.unwrap();
+        assert!(node.unfit_peers().is_empty());
     }
 
     /// A leader on a slow disk says so of itself; where nobody else is there it leads on.

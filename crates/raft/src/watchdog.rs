@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_types::NodeId;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -40,9 +41,13 @@ impl Peers {
         }
     }
 
-    /// Those that are unfit, and why.
-    pub(crate) fn unfit(&self) -> BTreeMap<NodeId, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Those that are unfit, and why. Who is no member any more is forgotten.
+    pub(crate) fn unfit(&self, raft: &Raft) -> BTreeMap<NodeId, String> {
+        let rx = raft.metrics();
+        let members = &rx.borrow_watched().membership_config;
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|node, _| members.get_node(&node.0).is_some());
+        peers.clone()
     }
 }
 
@@ -51,7 +56,7 @@ const MAX_REASON: usize = 200;
 /// The voter that should lead after this node; nothing if it does not lead, or nobody is there.
 pub(crate) fn next_leader(raft: &Raft, peers: &Peers) -> Option<NodeId> {
     let metrics = metrics::collect(raft, 0);
-    let unfit = peers.unfit();
+    let unfit = peers.unfit(raft);
     let voters = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
     let candidates = voters.map(|lag| Candidate {
         node: lag.node,
