@@ -64,9 +64,10 @@ impl DataDir {
             return match consensus {
                 None => Ok(None),
                 Some(_) => {
-                    let what = "it is missing beside a log; a node that lost it is removed from the \
-                                cluster (holdfast node rm), and joins anew with an empty data \
-                                directory";
+                    let what = "it is missing beside a log. If a restore was cut short here, remove \
+                                the directory raft beside it and restore again; a node that lost it \
+                                is removed from its cluster (holdfast node rm), and joins anew with \
+                                an empty data directory";
                     Err(DaemonError::Corrupt { file, what: what.into() })
                 }
             };

@@ -52,7 +52,8 @@ fn quorum_of(leader: NodeId, metrics: &Metrics, leading_ms: u64, lately_ms: u64)
 /// Takes the next step, if there is one; returns whether there was. On the leader.
 pub(crate) async fn align(raft: &RaftNode) -> Result<bool, RaftError> {
     let state = raft.state();
-    match next_step(&state, &raft.metrics(), &quorum(raft)) {
+    let unfit = raft.unfit_peers().into_keys().collect();
+    match next_step(&state, &raft.metrics(), &quorum(raft), &unfit) {
         None => return Ok(false),
         Some(Step::Add(node)) => raft.add_learner(node.id, &node.address).await?,
         Some(Step::Voters(voters)) => {
@@ -71,19 +72,25 @@ pub(crate) async fn align(raft: &RaftNode) -> Result<bool, RaftError> {
     Ok(true)
 }
 
-fn next_step<'a>(state: &'a State, metrics: &Metrics, quorum: &Quorum) -> Option<Step<'a>> {
+/// Who is unfit to lead declines, and nothing is proposed until it has.
+fn next_step<'a>(
+    state: &'a State,
+    metrics: &Metrics,
+    quorum: &Quorum,
+    unfit: &BTreeSet<NodeId>,
+) -> Option<Step<'a>> {
     let known = |n: &&Node| metrics.members.iter().any(|m| m.node == n.id && m.addr == n.address);
     if let Some(node) = state.nodes.values().filter(|n| n.role.has_log()).find(|n| !known(n)) {
         return Some(Step::Add(node));
     }
-    votes(state, quorum).or_else(|| {
+    votes(state, quorum, unfit).or_else(|| {
         let belongs = |id: &NodeId| state.nodes.get(id).is_some_and(|n| n.role.has_log());
         let gone = metrics.learners.iter().find(|id| !belongs(id))?;
         (!quorum.joint).then_some(Step::Remove(*gone))
     })
 }
 
-fn votes(state: &State, quorum: &Quorum) -> Option<Step<'static>> {
+fn votes(state: &State, quorum: &Quorum, unfit: &BTreeSet<NodeId>) -> Option<Step<'static>> {
     let current = &quorum.voters;
     let voting = state.nodes.values().filter(|n| n.role.votes()).map(|n| n.id);
     let wanted: BTreeSet<NodeId> = voting.take(MAX_VOTERS).collect();
@@ -102,7 +109,8 @@ fn votes(state: &State, quorum: &Quorum) -> Option<Step<'static>> {
     if target.contains(&quorum.leader) {
         return Some(Step::Voters(target));
     }
-    let next = target.iter().find(|id| current.contains(id) && quorum.has_log(**id));
+    let mut fit = target.difference(unfit);
+    let next = fit.find(|id| current.contains(id) && quorum.has_log(**id));
     next.map(|id| Step::HandOver(*id))
 }
 
@@ -155,7 +163,12 @@ mod tests {
 
     /// Node 1 leads, for long.
     fn step<'a>(state: &'a State, metrics: &Metrics) -> Option<Step<'a>> {
-        next_step(state, metrics, &quorum_of(NodeId(1), metrics, 100_000, 1_000))
+        step_past(state, metrics, &[])
+    }
+
+    fn step_past<'a>(state: &'a State, metrics: &Metrics, unfit: &[u64]) -> Option<Step<'a>> {
+        let unfit = unfit.iter().copied().map(NodeId).collect();
+        next_step(state, metrics, &quorum_of(NodeId(1), metrics, 100_000, 1_000), &unfit)
     }
 
     fn voters(of: &[u64]) -> Option<Step<'static>> {
@@ -245,6 +258,17 @@ mod tests {
         let lag = [(2, 0, AWAY), (3, 0, THERE), (4, 0, THERE)];
         let of = metrics(&[1, 2, 3, 4], &[1, 2, 3], &lag);
         assert_eq!(step(&state, &of), Some(Step::HandOver(NodeId(3))));
+    }
+
+    /// Who should not lead declines: the cluster stood still each time that it was asked.
+    #[test]
+    fn leadership_is_offered_to_no_voter_that_is_unfit() {
+        use NodeRole::{Standby, Voter};
+        let state = state(&[Standby, Voter, Voter, Voter]);
+        let lag = [(2, 0, AWAY), (3, 0, THERE), (4, 0, THERE)];
+        let of = metrics(&[1, 2, 3, 4], &[1, 2, 3, 4], &lag);
+        assert_eq!(step_past(&state, &of, &[3]), Some(Step::HandOver(NodeId(4))));
+        assert_eq!(step_past(&state, &of, &[3, 4]), None, "it leads on until one is fit");
     }
 
     #[test]

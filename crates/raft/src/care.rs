@@ -8,12 +8,14 @@
 //!  fit ────────────────────────────────────────────────────────────► unfit: does not stand, declines
 //!   ▲                                                                  a transfer, tells the leader;
 //!   └──────────────────────────────────────────────────────────────    gives up leadership
-//!        30 good seconds in a row, with twice the floor free
+//!        30 good seconds in a row, with twice the floor free;
+//!        twice as many after each time that it did not last
 //! ```
 //!
-//! Leadership never goes back and forth: it is only given to a voter that answered lately and is fit,
-//! and a node that gave it up stays unfit for 30 s of good behaviour at least. Where all are unfit, the
-//! one that leads goes on.
+//! Leadership never goes back and forth: it is only given to a voter that answered lately, has nearly
+//! all of the log and is fit, and a node that gave it up stays unfit for 30 s of good behaviour at least.
+//! Where all are as slow as each other it would go round; so who was fit for no longer than it took
+//! to become so takes twice as long the next time. Where all are unfit, the one that leads goes on.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,8 +28,13 @@ const WINDOW: usize = 5;
 const BAD: usize = 3;
 /// Good seconds in a row that make a node fit again.
 const CALM: u32 = 30;
-/// Who did not answer for longer is not handed leadership.
+/// As many as it takes after the fifth time that it did not last, and more.
+const MOST_CALM: u32 = 16 * CALM;
+/// Who did not answer for longer, or for four heartbeats if that is longer, is not handed leadership.
 const LATELY_MS: u64 = 1_000;
+/// Nor is who lacks more entries: nothing is proposed until a successor has them all, and what brings
+/// them renews the lease of the leader that gives way.
+const MOST_BEHIND: u64 = 256;
 
 /// What a leader must be able to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +56,11 @@ impl CareLimits {
     /// For a cluster whose leader lets hear from itself this often.
     pub(crate) fn with_heartbeat(self, heartbeat_ms: u64) -> Self {
         Self { slow_ms: self.slow_ms.max(4 * heartbeat_ms), ..self }
+    }
+
+    /// Consensus that does not answer for so long stands still.
+    pub(crate) fn loop_patience(&self) -> Duration {
+        Duration::from_millis(self.slow_ms.saturating_mul(5))
     }
 }
 
@@ -106,12 +118,17 @@ pub(crate) struct Care {
     /// The newest last; bad ones say why.
     recent: VecDeque<Option<Unfit>>,
     calm: u32,
+    /// So many good seconds make it fit now.
+    needed: u32,
+    /// Seconds since it became so; nothing before it ever was unfit.
+    fit_for: Option<u32>,
     unfit: Option<Unfit>,
 }
 
 impl Care {
     pub(crate) fn new(limits: CareLimits) -> Self {
-        Self { limits, recent: VecDeque::new(), calm: 0, unfit: None }
+        let recent = VecDeque::new();
+        Self { limits, recent, calm: 0, needed: CALM, fit_for: None, unfit: None }
     }
 
     /// Takes another second into account.
@@ -125,11 +142,20 @@ impl Care {
         // What is full does not pass.
         let at_once = bad.filter(|bad| matches!(bad, Unfit::NearlyFull { .. }));
         let often = self.recent.iter().flatten().count() >= BAD;
+        if self.unfit.is_none() {
+            self.fit_for = self.fit_for.map(|secs| secs.saturating_add(1));
+        }
         match bad {
             Some(why) if at_once.is_some() || often || self.unfit.is_some() => {
+                if self.unfit.is_none() {
+                    let lasted = self.fit_for.is_none_or(|secs| secs > self.needed);
+                    self.needed = if lasted { CALM } else { MOST_CALM.min(2 * self.needed) };
+                }
                 self.unfit = Some(why);
             }
-            None if self.calm >= CALM => self.unfit = None,
+            None if self.unfit.is_some() && self.calm >= self.needed => {
+                (self.unfit, self.fit_for) = (None, Some(0));
+            }
             _ => {}
         }
         self.unfit
@@ -168,10 +194,15 @@ pub(crate) struct Candidate {
 }
 
 /// Who is to lead next: of those that are there and fit, the one that lacks least.
-pub(crate) fn successor(voters: impl IntoIterator<Item = Candidate>) -> Option<NodeId> {
+pub(crate) fn successor(
+    voters: impl IntoIterator<Item = Candidate>,
+    heartbeat_ms: u64,
+) -> Option<NodeId> {
+    let lately_ms = LATELY_MS.max(4 * heartbeat_ms);
+    let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < lately_ms);
     let fit = voters
         .into_iter()
-        .filter(|voter| !voter.unfit && voter.silent_ms.is_some_and(|silent| silent < LATELY_MS));
+        .filter(|voter| !voter.unfit && voter.behind <= MOST_BEHIND && is_there(voter));
     fit.min_by_key(|voter| (voter.behind, voter.node)).map(|voter| voter.node)
 }
 
@@ -210,6 +241,25 @@ mod tests {
         assert_eq!(after(&[(SLOW, 3), (GOOD, calm), (SLOW, 2)]), None, "it begins anew");
     }
 
+    /// Where all disks are as slow, leadership went round every 40 seconds for ever.
+    #[test]
+    fn who_is_unfit_again_at_once_takes_longer_to_become_fit() {
+        let mut care = Care::new(LIMITS);
+        let mut until_fit = || {
+            for _ in 0..3 {
+                care.step(&SLOW);
+            }
+            (1..1_000).find(|_| care.step(&GOOD).is_none())
+        };
+        let calms: Vec<_> = (0..7).filter_map(|_| until_fit()).collect();
+        assert_eq!(calms, [1, 2, 4, 8, 16, 16, 16].map(|times| times * CALM));
+        // Once it has lasted all is as in the beginning.
+        for sample in [vec![&GOOD; MOST_CALM as usize + 1], vec![&SLOW; 3]].concat() {
+            care.step(sample);
+        }
+        assert_eq!((1..1_000).find(|_| care.step(&GOOD).is_none()), Some(CALM));
+    }
+
     #[test]
     fn too_little_space_counts_at_once_and_until_there_is_twice_as_much() {
         let free = |free_bytes| Sample { free_bytes: Some(free_bytes), ..GOOD };
@@ -225,6 +275,9 @@ mod tests {
     fn a_cluster_that_takes_its_time_gives_its_disks_some() {
         let slow_ms = |heartbeat_ms| CareLimits::default().with_heartbeat(heartbeat_ms).slow_ms;
         assert_eq!([100, 250, 2_500].map(slow_ms), [1_000, 1_000, 10_000]);
+        let patience =
+            |heartbeat_ms| CareLimits::default().with_heartbeat(heartbeat_ms).loop_patience();
+        assert_eq!([250, 2_500].map(patience), [5, 50].map(Duration::from_secs));
     }
 
     #[test]
@@ -243,16 +296,29 @@ mod tests {
             silent_ms,
             unfit,
         };
-        let best = |voters: &[Candidate]| successor(voters.iter().copied()).map(|node| node.0);
+        let best = |voters: &[Candidate]| successor(voters.iter().copied(), 250).map(|node| node.0);
         let (near, far) = (voter(3, 2, Some(100), false), voter(2, 9, Some(100), false));
         assert_eq!(best(&[far, near]), Some(3));
         assert_eq!(best(&[far, Candidate { unfit: true, ..near }]), Some(2));
         assert_eq!(best(&[far, Candidate { silent_ms: Some(1_000), ..near }]), Some(2));
         assert_eq!(best(&[Candidate { silent_ms: None, ..near }]), None);
+        let slow = [Candidate { silent_ms: Some(1_900), ..near }];
+        assert_eq!(best(&slow), None);
+        assert_eq!(successor(slow, 500), Some(NodeId(3)), "of a cluster that takes its time");
         assert_eq!(
             best(&[near, voter(2, 2, Some(0), false)]),
             Some(2),
             "always the same of equals"
         );
+    }
+
+    /// The cluster stood still until its next leader had 50,000 entries, however long that took.
+    #[test]
+    fn leadership_does_not_wait_for_a_voter_that_is_far_behind() {
+        let voter =
+            |behind| Candidate { node: NodeId(2), behind, silent_ms: Some(100), unfit: false };
+        assert_eq!(successor([voter(MOST_BEHIND + 1)], 250), None);
+        assert_eq!(successor([voter(50_000)], 250), None);
+        assert_eq!(successor([voter(MOST_BEHIND)], 250), Some(NodeId(2)));
     }
 }

@@ -128,9 +128,10 @@ impl Timing {
         Duration::from_millis(self.election_max_ms + self.heartbeat_ms)
     }
 
-    /// Past this without any leader, a node stands that would rather not.
+    /// Past this without any leader, a node stands that would rather not: when its leader is known
+    /// to be silent the others wait for one election at most, and one more is theirs.
     pub(crate) fn last_resort(&self) -> Duration {
-        Duration::from_millis(self.election_max_ms * 3)
+        Duration::from_millis(self.election_max_ms * 2)
     }
 
     pub(crate) fn deadline(&self) -> Duration {

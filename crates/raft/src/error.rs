@@ -173,6 +173,11 @@ impl RaftError {
         }
     }
 
+    /// Whether it is for want of room on the disk.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::DiskIo { what, .. } if is_full(what))
+    }
+
     pub(crate) fn disk(path: &Path, error: &io::Error) -> Self {
         Self::DiskIo { path: path.to_owned(), what: error.to_string() }
     }
@@ -190,12 +195,16 @@ impl From<RaftError> for io::Error {
 
 /// What to do about a failure of the disk, where that is plain from the system's words.
 fn advice(what: &str) -> &'static str {
-    // As std prints ENOSPC and EDQUOT, and as sled does.
-    let full = ["os error 28", "os error 122", "StorageFull", "QuotaExceeded"];
-    match full.iter().any(|words| what.contains(words)) {
+    match is_full(what) {
         true => "; free space on that filesystem, then start the daemon again: nothing is lost",
         false => "",
     }
+}
+
+fn is_full(what: &str) -> bool {
+    // As std prints ENOSPC and EDQUOT, and as sled does.
+    let full = ["os error 28", "os error 122", "StorageFull", "QuotaExceeded"];
+    full.iter().any(|words| what.contains(words))
 }
 
 fn leader_hint(leader: &Option<Peer>) -> String {

@@ -16,12 +16,15 @@ use std::time::Duration;
 use holdfast_types::NodeId;
 use openraft::ServerState;
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::errors::Fatal;
 use openraft::metrics::RaftMetrics;
 use openraft::type_config::alias::WatchReceiverOf;
 use tokio::sync::watch;
 
+use crate::error::RaftError;
 use crate::net::Heard;
 use crate::published::Applied;
+use crate::store::Health;
 use crate::sys::boottime;
 use crate::types::TypeConfig;
 
@@ -62,6 +65,7 @@ pub(crate) struct Watcher {
     pub(crate) metrics: WatchReceiverOf<TypeConfig, RaftMetrics<TypeConfig>>,
     pub(crate) applied: watch::Receiver<Applied>,
     pub(crate) heard: Heard,
+    pub(crate) health: Health,
     pub(crate) silence: Duration,
     pub(crate) out: watch::Sender<Leadership>,
 }
@@ -83,11 +87,23 @@ impl Watcher {
                 changed = self.applied.changed() => changed.is_ok(),
                 () = tokio::time::sleep(self.silence / 4) => true,
             };
+            self.look(alive);
             if !alive {
                 self.out.send_modify(|l| *l = Leadership { term: l.term, ..Leadership::default() });
                 return;
             }
         }
+    }
+
+    /// Has it told if consensus ended here, and not because it was asked to.
+    fn look(&self, alive: bool) {
+        let what = match &self.metrics.borrow_watched().running_state {
+            Err(Fatal::Stopped) => return,
+            Err(fatal) => fatal.to_string(),
+            Ok(()) if alive => return,
+            Ok(()) => "one of its tasks panicked".to_owned(),
+        };
+        self.health.fail(RaftError::Internal { what });
     }
 
     fn judge(&mut self) -> Leadership {

@@ -4,6 +4,7 @@
 //! openraft calls it from one task, so the work between two awaits is bounded by [`BATCH`].
 
 use std::io;
+use std::path::Path;
 
 use futures::{Stream, StreamExt};
 use holdfast_core::State;
@@ -91,6 +92,7 @@ impl Machine {
             },
             state: self.publisher.state().clone(),
             file: self.file.clone(),
+            health: self.health.clone(),
         }
     }
 }
@@ -142,8 +144,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Builder> {
-        let wanted = force || self.file.was_asked() || self.snapshot_is_due();
-        wanted.then(|| self.builder())
+        let wanted = force || self.file.is_asked() || self.snapshot_is_due();
+        (wanted && self.file.was_full().is_none()).then(|| self.builder())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
@@ -157,12 +159,14 @@ impl RaftStateMachine<TypeConfig> for Machine {
     ) -> Result<(), io::Error> {
         // Checked before the file is touched: what cannot be read must not replace what can.
         let data = snapshot.clone();
-        let state = blocking(move || data.decode().map_err(unreadable)).await?;
-        let file = self.file.clone();
+        let (file, health) = (self.file.clone(), self.health.clone());
+        let path = file.path().to_owned();
+        let decode = move || data.decode().map_err(|fault| unreadable(&path, fault));
+        let state = blocking(&health, decode).await?;
         let received = Snapshot { meta: meta.clone(), snapshot };
         fail::at("install.begun")
             .map_err(|e| self.health.fail(RaftError::disk(self.file.path(), &e)))?;
-        blocking(move || file.keep(received)).await?;
+        blocking(&health, move || file.keep(received)).await?;
         fail::at("install.kept")
             .map_err(|e| self.health.fail(RaftError::disk(self.file.path(), &e)))?;
         let (index, term) = position(meta.last_log_id.as_ref());
@@ -176,7 +180,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
         let file = self.file.clone();
-        Ok(blocking(move || file.current()).await?)
+        Ok(blocking(&self.health, move || file.current()).await?)
     }
 }
 
@@ -185,6 +189,7 @@ pub(crate) struct Builder {
     meta: SnapshotMeta,
     state: State,
     file: SnapshotFile,
+    health: Health,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -192,21 +197,84 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let (meta, state, file) = (self.meta.clone(), self.state.clone(), self.file.clone());
-        Ok(blocking(move || file.build(meta, &state)).await?)
+        let build = move || match file.build(meta, &state) {
+            // The log needs that room more, and has all that this would have.
+            Err(error) if error.is_full() => {
+                let (code, path) = (error.code(), file.path().display());
+                tracing::warn!(%code, file = %path, "there is no room for a snapshot, so the log is \
+                    kept and grows: free space on that filesystem");
+                file.nothing()
+            }
+            built => built,
+        };
+        Ok(blocking(&self.health, build).await?)
     }
 }
 
-fn unreadable(fault: Fault) -> RaftError {
-    let what = format!("a snapshot from the leader is of no version known here: {fault}");
-    RaftError::VersionTooOld { what }
+fn unreadable(path: &Path, fault: Fault) -> RaftError {
+    match fault {
+        Fault::Disk(e) => RaftError::disk(path, &e),
+        Fault::Damaged(_) | Fault::Unknown(_) => {
+            let what = format!("a snapshot from the leader is of no version known here: {fault}");
+            RaftError::VersionTooOld { what }
+        }
+    }
 }
 
 fn position(id: Option<&LogId>) -> (u64, u64) {
     id.map_or((0, 0), |id| (id.index, *id.leader_id))
 }
 
+/// Any failure here ends consensus on this node, so it is the node's, with its reason.
 async fn blocking<T: Send + 'static>(
+    health: &Health,
     work: impl FnOnce() -> Result<T, RaftError> + Send + 'static,
 ) -> Result<T, RaftError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(RaftError::Stopped))
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| health.fail(error)),
+        Err(broken) if broken.is_panic() => {
+            let what = "the work on a snapshot panicked".into();
+            Err(health.fail(RaftError::Internal { what }))
+        }
+        // The runtime ends.
+        Err(_) => Err(RaftError::Stopped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use holdfast_types::{ClusterId, Code};
+
+    use super::*;
+
+    /// Consensus ended, and the daemon went on as if nothing had happened.
+    #[tokio::test]
+    async fn a_snapshot_that_cannot_be_read_ends_the_node_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, health) = (dir.path().join("snapshot"), Health::new());
+        let (file, _) = SnapshotFile::open(path, ClusterId::generate(), health.clone()).unwrap();
+        let mut part = file.begin(&SnapshotMeta::default()).unwrap();
+        part.write_all(&[0xc1]).unwrap();
+        let received = part.finish().unwrap();
+        let mut machine = Machine::new(file, None, Hashes::new(0), health.clone());
+        let installed = machine.install_snapshot(&SnapshotMeta::default(), received).await;
+        installed.unwrap_err();
+        assert_eq!(health.check().unwrap_err().code(), Code::VersionTooOld);
+        assert!(*health.failed().borrow(), "nobody was told");
+    }
+
+    #[tokio::test]
+    async fn work_on_a_snapshot_that_fails_or_panics_ends_the_node_with_its_reason() {
+        let health = Health::new();
+        let panics = blocking(&health, || -> Result<(), RaftError> { panic!("on purpose") });
+        panics.await.unwrap_err();
+        assert_eq!(health.check().unwrap_err().code(), Code::Internal);
+        let (health, large) =
+            (Health::new(), RaftError::TooLarge { size_bytes: 2, limit_bytes: 1 });
+        let failed = large.clone();
+        blocking(&health, move || Err::<(), _>(failed)).await.unwrap_err();
+        assert_eq!(health.check().unwrap_err(), large);
+    }
 }

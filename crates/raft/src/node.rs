@@ -32,7 +32,7 @@ use crate::snapshot::SnapshotFile;
 use crate::store::{Health, LogStore, Syncs};
 use crate::sys::boottime;
 use crate::types::Raft;
-use crate::watchdog::{Fitness, Peers, Watchdog, next_leader};
+use crate::watchdog::{Fitness, Peers, Standing, Watchdog, next_leader};
 
 /// A member that has answered none of so many heartbeats is not there.
 const LATELY_HEARTBEATS: u64 = 4;
@@ -59,6 +59,8 @@ struct Shared {
     hashes: Hashes,
     pauses: Pauses,
     files: SnapshotFile,
+    /// One snapshot comes at a time, whoever of the callers of [`RaftNode::service`] it comes to.
+    receiving: Arc<Semaphore>,
     heard: Heard,
     syncs: Syncs,
     fitness: Fitness,
@@ -151,6 +153,7 @@ impl RaftNode {
             metrics: raft.metrics(),
             applied: applied.clone(),
             heard: heard.clone(),
+            health: health.clone(),
             silence: timing.leader_silence(),
             out,
         };
@@ -163,8 +166,13 @@ impl RaftNode {
             pulse,
             peers: peers.clone(),
             leadership: leadership.clone(),
-            patience: timing.last_resort(),
             out: told,
+        };
+        let standing = Standing {
+            raft: raft.clone(),
+            fitness: fitness.clone(),
+            leadership: leadership.clone(),
+            patience: timing.last_resort(),
         };
         let (levels, levels_health) = (applied.clone(), health.clone());
         let (rounds, serve) = Rounds::new(raft.clone(), health.clone(), timing.deadline());
@@ -183,6 +191,7 @@ impl RaftNode {
             tokio::spawn(fresh::probe(reads.clone())).abort_handle(),
             tokio::spawn(keeper.run()).abort_handle(),
             tokio::spawn(watchdog.run()).abort_handle(),
+            tokio::spawn(standing.run()).abort_handle(),
             tokio::spawn(lifeline.run()).abort_handle(),
         ];
         let shared = Shared {
@@ -196,6 +205,7 @@ impl RaftNode {
             hashes,
             pauses,
             files,
+            receiving: Arc::new(Semaphore::new(1)),
             heard,
             syncs,
             fitness,
@@ -229,7 +239,7 @@ impl RaftNode {
             heard: shared.heard.clone(),
             rounds: shared.reads.rounds.clone(),
             files: shared.files.clone(),
-            receiving: Arc::new(Semaphore::new(1)),
+            receiving: shared.receiving.clone(),
             fitness: shared.fitness.clone(),
             applied: shared.applied.clone(),
             generation: shared.generation.clone(),
@@ -320,7 +330,7 @@ impl RaftNode {
 
     /// Members that said with their last answer that they should not lead, and why.
     pub fn unfit_peers(&self) -> BTreeMap<NodeId, String> {
-        self.shared.peers.unfit()
+        self.shared.peers.unfit(&self.shared.raft)
     }
 
     /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
@@ -356,17 +366,23 @@ impl RaftNode {
         self.shared.pauses.take_longest()
     }
 
-    /// Writes a snapshot of everything applied so far, and returns its index once it is durable.
+    /// Writes a snapshot of everything applied so far, and returns its index once it is durable. One
+    /// for which there is no room leaves everything as it is.
     pub async fn build_snapshot(&self, limit: Duration) -> Result<u64, RaftError> {
         let wanted = self.applied_index();
+        let files = &self.shared.files;
+        files.ask(wanted);
         let built = async {
             loop {
-                let index = self.shared.files.index();
+                self.check()?;
+                let index = files.index();
                 if index >= wanted {
                     return Ok(index);
                 }
+                if let Some(full) = files.was_full() {
+                    return Err(full);
+                }
                 // One that is under way already may be of an earlier moment.
-                self.shared.files.ask();
                 self.raft().trigger().snapshot().await.map_err(|_| self.stopped())?;
                 tokio::time::sleep(BUILD_LOOK).await;
             }
@@ -404,6 +420,11 @@ impl RaftNode {
 
     pub(crate) fn raft(&self) -> &Raft {
         &self.shared.raft
+    }
+
+    #[cfg(test)]
+    pub(crate) fn files(&self) -> SnapshotFile {
+        self.shared.files.clone()
     }
 
     pub(crate) fn timing(&self) -> &Timing {
@@ -502,6 +523,37 @@ mod tests {
         let mut leadership = node.leadership();
         let deposed = leadership.wait_for(|l| l.reign.is_none() && l.leader.is_none());
         timeout(Duration::from_secs(5), deposed).await.unwrap().unwrap();
+    }
+
+    /// Consensus that breaks is no quiet end: the daemon has to hear of it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_panic_in_consensus_ends_the_node_with_its_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let config = RaftConfig::new(dir.path().join("raft"), identity);
+        let node = RaftNode::start(config).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        let panics = node.raft().with_state_machine(|_| Box::pin(async { panic!("on purpose") }));
+        drop::<Result<(), _>>(panics.await);
+        let told = timeout(Duration::from_secs(5), node.failed()).await.unwrap();
+        assert_eq!(told.code(), Code::Internal, "{told}");
+    }
+
+    /// A node that is gone was unfit for ever, in each of its peers' words.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn only_members_are_unfit_peers() {
+        let dir = tempfile::tempdir().unwrap();
+        let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let node =
+            RaftNode::start(RaftConfig::new(dir.path().join("raft"), identity)).await.unwrap();
+        node.initialize("127.0.0.1:1").await.unwrap();
+        node.add_learner(NodeId(2), "127.0.0.1:2").await.unwrap();
+        let peers = &node.shared.peers;
+        peers.note(2, "slow");
+        peers.note(3, "slow");
+        assert_eq!(node.unfit_peers().into_keys().collect::<Vec<_>>(), [NodeId(2)]);
+        node.remove_learner(NodeId(2)).await.unwrap();
+        assert!(node.unfit_peers().is_empty());
     }
 
     /// A leader on a slow disk says so of itself; where nobody else is there it leads on.

@@ -35,6 +35,7 @@ impl RaftNode {
         level::allows(&self.state(), &entry)?;
         let bytes = EntryBytes::encode(&entry)?;
         let deadline = Instant::now() + limit;
+        let mut pause = RETRY_PAUSE;
         loop {
             self.check()?;
             let write = self.raft().client_write(bytes.clone());
@@ -46,7 +47,9 @@ impl RaftNode {
             if error != (RaftError::NotLeader { leader: None }) {
                 return Err(error);
             }
-            self.some_leader(deadline).await?;
+            self.some_leader(deadline, pause).await?;
+            // A leader whose lease is out gets it back with a heartbeat's answers, not before.
+            pause = (pause * 2).min(Duration::from_millis(self.timing().heartbeat_ms));
         }
     }
 
@@ -87,8 +90,8 @@ impl RaftNode {
     }
 
     /// Waits until some node is known to lead; says so if it is another.
-    async fn some_leader(&self, deadline: Instant) -> Result<(), RaftError> {
-        tokio::time::sleep_until(deadline.min(Instant::now() + RETRY_PAUSE)).await;
+    async fn some_leader(&self, deadline: Instant, pause: Duration) -> Result<(), RaftError> {
+        tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
         let mut leadership = self.leadership();
         match timeout_at(deadline, leadership.wait_for(|l| l.leader.is_some())).await {
             Err(_) => return Err(RaftError::NoQuorum),

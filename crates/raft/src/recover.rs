@@ -151,17 +151,24 @@ pub async fn recover(
         seed(&survey, recovery)?.plant(&waiting(dir)).await?;
     }
     let generation = generation::read(&waiting(dir))?;
-    let kept = dir.with_extension(format!("before-recovery-{generation}"));
-    set_aside(dir, &kept)?;
+    let kept = set_aside(dir, generation)?;
     rename(&waiting(dir), dir)?;
     Ok(Recovered { generation, kept })
 }
 
-fn set_aside(dir: &Path, kept: &Path) -> Result<(), RaftError> {
-    match dir.exists() {
-        true => rename(dir, kept),
-        false => Ok(()),
+/// Gives the log before a name that nothing has yet, and returns that; it may have one already.
+fn set_aside(dir: &Path, generation: u64) -> Result<PathBuf, RaftError> {
+    let name = |n| match n {
+        0 | 1 => dir.with_extension(format!("before-recovery-{generation}")),
+        _ => dir.with_extension(format!("before-recovery-{generation}-{n}")),
+    };
+    let taken = (1..).take_while(|n| name(*n).exists()).count();
+    if !dir.exists() {
+        return Ok(name(taken));
     }
+    let kept = name(taken + 1);
+    rename(dir, &kept)?;
+    Ok(kept)
 }
 
 /// The state after the recovery, and what the new log begins with.

@@ -26,10 +26,14 @@ use crate::types::{LogId, Raft};
 const PERIOD: Duration = Duration::from_millis(250);
 /// With so many entries too many, it is time for a purge; with few that are kept, sooner.
 const STEP: u64 = 256;
+/// With so small a part of its bytes too many as well: a purge keeps others waiting.
+const SIZE_STEP: u64 = 8;
 /// A follower that received a snapshot is given this long to ask for what follows it.
 const GRACE: Duration = Duration::from_secs(60);
 /// Nothing holds up a snapshot or a purge of a log larger than so many times its limit.
 const MOST_TIMES: u64 = 4;
+/// What was asked for and did not come about is asked for again after so long.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// What is kept behind the snapshot, each at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,12 +80,14 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
     let step = (limits.entries / 4).clamp(1, STEP);
     let by_number = (too_many >= now.purged + step).then_some(too_many);
     let by_age = spans.iter().rev().find(|span| old(span.since)).map(|span| span.last);
-    let mut total = 0;
-    let by_size = spans.iter().rev().find_map(|span| {
-        total += span.bytes;
-        (total > limits.bytes).then_some(span.last)
-    });
     let all: u64 = spans.iter().map(|span| span.bytes).sum();
+    let mut total = 0;
+    let by_size = spans.iter().rev().enumerate().find_map(|(newer, span)| {
+        total += span.bytes;
+        // Followers want the newest, however large its entries are.
+        (newer > 0 && total > limits.bytes).then_some(span.last)
+    });
+    let by_size = by_size.filter(|_| all > limits.bytes.saturating_add(limits.bytes / SIZE_STEP));
     let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(MOST_TIMES));
     let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot));
     let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
@@ -150,17 +156,23 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Runs until the node stops.
     pub(crate) async fn run(self) {
+        let (mut asked, mut purged) = (Tried::default(), Tried::default());
         loop {
             tokio::time::sleep(PERIOD).await;
+            let position = self.position();
             let Decision { snapshot, pressing, purge } =
-                decide(&self.usage.now(), &self.position(), &self.limits);
+                decide(&self.usage.now(), &position, &self.limits);
             if pressing {
-                self.files.ask();
+                self.files.ask(position.applied);
             }
-            if snapshot && self.raft.trigger().snapshot().await.is_err() {
+            if snapshot
+                && asked.again((position.snapshot, u64::from(pressing)), position.at)
+                && self.raft.trigger().snapshot().await.is_err()
+            {
                 return;
             }
             if let Some(upto) = purge
+                && purged.again((position.purged, position.snapshot), position.at)
                 && self.raft.trigger().purge_log(upto).await.is_err()
             {
                 return;
@@ -180,6 +192,23 @@ impl Keeper {
             purged: index(&metrics.purged),
             sending: self.transfers.oldest(at),
         }
+    }
+}
+
+/// What was tried last, and when.
+#[derive(Default)]
+struct Tried(Option<((u64, u64), Duration)>);
+
+impl Tried {
+    /// Whether it is time to try: not again where nothing has come of it, but after a while.
+    fn again(&mut self, from: (u64, u64), now: Duration) -> bool {
+        let in_vain =
+            |(last, at): (_, Duration)| last == from && now.saturating_sub(at) < REFUSED_PAUSE;
+        let due = !self.0.is_some_and(in_vain);
+        if due {
+            self.0 = Some((from, now));
+        }
+        due
     }
 }
 
@@ -234,6 +263,17 @@ mod tests {
         assert!(!decide(position(0, 0, 0)).snapshot);
     }
 
+    /// Under load some went at every look, each time before everything else that Raft had to do.
+    #[test]
+    fn entries_go_by_their_size_some_at_a_time() {
+        let of = |n| decide(&log(n, 10), &position(n, n, 0), &LIMITS).purge;
+        assert_eq!(of(1_000), None);
+        assert_eq!(of(1_125), None);
+        assert_eq!(of(1_126), Some(256));
+        // The entries that are written now stay, were they larger than all may be.
+        assert_eq!(decide(&log(200, 60), &position(200, 200, 0), &LIMITS).purge, None);
+    }
+
     #[test]
     fn an_idle_log_grows_old_and_goes_once() {
         let mut spans = log(10, 1);
@@ -266,6 +306,18 @@ mod tests {
         assert_eq!(held(&large, Some(50)), None);
         let huge = log(4_000, 11);
         assert_eq!(held(&huge, Some(50)), held(&huge, None));
+    }
+
+    /// A snapshot that is not worth its cost yet was asked for four times a second.
+    #[test]
+    fn what_was_refused_is_not_asked_for_at_every_look() {
+        let mut tried = Tried::default();
+        assert!(tried.again((5, 0), secs(10)));
+        assert!(!tried.again((5, 0), secs(11)) && !tried.again((5, 0), secs(14)));
+        assert!(tried.again((5, 1), secs(14)), "it has become pressing");
+        assert!(tried.again((9, 0), secs(15)), "the last one came about");
+        assert!(!tried.again((9, 0), secs(19)));
+        assert!(tried.again((9, 0), secs(20)));
     }
 
     #[test]

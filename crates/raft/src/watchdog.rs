@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_types::NodeId;
+use openraft::async_runtime::WatchReceiver as _;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,8 +18,6 @@ use crate::store::Pulse;
 use crate::types::Raft;
 
 const TICK: Duration = Duration::from_secs(1);
-/// Consensus that does not answer for so long stands still.
-const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two attempts to hand over.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -42,9 +41,13 @@ impl Peers {
         }
     }
 
-    /// Those that are unfit, and why.
-    pub(crate) fn unfit(&self) -> BTreeMap<NodeId, String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Those that are unfit, and why. Who is no member any more is forgotten.
+    pub(crate) fn unfit(&self, raft: &Raft) -> BTreeMap<NodeId, String> {
+        let rx = raft.metrics();
+        let members = &rx.borrow_watched().membership_config;
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|node, _| members.get_node(&node.0).is_some());
+        peers.clone()
     }
 }
 
@@ -53,14 +56,15 @@ const MAX_REASON: usize = 200;
 /// The voter that should lead after this node; nothing if it does not lead, or nobody is there.
 pub(crate) fn next_leader(raft: &Raft, peers: &Peers) -> Option<NodeId> {
     let metrics = metrics::collect(raft, 0);
-    let unfit = peers.unfit();
+    let unfit = peers.unfit(raft);
     let voters = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
-    successor(voters.map(|lag| Candidate {
+    let candidates = voters.map(|lag| Candidate {
         node: lag.node,
         behind: lag.behind,
         silent_ms: lag.silent_ms,
         unfit: unfit.contains_key(&lag.node),
-    }))
+    });
+    successor(candidates, raft.config().heartbeat_interval)
 }
 
 /// The task.
@@ -71,8 +75,6 @@ pub(crate) struct Watchdog {
     pub(crate) pulse: Pulse,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
-    /// How long an unfit node leaves it to others to stand.
-    pub(crate) patience: Duration,
     pub(crate) out: watch::Sender<Option<Unfit>>,
 }
 
@@ -81,7 +83,6 @@ impl Watchdog {
     pub(crate) async fn run(self) {
         let mut care = Care::new(self.limits);
         let mut space = Space::new(self.dir.clone());
-        let mut led = Instant::now();
         let mut tried: Option<Instant> = None;
         loop {
             let due = Instant::now() + TICK;
@@ -95,14 +96,9 @@ impl Watchdog {
             };
             let unfit = care.step(&sample);
             self.tell(unfit);
-            let now = self.leadership.borrow().clone();
-            if now.leader.is_some() {
-                led = Instant::now();
-            }
-            let stands = may_stand(unfit.is_some(), led.elapsed(), self.patience);
-            self.raft.runtime_config().elect(stands);
+            let leads = self.leadership.borrow().reign.is_some();
             let rested = tried.is_none_or(|at| at.elapsed() >= PAUSE);
-            if let Some(why) = unfit.filter(|_| now.reign.is_some() && rested) {
+            if let Some(why) = unfit.filter(|_| leads && rested) {
                 tried = Some(Instant::now());
                 if !self.hand_over(why).await {
                     return;
@@ -114,7 +110,7 @@ impl Watchdog {
     /// How long consensus takes to answer; nothing once it has ended.
     async fn loop_ms(&self) -> Option<u64> {
         let asked = Instant::now();
-        match timeout(LOOP_PATIENCE, self.raft.with_raft_state(|_| ())).await {
+        match timeout(self.limits.loop_patience(), self.raft.with_raft_state(|_| ())).await {
             Ok(Err(_)) => None,
             Ok(Ok(())) | Err(_) => Some(ms(asked.elapsed())),
         }
@@ -141,6 +137,39 @@ impl Watchdog {
         };
         tracing::warn!(%to, %why, "leadership is handed over");
         self.raft.trigger().transfer_leader(to.0).await.is_ok()
+    }
+}
+
+/// The task that decides whether this node stands for election when its leader is silent.
+pub(crate) struct Standing {
+    pub(crate) raft: Raft,
+    pub(crate) fitness: Fitness,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    /// How long an unfit node leaves it to others.
+    pub(crate) patience: Duration,
+}
+
+impl Standing {
+    /// Runs until the node stops.
+    pub(crate) async fn run(mut self) {
+        let mut leaderless: Option<Instant> = None;
+        loop {
+            let unfit = self.fitness.borrow_and_update().is_some();
+            let led = self.leadership.borrow_and_update().leader.is_some();
+            leaderless = if led { None } else { leaderless.or_else(|| Some(Instant::now())) };
+            let waited = leaderless.map_or(Duration::ZERO, |since| since.elapsed());
+            let stands = may_stand(unfit, waited, self.patience);
+            self.raft.runtime_config().elect(stands);
+            let due = leaderless.filter(|_| !stands).map(|since| since + self.patience);
+            let alive = tokio::select! {
+                changed = self.fitness.changed() => changed.is_ok(),
+                changed = self.leadership.changed() => changed.is_ok(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
+            };
+            if !alive {
+                return;
+            }
+        }
     }
 }
 

@@ -245,6 +245,26 @@ async fn a_leader_without_space_hands_over_to_one_that_has_some() {
     cluster.all_have(&ALL, &acked).await;
 }
 
+/// Where all are unfit nobody waits for a better one for long: the first sign of the leader's death
+/// counts for them too, only later than for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_leader_is_noticed_where_all_are_unfit() {
+    let mut cluster = Cluster::of(3, |config| {
+        config.timing.election_min_ms = 5_900;
+        config.timing.election_max_ms = 6_000;
+        config.care.floor_bytes = u64::MAX / 4;
+    })
+    .await;
+    let unfit = |at: &usize| cluster.machines[*at].node().unfit().is_some();
+    wait(async || ALL.iter().all(unfit).then_some(())).await;
+    let old = cluster.leader(&ALL).await;
+    let gone = Instant::now();
+    cluster.machines[old].stop().await;
+    cluster.leader(&others(old)).await;
+    let silence = Duration::from_millis(6_000 + 5_900 - 250);
+    assert!(gone.elapsed() < silence, "nobody noticed before {silence:?}");
+}
+
 /// Many callers share rounds, and each sees what was acknowledged before it called (I6).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_share_rounds_and_see_what_was_acknowledged() {

@@ -164,6 +164,28 @@ async fn a_recovery_that_was_cut_short_is_finished_by_running_it_again() {
     cluster.all_have(&[0], &acked).await;
 }
 
+/// A backup of the machine that was put back brings the evidence of an earlier recovery: that is no
+/// reason to stop halfway.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovery_keeps_what_an_earlier_one_kept() {
+    let (mut cluster, acked) = three().await;
+    stop_all(&mut cluster).await;
+    let dir = dir(&cluster, 0);
+    let earlier = dir.with_extension("before-recovery-1");
+    std::fs::create_dir(&earlier).unwrap();
+    std::fs::write(earlier.join("evidence"), "kept").unwrap();
+    let done = recover(&dir, survey(&dir).await.unwrap(), person()).await.unwrap();
+    assert_eq!(done.kept, dir.with_extension("before-recovery-1-2"));
+    assert!(done.kept.join("log").exists() && earlier.join("evidence").exists());
+    // Between the two renames it crashed, and is told the same.
+    std::fs::rename(&dir, dir.with_extension("recovered")).unwrap();
+    let again = recover(&dir, survey(&dir).await.unwrap(), person()).await.unwrap();
+    assert_eq!(again.kept, done.kept);
+    cluster.boot(0).await.unwrap();
+    cluster.leader(&[0]).await;
+    cluster.all_have(&[0], &acked).await;
+}
+
 /// A node that joins after a recovery is of its generation from the first.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_joins_after_a_recovery_is_of_its_generation() {

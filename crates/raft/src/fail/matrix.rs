@@ -316,6 +316,25 @@ async fn a_disk_that_is_full_at_any_point_loses_nothing() {
     }
 }
 
+/// A snapshot that there is no room for is none, and the voter goes on with its log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_without_room_for_a_snapshot_keeps_its_voter() {
+    let made = undisturbed()["snapshot.created"];
+    for point in ["snapshot.created", "snapshot.written", "snapshot.synced"] {
+        let plan = Plan { point: point.to_owned(), nth: 1, fault: Fault::Full };
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterId::generate();
+        let told = run(dir.path(), cluster, Some(&plan));
+        let case = format!("{plan:?}: {told:?}");
+        assert!(told.status.success() && told.refused.is_none(), "{case}");
+        assert_eq!(told.acked, STEPS.len(), "{case}");
+        assert!(told.passed["snapshot.created"] > made, "it was tried once more: {case}");
+        let raft = dir.path().join("raft");
+        let found = inspect(&raft, cluster, told.acked, &case).await;
+        goes_on(&raft, cluster, found, &case).await;
+    }
+}
+
 /// Not a point but the kernel refuses: no file may grow beyond a limit, as on a full disk, wherever
 /// sled or we happen to be writing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

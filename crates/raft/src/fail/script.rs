@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::stream;
 use holdfast_core::{Command, Entry, RemoveImage, State};
@@ -174,8 +174,18 @@ impl Follower {
             }
             Step::Build { upto } => {
                 self.until(|node| node.applied_index() >= upto).await?;
+                let files = self.node.files();
                 raft.trigger().snapshot().await.map_err(stopped)?;
-                self.until(|node| node.metrics().snapshot == upto).await
+                let built = |node: &RaftNode| node.metrics().snapshot == upto;
+                self.until(|node| built(node) || files.was_full().is_some()).await?;
+                // The disk was full for a moment. Another is made once openraft has heard of that.
+                let began = Instant::now();
+                while !built(&self.node) && began.elapsed() < PATIENCE {
+                    files.has_room_again();
+                    raft.trigger().snapshot().await.map_err(stopped)?;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                self.until(built).await
             }
             Step::Purge { upto } => {
                 raft.trigger().purge_log(upto).await.map_err(stopped)?;

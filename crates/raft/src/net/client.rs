@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::future::ready;
 use futures::stream::{self, StreamExt};
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
@@ -39,7 +40,8 @@ use crate::snapshot::SnapshotData;
 use crate::types::{Raft, Snapshot, TypeConfig, Vote};
 use crate::watchdog::{Fitness, Peers};
 
-/// Entries may take longer than a heartbeat: the receiver syncs them to its disk first.
+/// Entries may take longer than a heartbeat: the receiver syncs them to its disk first. Or eight of
+/// the cluster's heartbeats, if that is longer.
 const ENTRIES_TTL: Duration = Duration::from_secs(2);
 /// The least rate at which a snapshot must get through, in bytes a second.
 const SNAPSHOT_RATE: u64 = 1 << 20;
@@ -187,13 +189,23 @@ impl PeerClient {
         Ok(RaftRequest { cluster_id, from, to, body: body.into(), generation })
     }
 
-    /// Waits for the answer no longer than `ttl`, and draws conclusions for the channel.
     async fn call<T: DeserializeOwned, F: Future<Output = Answer>>(
         &self,
         action: RPCTypes,
         ttl: Duration,
         call: F,
     ) -> Result<T, RpcError> {
+        let body = self.body(action, ttl, call).await?;
+        decode(&body).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+    }
+
+    /// Waits for the answer no longer than `ttl`, and draws conclusions for the channel.
+    async fn body<F: Future<Output = Answer>>(
+        &self,
+        action: RPCTypes,
+        ttl: Duration,
+        call: F,
+    ) -> Result<Bytes, RpcError> {
         match tokio::time::timeout(ttl, call).await {
             Err(_) => {
                 self.lane.timed_out();
@@ -210,7 +222,7 @@ impl PeerClient {
                 self.lane.answered();
                 let RaftResponse { body, unfit } = response.into_inner();
                 self.peers.note(self.target, &unfit);
-                decode(&body).map_err(|e| RPCError::Network(NetworkError::new(&e)))
+                Ok(body)
             }
         }
     }
@@ -228,7 +240,10 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         rpc: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
-        let ttl = if rpc.entries.is_empty() { option.soft_ttl() } else { ENTRIES_TTL };
+        let ttl = match rpc.entries.is_empty() {
+            true => option.soft_ttl(),
+            false => ENTRIES_TTL.max(option.hard_ttl() * 8),
+        };
         let (mut client, request) = (self.client()?, self.request(&rpc)?);
         let answer = self.call(RPCTypes::AppendEntries, ttl, client.append(request)).await?;
         // openraft takes it for granted that nothing conflicts with an empty beginning.
@@ -278,13 +293,16 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let _sending = self.transfers.begin(self.target, covered);
         let data = snapshot.snapshot;
         let size_bytes = data.len();
+        // All of the file is read for its hash: not for a peer that is not there.
+        let (mut client, greeting) = (self.client()?, self.request(&())?);
+        let greet = client.greet(greeting);
+        self.body(RPCTypes::InstallSnapshot, option.soft_ttl(), greet).await?;
         let request = self.request(&(vote, snapshot.meta))?;
         let hash = blocking(data.clone(), |data| data.check()).await?.as_bytes().to_vec();
         let start = SnapshotStart { request: Some(request), size_bytes, hash: hash.into() };
         let start = SnapshotPart { part: Some(Part::Start(start)) };
         let parts = stream::once(ready(start)).chain(stream::unfold((data, 0), next_part));
         let ttl = option.hard_ttl() + Duration::from_secs(size_bytes / SNAPSHOT_RATE);
-        let mut client = self.client()?;
         let send = client.install_snapshot(parts);
         tokio::select! {
             answer = self.call(RPCTypes::InstallSnapshot, ttl, send) => Ok(answer?),
@@ -308,4 +326,44 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, RpcError> {
     let done = tokio::task::spawn_blocking(move || work(&data)).await;
     done.unwrap_or(Err(RaftError::Stopped)).map_err(|e| unreachable(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use openraft::BasicNode;
+
+    use super::*;
+    use crate::config::plaintext;
+    use crate::snapshot::SnapshotFile;
+    use crate::store::Health;
+    use crate::types::SnapshotMeta;
+
+    /// A follower that was away cost its leader a reading of the whole snapshot every second.
+    #[tokio::test]
+    async fn a_snapshot_is_not_read_for_a_peer_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let health = Health::new();
+        let path = dir.path().join("snapshot");
+        let (files, _) = SnapshotFile::open(path, me.cluster, health.clone()).unwrap();
+        let mut part = files.begin(&SnapshotMeta::default()).unwrap();
+        part.write_all(b"state").unwrap();
+        let snapshot = part.finish().unwrap();
+        // Whoever reads it now finds it damaged, and says so.
+        let name = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(&name, b"damaged").unwrap();
+        let snapshot = Snapshot { meta: SnapshotMeta::default(), snapshot };
+        let generation = Generation::open(dir.path(), health.clone()).unwrap();
+        let (transfers, peers) = (Transfers::default(), Peers::default());
+        let mut network = Network::new(me, generation, plaintext(), transfers, peers);
+        let gone = BasicNode::new("127.0.0.1:1");
+        let mut client = network.new_snapshot_client(2, &gone).await;
+        let option = RPCOption::new(Duration::from_secs(2));
+        let never = std::future::pending();
+        let sent = client.full_snapshot(Vote::new_committed(1, 1), snapshot, never, option).await;
+        assert!(sent.is_err());
+        health.check().expect("nobody looked at it");
+    }
 }

@@ -28,6 +28,9 @@ use crate::watchdog::Fitness;
 const PERIOD: Duration = Duration::from_millis(150);
 /// and so often at most. Then the leader's silence decides.
 const TRIES: u32 = 12;
+/// One that should not lead leaves so many turns to the others: by then nobody holds to the leader
+/// any more, and one that is fit would have been elected.
+const RELUCTANT: u32 = TRIES / 2;
 /// Before the call is made again.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,7 +39,7 @@ pub(crate) struct Lifeline {
     pub(super) network: Network,
     pub(super) raft: Raft,
     pub(super) leadership: watch::Receiver<Leadership>,
-    /// A node that should not lead leaves the others their turns.
+    /// A node that should not lead leaves the others the first turns.
     pub(super) fitness: Fitness,
 }
 
@@ -103,8 +106,8 @@ impl Lifeline {
                 if turn == 0 { offset } else { PERIOD }
             };
             sleep(wait).await;
-            if self.fitness.borrow().is_some() {
-                return;
+            if turn < RELUCTANT && self.fitness.borrow().is_some() {
+                continue;
             }
             if self.raft.trigger().elect(true).await.is_err() {
                 return;

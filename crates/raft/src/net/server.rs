@@ -312,6 +312,14 @@ mod tests {
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
         let client = RaftServiceClient::new(channel);
+        // As in the daemon, where each request is answered by a service of its own.
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let other_address = other.local_addr().unwrap().to_string().parse().unwrap();
+        let other_server = Server::builder().add_service(node.service());
+        let other_server = tokio::spawn(other_server.serve_with_incoming(TcpIncoming::from(other)));
+        let channel =
+            holdfast_proto::connect(&other_address, Duration::from_secs(5)).await.unwrap();
+        let mut other = RaftServiceClient::new(channel);
 
         let last = LogId::new_term_index(3, 50);
         let members = [BTreeSet::from([1, 2])].to_vec();
@@ -342,8 +350,11 @@ mod tests {
         out.send(data(&state[..5])).await.unwrap();
         until(|| files(&raft).len() == 1).await;
         // While it comes, no other does.
-        let other = send(vec![data(&state)]).await.unwrap_err();
-        assert_eq!(RemoteError::from(other).code, Code::Busy);
+        let second = send(vec![data(&state)]).await.unwrap_err();
+        assert_eq!(RemoteError::from(second).code, Code::Busy);
+        let parts = tokio_stream::iter(vec![start.clone(), data(&state)]);
+        let third = other.install_snapshot(parts).await.unwrap_err();
+        assert_eq!(RemoteError::from(third).code, Code::Busy);
         sent.abort();
         until(|| files(&raft).is_empty()).await;
 
@@ -364,6 +375,7 @@ mod tests {
         assert_eq!(files(&raft), BTreeSet::from(["snapshot".to_owned()]));
         node.shutdown().await.unwrap();
         server.abort();
+        other_server.abort();
     }
 
     async fn until(reached: impl Fn() -> bool) {

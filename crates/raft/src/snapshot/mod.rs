@@ -24,8 +24,9 @@ mod scan;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use holdfast_core::State;
 use holdfast_types::ClusterId;
@@ -56,10 +57,14 @@ struct Shared {
     health: Health,
     /// Held while the file is replaced: a slow build must not undo a newer install.
     newest: Mutex<Option<SnapshotMeta>>,
+    /// Its index, for those who must not wait for that.
+    index: AtomicU64,
     /// For the names of parts.
     parts: AtomicU64,
-    /// A snapshot is wanted now, whatever it costs.
-    asked: AtomicBool,
+    /// A snapshot up to there at least is wanted, whatever it costs.
+    asked: AtomicU64,
+    /// When there was no room for one, and in what words.
+    full: Mutex<Option<(Instant, RaftError)>>,
 }
 
 impl SnapshotFile {
@@ -75,15 +80,19 @@ impl SnapshotFile {
             cluster,
             health,
             newest: Mutex::default(),
+            index: AtomicU64::new(0),
             parts: AtomicU64::new(0),
-            asked: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
+            full: Mutex::default(),
         };
         let file = Self { shared: Arc::new(shared) };
         let found = match file.current()? {
             None => None,
             Some(current) => Some((current.meta, current.snapshot.state()?)),
         };
-        *file.newest() = found.as_ref().map(|(meta, _)| meta.clone());
+        if let Some((meta, _)) = &found {
+            file.is_now(&mut file.newest(), meta);
+        }
         Ok((file, found))
     }
 
@@ -93,18 +102,24 @@ impl SnapshotFile {
 
     /// The last log index in the snapshot; 0 without one.
     pub(crate) fn index(&self) -> u64 {
-        let newest = self.newest();
-        newest.as_ref().and_then(|meta| meta.last_log_id).map_or(0, |id| id.index)
+        self.shared.index.load(Ordering::SeqCst)
     }
 
-    /// Has the next snapshot that is offered be built, though not much has changed.
-    pub(crate) fn ask(&self) {
-        self.shared.asked.store(true, Ordering::SeqCst);
+    /// Has the next snapshot that is offered be built unless there is one that reaches `index`,
+    /// though not much has changed.
+    pub(crate) fn ask(&self, index: u64) {
+        self.shared.asked.fetch_max(index, Ordering::SeqCst);
     }
 
-    /// Whether one was asked for; once.
-    pub(crate) fn was_asked(&self) -> bool {
-        self.shared.asked.swap(false, Ordering::SeqCst)
+    /// Whether one is wanted that there is not.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.shared.asked.load(Ordering::SeqCst) > self.index()
+    }
+
+    /// That there was no room for a snapshot a moment ago, and nobody needs to try again yet.
+    pub(crate) fn was_full(&self) -> Option<RaftError> {
+        let full = self.shared.full.lock().unwrap_or_else(PoisonError::into_inner);
+        full.as_ref().filter(|(at, _)| at.elapsed() < ROOM_PAUSE).map(|(_, error)| error.clone())
     }
 
     /// The snapshot on disk. Its content is checked by whoever reads it. Blocks.
@@ -127,17 +142,44 @@ impl SnapshotFile {
         Ok(Some(Snapshot { meta: header.meta, snapshot }))
     }
 
-    /// Writes a snapshot of that state and makes it the current one. Blocks.
+    /// Writes a snapshot of that state and makes it the current one. For want of room it fails with
+    /// nothing changed: the one before and the log go on. Blocks.
     pub(crate) fn build(&self, meta: SnapshotMeta, state: &State) -> Result<Snapshot, RaftError> {
-        let Shared { path, health, .. } = &*self.shared;
+        let Shared { health, full, .. } = &*self.shared;
         health.check()?;
-        let mut part = self.begin(&meta).map_err(|e| health.fail(RaftError::disk(path, &e)))?;
+        let built = self.write(&meta, state);
+        let no_room = built.as_ref().err().filter(|error| error.is_full());
+        *full.lock().unwrap_or_else(PoisonError::into_inner) =
+            no_room.map(|error| (Instant::now(), error.clone()));
+        self.keep(Snapshot { meta, snapshot: built? })
+    }
+
+    fn write(&self, meta: &SnapshotMeta, state: &State) -> Result<SnapshotData, RaftError> {
+        let disk = |e: io::Error| RaftError::disk(self.path(), &e);
+        let mut part = self.begin(meta).map_err(disk)?;
         rmp_serde::encode::write_named(&mut part, state).map_err(|e| match part.overflow() {
             Some(size_bytes) => too_large(size_bytes),
-            None => health.fail(RaftError::disk(path, &io::Error::other(e))),
+            // The encoder does not pass on the disk's words.
+            None => disk(part.failed.take().unwrap_or_else(|| io::Error::other(e))),
         })?;
-        let data = part.finish().map_err(|e| health.fail(RaftError::disk(path, &e)))?;
-        self.keep(Snapshot { meta, snapshot: data })
+        part.finish().map_err(disk)
+    }
+
+    /// As if the pause were over.
+    #[cfg(test)]
+    pub(crate) fn has_room_again(&self) {
+        *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// What openraft gets of a build that came to nothing: no position, so nothing follows from it.
+    /// Blocks shortly.
+    pub(crate) fn nothing(&self) -> Result<Snapshot, RaftError> {
+        let Shared { path, health, .. } = &*self.shared;
+        let dir = path.parent().unwrap_or(Path::new("/"));
+        // Something that is there, and that nobody reads.
+        let none = File::open(dir).map_err(|e| RaftError::disk(dir, &e))?;
+        let snapshot = SnapshotData::new(none, path.clone(), 0..0, None, health.clone());
+        Ok(Snapshot { meta: SnapshotMeta::default(), snapshot })
     }
 
     /// Begins a snapshot whose state is written by the caller. Nothing is left of it unless it is
@@ -151,7 +193,8 @@ impl SnapshotFile {
         fail::at_file(path, "created")?;
         let header = Header { cluster: *cluster, meta: meta.clone() };
         let out = Encoder::new(Steady::new(file), &header)?;
-        Ok(Part { out, temp, final_path: path.clone(), health: health.clone() })
+        let (final_path, health) = (path.clone(), health.clone());
+        Ok(Part { out, temp, final_path, health, failed: None })
     }
 
     /// Makes `snapshot` the current one, durably, unless a newer one is there already; returns
@@ -185,14 +228,23 @@ impl SnapshotFile {
         };
         sync_dir(self.path().parent().unwrap_or(Path::new("/"))).map_err(|e| health.fail(e))?;
         fail::at_file(path, "durable").map_err(disk)?;
-        *newest = Some(snapshot.meta.clone());
+        self.is_now(&mut newest, &snapshot.meta);
         Ok(Snapshot { meta: snapshot.meta, snapshot: data })
+    }
+
+    fn is_now(&self, newest: &mut Option<SnapshotMeta>, meta: &SnapshotMeta) {
+        *newest = Some(meta.clone());
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        self.shared.index.store(index, Ordering::SeqCst);
     }
 
     fn newest(&self) -> std::sync::MutexGuard<'_, Option<SnapshotMeta>> {
         self.shared.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// After a build for which there was no room the next one is as long in coming.
+const ROOM_PAUSE: Duration = Duration::from_secs(30);
 
 /// The extension of what is still being written.
 const PART: &str = "part";
@@ -222,6 +274,8 @@ pub(crate) struct Part {
     temp: Temp,
     final_path: PathBuf,
     health: Health,
+    /// What the disk said last, if it refused.
+    failed: Option<io::Error>,
 }
 
 impl Part {
@@ -232,7 +286,7 @@ impl Part {
 
     /// Makes it durable, under its name for now.
     pub(crate) fn finish(self) -> io::Result<SnapshotData> {
-        let Self { out, temp, final_path, health } = self;
+        let Self { out, temp, final_path, health, failed: _ } = self;
         let content = out.content();
         let (out, end) = out.finish()?;
         fail::at_file(&final_path, "written")?;
@@ -244,7 +298,11 @@ impl Part {
 
 impl Write for Part {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
+        self.out.write(bytes).map_err(|e| {
+            let (again, kind) = (e.raw_os_error(), e.kind());
+            self.failed = Some(e);
+            again.map_or_else(|| kind.into(), io::Error::from_raw_os_error)
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -88,6 +88,39 @@ fn a_slow_build_does_not_undo_a_newer_install() {
     assert_eq!(place.left(), ["snapshot"]);
 }
 
+/// One that was asked for while another was being made was made later, for nobody.
+#[test]
+fn a_snapshot_is_asked_for_until_there_is_one_that_reaches_as_far() {
+    let place = Place::new();
+    let (file, _) = place.open().unwrap();
+    file.ask(9);
+    assert!(file.is_asked());
+    file.build(meta(8), &state(8)).unwrap();
+    assert!(file.is_asked());
+    file.build(meta(9), &state(9)).unwrap();
+    assert!(!file.is_asked());
+    let (again, _) = place.open().unwrap();
+    again.ask(9);
+    assert!(!again.is_asked(), "it is there after a restart");
+}
+
+/// The disk's words come through the encoder, or no full disk would be known as one.
+#[test]
+fn a_disk_that_refuses_is_heard_through_the_encoder() {
+    let place = Place::new();
+    let (file, _) = place.open().unwrap();
+    let mut part = file.begin(&meta(9)).unwrap();
+    part.out = Encoder::new(
+        Steady::new(File::options().write(true).open("/dev/full").unwrap()),
+        &Header { cluster: place.cluster, meta: meta(9) },
+    )
+    .unwrap();
+    let rows = vec![7u8; 1 << 20];
+    rmp_serde::encode::write_named(&mut part, &rows).unwrap_err();
+    let said = RaftError::disk(file.path(), &part.failed.take().unwrap());
+    assert!(said.is_full(), "{said}");
+}
+
 /// A file as the versions before wrote it, from one piece of memory.
 #[test]
 fn the_files_of_older_versions_are_read_and_ours_are_like_them() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_core::{
     AdmitNode, Command, Entry, InitCluster, NewNode, NodeRole, Outcome, RecordFloor, RemoveImage,
 };
-use holdfast_raft::{Connector, Identity, RaftConfig, RaftError, RaftNode};
+use holdfast_raft::{CareLimits, Connector, Identity, RaftConfig, RaftError, RaftNode};
 use holdfast_types::{
     ClusterId, ContainerUid, Epoch, LeaseSettings, NodeId, RequestId, Seq, SnapshotId,
     SnapshotUuid, TimestampMs, VolumeUid,
@@ -191,6 +191,8 @@ impl Cluster {
         let machine = &mut self.machines[at];
         let mut config = RaftConfig::new(machine.dir.path().join("raft"), machine.identity);
         config.connector = cuttable(&self.cuts, machine.addr.clone());
+        // A slow disk under the tests must not move leadership, but where that is what they try.
+        config.care = CareLimits { slow_ms: u64::MAX, floor_bytes: 0 };
         (self.tune)(&mut config);
         let node = RaftNode::start(config).await?;
         let (stop, stopped) = oneshot::channel::<()>();
