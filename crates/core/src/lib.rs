@@ -52,7 +52,7 @@ pub use event::{Compacted, Event};
 pub use few::{FewMap, FewSet};
 pub use image::Image;
 pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};
-pub use lineage::{Lineage, RestoredFrom};
+pub use lineage::{Gap, Lineage, RestoredFrom};
 pub use map::Map;
 pub use node::{Evidence, Node, NodeLife, NodeRole};
 pub use operation::{Operation, OperationKind, OperationState, Operations};

@@ -29,6 +29,18 @@ pub struct Lineage {
     /// Nodes that are known from that backup alone. One that joins under its old name is itself
     /// again, and what its pool holds is its own.
     pub absent: BTreeSet<NodeId>,
+    /// What each recovery may have lost: what a majority wrote there, nobody knows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Indexes that no entry of this log has: a recovery left them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The last entry of the survivor's log.
+    pub after: u64,
+    /// The entry that the recovery is.
+    pub before: u64,
 }
 
 /// The backup that a cluster was restored from.
@@ -50,6 +62,12 @@ impl Lineage {
 }
 
 impl State {
+    /// The recovery that lost that node: ids are log indexes, and this one is of an entry that others
+    /// had and the survivor did not.
+    pub fn lost_in(&self, id: NodeId) -> Option<&Gap> {
+        self.lineage.gaps.iter().find(|gap| gap.after < id.0 && id.0 < gap.before)
+    }
+
     /// The node of that name that is known from a backup alone.
     pub fn absent_named(&self, name: &NodeName) -> Option<&Node> {
         let mut absent = self.lineage.absent.iter().filter_map(|id| self.nodes.get(id));

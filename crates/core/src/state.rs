@@ -125,9 +125,11 @@ impl State {
     }
 
     /// Whether that id was a node's, and is none any more. Ids are log indexes, so whoever has
-    /// applied the log up to `applied` knows every node that was admitted before.
+    /// applied the log up to `applied` knows every node that was admitted before, but those that a
+    /// recovery has lost ([`State::lost_in`]).
     pub fn is_removed(&self, id: NodeId, applied: u64) -> bool {
-        self.cluster.is_some() && id.0 <= applied && !self.nodes.contains_key(&id)
+        let known = self.nodes.contains_key(&id) || self.lost_in(id).is_some();
+        self.cluster.is_some() && id.0 <= applied && !known
     }
 
     /// The node with that name.

@@ -6,7 +6,7 @@ use holdfast_types::{Code, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Node, NodeRole, Outcome, Refusal, Response};
+use crate::{Gap, Node, NodeRole, Outcome, Refusal, Response};
 
 /// Lets the cluster go on with one voter. Never proposed: `holdfast_raft` applies it to what the
 /// survivor's log amounts to, and makes a new log that begins with the result.
@@ -41,6 +41,8 @@ impl RecoverCluster {
         }
         change.leap();
         change.state.lineage.generation = self.generation;
+        let gap = Gap { after: self.log_end, before: change.revision.0 };
+        change.state.lineage.gaps.push(gap);
         let mut gave_up = Vec::new();
         let given_up = &mut change.state.lineage.given_up;
         change.state.nodes.for_each_mut(|node| {
@@ -84,7 +86,7 @@ impl Node {
         }
         let message = format!(
             "node {} was given up when the cluster was recovered and is a worker for good: remove \
-             it and let it join under a new name",
+             it, and let it join anew",
             self.name
         );
         Err(Refusal::new(Code::WrongState, message))
@@ -94,9 +96,11 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{World, lost, register, report, take_over};
-    use crate::{Command, NodeLife, SetRole};
-    use holdfast_types::{Code, Epoch, FeatureLevel, Incarnation, LEAP, Report, RunState};
+    use crate::testing::{World, admit, lost, register, report, take_over};
+    use crate::{Command, Entry, NodeLife, SetRole, apply};
+    use holdfast_types::{
+        Code, Epoch, FeatureLevel, Incarnation, LEAP, Report, RequestId, RunState, TimestampMs,
+    };
 
     fn recover(generation: u64, survivor: u64) -> Command {
         Command::RecoverCluster(RecoverCluster {
@@ -149,6 +153,32 @@ mod tests {
         assert_eq!(world.state.feature_level, FeatureLevel::DISASTERS);
         let event = world.state.events.iter().find(|e| e.kind == "cluster-recovered").unwrap();
         assert_eq!((&event.fields["gave_up"][..], &event.fields["log_end"][..]), ("n1, n3", "90"));
+    }
+
+    /// A node that the lost majority had let in was told that somebody had removed it.
+    #[test]
+    fn who_joined_in_what_was_lost_was_not_removed() {
+        let mut world = World::three_nodes();
+        let entry = Entry {
+            request: RequestId::generate(),
+            at: TimestampMs(9_000_000),
+            command: recover(1, 2),
+        };
+        apply(&mut world.state, 1_000, entry).unwrap();
+        world.index = 1_000;
+        for id in [91, 999] {
+            let id = NodeId(id);
+            assert!(world.state.lost_in(id).is_some() && !world.state.is_removed(id, 1_000));
+        }
+        for id in [4, 90, 1_000] {
+            let id = NodeId(id);
+            assert!(world.state.lost_in(id).is_none() && world.state.is_removed(id, 1_000));
+        }
+        world.ok(admit("n4"));
+        assert!(world.state.lost_in(NodeId(1_001)).is_none());
+        let bytes = rmp_serde::to_vec_named(&world.state).unwrap();
+        let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(back.lineage, world.state.lineage);
     }
 
     #[test]
