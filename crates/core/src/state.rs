@@ -138,6 +138,12 @@ impl State {
         self.nodes.values().find(|n| n.name == *name).ok_or_else(missing)
     }
 
+    /// Whether the node is up and known to hold a snapshot of the container's present epoch.
+    pub fn holds_current(&self, container: &Container, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(Node::is_up)
+            && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch())
+    }
+
     /// The container with that id, deleted ones excluded.
     pub fn container(&self, uid: ContainerUid) -> Result<&Container, Refusal> {
         let missing = || Refusal::new(Code::NotFound, format!("there is no container {uid}"));
