@@ -88,7 +88,9 @@ impl Change<'_> {
         });
         state.containers.for_each_mut(|container| {
             container.chain.leap();
-            container.hold = None;
+            // An approval was for what could be seen then. A refusal stays, as does a question to a person.
+            container.hold =
+                container.hold.take().filter(|hold| hold.for_person && !hold.approved);
             container.made = true;
             container.revision = revision;
         });
@@ -105,6 +107,7 @@ impl Change<'_> {
         node.address = again.address;
         node.underlay = again.underlay;
         node.role = again.role;
+        node.asked = again.asked;
         node.revision = self.revision;
         self.touch_assignments([id]);
         self.touch_all_views();

@@ -47,6 +47,10 @@ impl RecoverCluster {
         let given_up = &mut change.state.lineage.given_up;
         change.state.nodes.for_each_mut(|node| {
             let had_part = node.role != NodeRole::Worker || self.members.contains(&node.id);
+            if node.is_witness() {
+                // Also while it is a worker: it still stores and runs nothing.
+                node.asked = Some(NodeRole::Witness);
+            }
             if node.id != self.survivor && had_part {
                 node.role = NodeRole::Worker;
                 given_up.insert(node.id);
@@ -54,7 +58,7 @@ impl RecoverCluster {
             }
         });
         if let Some(node) = change.state.nodes.get_mut(&self.survivor) {
-            node.role = NodeRole::Voter;
+            node.role = node.voting_role();
         }
         self.tell(change, &survivor.to_string(), &gave_up.join(", "));
         Ok(Outcome::Done)
@@ -97,7 +101,9 @@ impl Node {
 mod tests {
     use super::*;
     use crate::testing::{World, admit, lost, register, report, take_over};
-    use crate::{Command, Entry, NodeLife, SetRole, apply};
+    use crate::{
+        Command, DecideTakeover, Entry, HoldCause, HoldTakeover, NodeLife, SetRole, SetRoles, apply,
+    };
     use holdfast_types::{
         Code, Epoch, FeatureLevel, Incarnation, LEAP, Report, RequestId, RunState, TimestampMs,
     };
@@ -179,6 +185,46 @@ mod tests {
         let bytes = rmp_serde::to_vec_named(&world.state).unwrap();
         let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
         assert_eq!(back.lineage, world.state.lineage);
+    }
+
+    /// A witness that survived was a voter from then on, and one that was given up a worker.
+    #[test]
+    fn a_witness_stays_one() {
+        for survivor in [2, 3] {
+            let mut world = World::three_nodes();
+            let witness = (NodeId(3), NodeRole::Witness);
+            let roles = [witness].into();
+            world.ok(Command::SetRoles(SetRoles { roles, reason: String::new() }));
+            world.ok(recover(1, survivor));
+            let third = &world.state.nodes[&NodeId(3)];
+            assert!(third.is_witness() && third.asked == Some(NodeRole::Witness));
+            assert_eq!(third.role.votes(), survivor == 3);
+            assert!(!world.state.nodes[&NodeId(2)].is_witness());
+        }
+    }
+
+    /// What a person had refused went by itself after the recovery (I22).
+    #[test]
+    fn a_refusal_outlives_it_and_an_approval_does_not() {
+        for (approve, stays) in [(false, true), (true, false)] {
+            let mut world = World::three_nodes();
+            let uid = world.container("web", 1, &[2]);
+            world.ok(lost(1, 1));
+            world.ok(Command::HoldTakeover(HoldTakeover {
+                uid,
+                epoch: Epoch(1),
+                reason: "too old".into(),
+                cause: HoldCause::Data,
+                for_person: false,
+                offered: None,
+                without: BTreeSet::new(),
+            }));
+            world.ok(Command::DecideTakeover(DecideTakeover { uid, approve }));
+            world.ok(recover(1, 2));
+            let hold = &world.state.containers[&uid].hold;
+            assert_eq!(hold.as_ref().is_some_and(|h| h.for_person && !h.approved), stays);
+            assert_eq!(hold.is_some(), stays);
+        }
     }
 
     #[test]
