@@ -41,6 +41,8 @@ pub struct Gap {
     pub after: u64,
     /// The entry that the recovery is.
     pub before: u64,
+    /// When that was, by the clock of the machine that recovered.
+    pub at: TimestampMs,
 }
 
 /// The backup that a cluster was restored from.
@@ -68,6 +70,12 @@ impl State {
         self.lineage.gaps.iter().find(|gap| gap.after < id.0 && id.0 < gap.before)
     }
 
+    /// When the cluster was last recovered or restored, by the wall clock. For waiting, not for safety.
+    pub fn began_anew(&self) -> Option<TimestampMs> {
+        let restored = self.lineage.restored.as_ref().and(self.cluster.as_ref()).map(|c| c.created);
+        restored.max(self.lineage.gaps.last().map(|gap| gap.at))
+    }
+
     /// The node of that name that is known from a backup alone.
     pub fn absent_named(&self, name: &NodeName) -> Option<&Node> {
         let mut absent = self.lineage.absent.iter().filter_map(|id| self.nodes.get(id));
@@ -89,8 +97,7 @@ impl Change<'_> {
         state.containers.for_each_mut(|container| {
             container.chain.leap();
             // An approval was for what could be seen then. A refusal stays, as does a question to a person.
-            container.hold =
-                container.hold.take().filter(|hold| hold.for_person && !hold.approved);
+            container.hold = container.hold.take().filter(|hold| hold.for_person && !hold.approved);
             container.made = true;
             container.revision = revision;
         });

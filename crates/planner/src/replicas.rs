@@ -35,7 +35,8 @@ fn plan_one(
         let exclude: BTreeSet<NodeId> = container.members().collect();
         let new = candidates(state, seen, &container.spec, &exclude);
         replicas.extend(new.into_iter().take(wanted - counted));
-    } else if replicas.len() > wanted && replicas.iter().all(|id| state.holds_current(container, *id))
+    } else if replicas.len() > wanted
+        && replicas.iter().all(|id| state.holds_current(container, *id))
     {
         // Every copy is good, so dropping one loses nothing (I18), unless its node also keeps what
         // it never shipped: that yields to a person alone (I21); or a clone is still to begin there.

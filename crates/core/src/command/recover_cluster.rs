@@ -41,7 +41,7 @@ impl RecoverCluster {
         }
         change.leap();
         change.state.lineage.generation = self.generation;
-        let gap = Gap { after: self.log_end, before: change.revision.0 };
+        let gap = Gap { after: self.log_end, before: change.revision.0, at: change.at };
         change.state.lineage.gaps.push(gap);
         let mut gave_up = Vec::new();
         let given_up = &mut change.state.lineage.given_up;
