@@ -75,6 +75,8 @@ pub struct State {
     pub answered_order: Queue<RequestId>,
     /// The entries that the newest of them were in, in the same order.
     pub answered_in: Queue<Revision>,
+    /// When their entries were proposed, in the same order.
+    pub answered_at: Queue<TimestampMs>,
     /// The newest entry whose answer is forgotten.
     pub answers_forgotten: Revision,
     /// The log index of the last entry that changed anything.
