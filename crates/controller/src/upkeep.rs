@@ -24,7 +24,7 @@ const FLOOR_BATCH: usize = 256;
 pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
     loop {
         tokio::time::sleep(EVERY).await;
-        keep_voters(ports).await;
+        keep_voters(ports, leadership).await;
         let state = ports.state();
         let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
         if let Some(raise) = leadership.levels.raise(&state) {
@@ -42,12 +42,13 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
 }
 
 /// One step: of Raft towards the roles in the state, or else, once it is there, of the roles.
-async fn keep_voters<P: Ports>(ports: &P) {
+async fn keep_voters<P: Ports>(ports: &P, leadership: &Leadership) {
     match ports.align_membership().await {
         Err(error) => warn!(%error, "the members of Raft could not be brought in line"),
         Ok(true) => {}
         Ok(false) => {
-            let planned = plan_votes(&ports.state(), &ports.quorum(), ports.wall());
+            let unheard_ms = |id| leadership.leases.silent_ms(id, ports.boottime_ms());
+            let planned = plan_votes(&ports.state(), &ports.quorum(), unheard_ms);
             if let Some(change) = planned {
                 info!(roles = ?change.roles, reason = %change.reason, "votes change");
                 propose(ports, Command::SetRoles(change)).await;
@@ -113,7 +114,8 @@ mod tests {
             lately_ms: 1_000,
         };
         let rt = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        rt.block_on(keep_voters(&ports));
+        let leadership = Leadership::begin(1, 0, &ports.state());
+        rt.block_on(keep_voters(&ports, &leadership));
         let proposed = ports.proposed();
         let [Command::SetRoles(change)] = &proposed[..] else { panic!("{proposed:?}") };
         let roles = [(NodeId(2), NodeRole::Standby), (NodeId(4), NodeRole::Voter)];

@@ -54,7 +54,7 @@ pub use image::Image;
 pub use kept::{Kept, KeptState, Restore, ScheduleFailed, Taken};
 pub use lineage::{Gap, Lineage, RestoredFrom};
 pub use map::Map;
-pub use node::{Evidence, Node, NodeLife, NodeRole};
+pub use node::{Evidence, MAX_VOTERS, Node, NodeLife, NodeRole};
 pub use operation::{Operation, OperationKind, OperationState, Operations};
 pub use queue::Queue;
 pub use state::{Cluster, Diverged, State};
