@@ -94,8 +94,7 @@ async fn a_removed_node_neither_votes_nor_disturbs() {
     let rest = [0, 1, 2];
     let leader = cluster.leader(&rest).await;
     let lead = cluster.machines[leader].node();
-    let removal = RemoveNode { node: gone, force: false, successor: None };
-    propose(&cluster, leader, Command::RemoveNode(removal)).await;
+    propose(&cluster, leader, Command::RemoveNode(RemoveNode { node: gone, force: false })).await;
     let voters = rest.map(|at| cluster.machines[at].identity.node).into();
     lead.change_voters(voters).await.expect("change_voters");
     lead.remove_learner(gone).await.expect("remove_learner");

@@ -11,7 +11,7 @@ use holdfast_types::{Code, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Container, KeptState, Node, Outcome, Refusal, Response, SetRoles, State};
+use crate::{Container, KeptState, Node, Outcome, Refusal, Response, State};
 
 /// How many names of a kind a refusal lists.
 const NAMED: usize = 5;
@@ -23,20 +23,12 @@ pub struct RemoveNode {
     pub node: NodeId,
     /// Also if it is lost and has what no other node has, containers excepted.
     pub force: bool,
-    /// The standby that votes in its place, by this very entry: no vote moves if it is refused.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub successor: Option<NodeId>,
 }
 
 impl RemoveNode {
     pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
         let node = change.state.node(self.node)?.clone();
         self.check(change.state)?;
-        if let Some(next) = self.successor.and_then(|id| change.state.nodes.get(&id)) {
-            let roles = [(next.id, next.voting_role())].into();
-            let reason = format!("{} is removed, and {} votes in its place", node.name, next.name);
-            SetRoles { roles, reason }.apply(change)?;
-        }
         change.state.nodes.remove(&self.node);
         let holds = |c: &&Container| c.holders.contains(&self.node);
         let related = change.state.containers.of_node(self.node);
@@ -177,7 +169,7 @@ mod tests {
     use uuid::Uuid;
 
     fn remove(node: u64, force: bool) -> Command {
-        Command::RemoveNode(RemoveNode { node: NodeId(node), force, successor: None })
+        Command::RemoveNode(RemoveNode { node: NodeId(node), force })
     }
 
     fn refusal(world: &mut World, command: Command) -> (Code, String) {
@@ -292,26 +284,6 @@ mod tests {
         world.ok(report(2, 1, Report::ImageHeld { uid }));
         world.ok(remove(1, false));
         assert_eq!(world.state.images[&uid].held_by, [NodeId(2)].into());
-    }
-
-    /// A removal that was refused at its place in the log had moved the vote already.
-    #[test]
-    fn the_vote_moves_with_the_removal_or_not_at_all() {
-        let mut world = World::three_nodes();
-        let roles = [(NodeId(3), NodeRole::Standby)].into();
-        world.ok(Command::SetRoles(SetRoles { roles, reason: String::new() }));
-        let uid = world.container("web", 2, &[]);
-        let successor = Some(NodeId(3));
-        let removal = Command::RemoveNode(RemoveNode { node: NodeId(2), force: false, successor });
-        assert_eq!(world.refused(removal.clone()), Code::InUse);
-        let role = |world: &World| world.state.nodes[&NodeId(3)].role;
-        assert_eq!(role(&world), NodeRole::Standby);
-        world.desire(uid, DesiredState::Deleted);
-        world.ok(removal);
-        assert_eq!(role(&world), NodeRole::Voter);
-        let told =
-            world.state.events.iter().any(|event| event.message.contains("votes in its place"));
-        assert!(told && !world.state.nodes.contains_key(&NodeId(2)));
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! Letting a node go for good.
 //!
 //! ```text
-//! checked ─▶ RemoveNode, by which its vote goes to a standby if there is one ─▶ Raft is brought in line
+//! checked ─▶ its vote goes to a standby, if there is one ─▶ RemoveNode ─▶ Raft is brought in line
 //! ```
 //! A leader that is to go hands leadership over first, and the call goes on at the next one. What is
 //! cut short after the entry is finished by the leader's upkeep.
 
 use std::time::Duration;
 
-use holdfast_core::{Command, RemoveNode};
+use holdfast_core::{Command, RemoveNode, SetRoles};
 use holdfast_planner::{Quorum, may_leave, substitute};
 use holdfast_proto::v1;
-use holdfast_types::{Code, NodeId};
+use holdfast_types::{Code, NodeId, RequestId};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -35,8 +35,8 @@ pub(super) async fn remove_node(
         return Ok(v1::RemoveNodeResponse::default());
     }
     let node = state.node_named(&request.name.parse()?)?.clone();
-    let command = RemoveNode { node: node.id, force: request.force, successor: None };
-    // Before leadership moves. It is checked again at its place in the log.
+    let command = RemoveNode { node: node.id, force: request.force };
+    // Before a vote moves. It is checked again at its place in the log.
     command.check(&state)?;
     let quorum = membership::quorum(&lead.raft);
     let votes = node.role.votes() || quorum.voters.contains(&node.id);
@@ -46,11 +46,17 @@ pub(super) async fn remove_node(
     if node.id == lead.raft.id() {
         return Err(hand_over(&lead, &quorum).await?);
     }
-    let name = successor.and_then(|id| state.nodes.get(&id)).map(|next| next.name.to_string());
+    let successor = successor.and_then(|id| state.nodes.get(&id)).cloned();
     drop(state);
-    lead.propose(id, Command::RemoveNode(RemoveNode { successor, ..command })).await?;
+    if let Some(next) = &successor {
+        let roles = [(node.id, holdfast_core::NodeRole::Standby), (next.id, next.voting_role())];
+        let reason = format!("{} is removed, and {} votes in its place", node.name, next.name);
+        let command = Command::SetRoles(SetRoles { roles: roles.into(), reason });
+        lead.propose(RequestId::generate(), command).await?;
+    }
+    lead.propose(id, Command::RemoveNode(command)).await?;
     align(&lead, node.id).await;
-    let successor = name.unwrap_or_default();
+    let successor = successor.map(|next| next.name.to_string()).unwrap_or_default();
     Ok(v1::RemoveNodeResponse { successor })
 }
 

@@ -265,7 +265,7 @@ pub(super) fn commands() -> Vec<Command> {
                 desired: DesiredState::Deleted,
             })),
         }),
-        Command::RemoveNode(RemoveNode { node: NodeId(4), force: true, successor: None }),
+        Command::RemoveNode(RemoveNode { node: NodeId(4), force: true }),
         Command::RaiseLevel(RaiseLevel { to: FeatureLevel(1) }),
         Command::RecoverCluster(RecoverCluster {
             generation: 1,
