@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use holdfast_core::{Node, State};
+use holdfast_core::{Evidence, Node, NodeLife, State};
 use holdfast_planner::Observations;
 use holdfast_types::{Incarnation, NodeId, TimestampMs};
 
@@ -26,6 +26,8 @@ pub struct Leadership {
     pub votes: tokio::sync::Mutex<()>,
     began_ms: u64,
     lives_at_start: BTreeMap<NodeId, Incarnation>,
+    /// Whether there were nodes at all, be it in a backup.
+    had_nodes: bool,
     old_life_heard: AtomicBool,
 }
 
@@ -41,6 +43,7 @@ impl Leadership {
             levels: Levels::default(),
             votes: tokio::sync::Mutex::default(),
             began_ms,
+            had_nodes: state.nodes.values().any(|n| n.is_up() || is_restored(n)),
             lives_at_start: up.map(|n| (n.id, n.incarnation)).collect(),
             old_life_heard: AtomicBool::new(false),
         }
@@ -69,10 +72,13 @@ impl Leadership {
         Observations {
             nodes: self.sightings.observe(now_ms, wall, leased),
             leading_ms: now_ms.saturating_sub(self.began_ms),
-            cold_start: !self.lives_at_start.is_empty()
-                && !self.old_life_heard.load(Ordering::Relaxed),
+            cold_start: self.had_nodes && !self.old_life_heard.load(Ordering::Relaxed),
         }
     }
+}
+
+fn is_restored(node: &Node) -> bool {
+    matches!(node.life, NodeLife::Lost { evidence: Evidence::Restored, .. })
 }
 
 #[cfg(test)]
@@ -91,6 +97,19 @@ mod tests {
         assert!(cold(), "a node that registered anew says nothing of the time before");
         leadership.grant(NodeId(1), Incarnation(1), || 1_100, || Some(node(1))).unwrap();
         assert!(!cold());
+    }
+
+    /// A restored cluster has no life from before, and was taken for a new one: nobody was waited for.
+    #[test]
+    fn a_restored_cluster_is_a_cold_start() {
+        let mut state = state_of(&[1, 2]);
+        let life = NodeLife::Lost { at: TimestampMs(0), evidence: Evidence::Restored };
+        state.nodes.get_mut(&NodeId(2)).unwrap().life = life;
+        let founder = state.nodes.get_mut(&NodeId(1)).unwrap();
+        founder.life = NodeLife::New;
+        let leadership = Leadership::begin(1, 1_000, &state);
+        leadership.grant(NodeId(1), Incarnation(1), || 1_100, || Some(node(1))).unwrap();
+        assert!(leadership.observe(&state, 2_000, TimestampMs(0)).cold_start);
     }
 
     #[test]

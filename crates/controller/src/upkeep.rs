@@ -49,7 +49,8 @@ async fn keep_voters<P: Ports>(ports: &P, leadership: &Leadership) {
         Err(error) => warn!(%error, "the members of Raft could not be brought in line"),
         Ok(true) => {}
         Ok(false) => {
-            let planned = plan_votes(&ports.state(), &ports.quorum(), ports.wall());
+            let unheard_ms = |id| leadership.leases.silent_ms(id, ports.boottime_ms());
+            let planned = plan_votes(&ports.state(), &ports.quorum(), unheard_ms);
             if let Some(change) = planned {
                 info!(roles = ?change.roles, reason = %change.reason, "votes change");
                 propose(ports, Command::SetRoles(change)).await;

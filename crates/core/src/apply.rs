@@ -16,9 +16,9 @@ pub fn apply(state: &mut State, index: u64, entry: Entry) -> Response {
     if let Some(answer) = state.answered.get(&entry.request) {
         return answer.clone();
     }
-    let mut change = Change { state, at: entry.at, revision: Revision(index), events: 0 };
-    let response = change.run(entry.command);
-    state.remember(entry.request, Revision(index), &response);
+    let (at, revision) = (entry.at, Revision(index));
+    let response = Change { state, at, revision, events: 0 }.run(entry.command);
+    state.remember(entry.request, revision, at, &response);
     response
 }
 

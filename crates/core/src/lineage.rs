@@ -29,6 +29,20 @@ pub struct Lineage {
     /// Nodes that are known from that backup alone. One that joins under its old name is itself
     /// again, and what its pool holds is its own.
     pub absent: BTreeSet<NodeId>,
+    /// What each recovery may have lost: what a majority wrote there, nobody knows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
+}
+
+/// Indexes that no entry of this log has: a recovery left them out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The last entry of the survivor's log.
+    pub after: u64,
+    /// The entry that the recovery is.
+    pub before: u64,
+    /// When that was, by the clock of the machine that recovered.
+    pub at: TimestampMs,
 }
 
 /// The backup that a cluster was restored from.
@@ -50,6 +64,18 @@ impl Lineage {
 }
 
 impl State {
+    /// The recovery that lost that node: ids are log indexes, and this one is of an entry that others
+    /// had and the survivor did not.
+    pub fn lost_in(&self, id: NodeId) -> Option<&Gap> {
+        self.lineage.gaps.iter().find(|gap| gap.after < id.0 && id.0 < gap.before)
+    }
+
+    /// When the cluster was last recovered or restored, by the wall clock. For waiting, not for safety.
+    pub fn began_anew(&self) -> Option<TimestampMs> {
+        let restored = self.lineage.restored.as_ref().and(self.cluster.as_ref()).map(|c| c.created);
+        restored.max(self.lineage.gaps.last().map(|gap| gap.at))
+    }
+
     /// The node of that name that is known from a backup alone.
     pub fn absent_named(&self, name: &NodeName) -> Option<&Node> {
         let mut absent = self.lineage.absent.iter().filter_map(|id| self.nodes.get(id));
@@ -70,7 +96,8 @@ impl Change<'_> {
         });
         state.containers.for_each_mut(|container| {
             container.chain.leap();
-            container.hold = None;
+            // An approval was for what could be seen then. A refusal stays, as does a question to a person.
+            container.hold = container.hold.take().filter(|hold| hold.for_person && !hold.approved);
             container.made = true;
             container.revision = revision;
         });
@@ -87,6 +114,7 @@ impl Change<'_> {
         node.address = again.address;
         node.underlay = again.underlay;
         node.role = again.role;
+        node.asked = again.asked;
         node.revision = self.revision;
         self.touch_assignments([id]);
         self.touch_all_views();

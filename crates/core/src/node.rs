@@ -16,6 +16,9 @@ use serde::{Deserialize, Serialize};
 /// The label that names a node's failure domain, such as a rack or a building.
 const DOMAIN: &str = "domain";
 
+/// No more voters than this (DESIGN section 2).
+pub const MAX_VOTERS: usize = 7;
+
 /// A node's part in Raft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -75,6 +75,8 @@ pub struct State {
     pub answered_order: Queue<RequestId>,
     /// The entries that the newest of them were in, in the same order.
     pub answered_in: Queue<Revision>,
+    /// When their entries were proposed, in the same order.
+    pub answered_at: Queue<TimestampMs>,
     /// The newest entry whose answer is forgotten.
     pub answers_forgotten: Revision,
     /// The log index of the last entry that changed anything.
@@ -125,15 +127,23 @@ impl State {
     }
 
     /// Whether that id was a node's, and is none any more. Ids are log indexes, so whoever has
-    /// applied the log up to `applied` knows every node that was admitted before.
+    /// applied the log up to `applied` knows every node that was admitted before, but those that a
+    /// recovery has lost ([`State::lost_in`]).
     pub fn is_removed(&self, id: NodeId, applied: u64) -> bool {
-        self.cluster.is_some() && id.0 <= applied && !self.nodes.contains_key(&id)
+        let known = self.nodes.contains_key(&id) || self.lost_in(id).is_some();
+        self.cluster.is_some() && id.0 <= applied && !known
     }
 
     /// The node with that name.
     pub fn node_named(&self, name: &NodeName) -> Result<&Node, Refusal> {
         let missing = || Refusal::new(Code::NotFound, format!("there is no node {name}"));
         self.nodes.values().find(|n| n.name == *name).ok_or_else(missing)
+    }
+
+    /// Whether the node is up and known to hold a snapshot of the container's present epoch.
+    pub fn holds_current(&self, container: &Container, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(Node::is_up)
+            && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch())
     }
 
     /// The container with that id, deleted ones excluded.

@@ -66,8 +66,8 @@ impl DataDir {
                 Some(_) => {
                     let what = "it is missing beside a log. If a restore was cut short here, remove \
                                 the directory raft beside it and restore again; a node that lost it \
-                                is removed from its cluster (holdfast node rm), and joins anew with \
-                                an empty data directory";
+                                is removed from its cluster (holdfast node rm), and joins anew once \
+                                raft* is moved away (leave pool*)";
                     Err(DaemonError::Corrupt { file, what: what.into() })
                 }
             };
@@ -95,8 +95,8 @@ impl DataDir {
             // An empty log under an old id could vote twice.
             (_, Some(_) | None) => {
                 let what = "the log of this node is gone, and with it the votes that it cast: remove \
-                            it from the cluster (holdfast node rm), and let it join anew with an \
-                            empty data directory";
+                            it from the cluster (holdfast node rm), move identity and raft* \
+                            away (leave pool*), and let it join anew";
                 return Err(DaemonError::Corrupt { file: self.raft(), what: what.into() });
             }
         }

@@ -29,7 +29,8 @@ pub enum DaemonError {
     },
     /// The cluster has let this node go.
     #[error(
-        "{why}; for the machine to be a node again, empty {} and let it join anew",
+        "{why}; for the machine to be a node again, move identity, removed and raft* out of {}, leave \
+         pool* there, and let it join anew",
         file.parent().unwrap_or(file).display()
     )]
     Removed {

@@ -85,9 +85,14 @@ impl Host {
                 receives: config.replication.receives,
             },
             trim_every: Duration::from_secs(config.pool.trim_every_s),
-            witness: me.role == NodeRole::Witness,
+            witness: self.is_witness(me),
             seeds: me.seeds(),
         }
+    }
+
+    /// Whether it stores and runs nothing. One that was given up by a recovery is a worker by its part.
+    fn is_witness(&self, me: &Identity) -> bool {
+        me.role == NodeRole::Witness || self.config.pool.driver == PoolDriver::None
     }
 
     /// Installed beside the guardian.
@@ -165,7 +170,7 @@ impl Machine for Host {
             host: self.clone(),
             agent_config: config,
             cluster: me.cluster,
-            witness: me.role == NodeRole::Witness,
+            witness: self.is_witness(me),
             running: tokio::sync::Mutex::new(false),
         }))
     }

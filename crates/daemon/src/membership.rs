@@ -10,8 +10,8 @@
 
 use std::collections::BTreeSet;
 
-use holdfast_core::{Node, State};
-use holdfast_planner::{Follower, MAX_VOTERS, Quorum};
+use holdfast_core::{MAX_VOTERS, Node, State};
+use holdfast_planner::{Follower, Quorum};
 use holdfast_raft::{Metrics, RaftError, RaftNode};
 use holdfast_types::NodeId;
 use tracing::info;

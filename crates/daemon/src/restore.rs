@@ -111,6 +111,9 @@ impl Drop for Gone<'_> {
 
 /// Makes a new cluster of it, with this node as its first voter.
 pub(crate) async fn restore(shell: &Arc<Shell>, upload: Upload) -> Result<Identity, Fault> {
+    if shell.only_votes() {
+        return Err(crate::join::no_pool_driver());
+    }
     let config = shell.config();
     let header = &upload.backup.header;
     let from: ClusterId = header.cluster_id.parse()?;

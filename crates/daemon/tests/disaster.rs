@@ -114,6 +114,32 @@ async fn a_survivor_goes_on_and_the_dead_come_back_as_workers() {
     assert_eq!(all_up(&fourth, 4).await.generation, 1);
 }
 
+/// It joined while the survivor was away: nobody removed it, and it was told that somebody had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_the_recovery_lost_is_told_so() {
+    let mut nodes = three().await;
+    nodes[0].stop().await;
+    let mut fourth = Node::fresh("n4").await;
+    wait("n4 to join", PATIENCE, async || {
+        fourth.join(&nodes[1], v1::NodeRole::Worker).await.ok().map(drop)
+    })
+    .await;
+    fourth.stop().await;
+    for node in &mut nodes[1..] {
+        node.stop().await;
+    }
+    recover(&nodes[0].config, Mode::Confirmed, &mut Vec::new(), || None).await.unwrap();
+    nodes[0].start().await.unwrap();
+    wait("the survivor to lead", PATIENCE, async || {
+        (nodes[0].status().await.leader == "n1").then_some(())
+    })
+    .await;
+    fourth.start().await.unwrap();
+    let error = fourth.failed().await;
+    assert_eq!(error.code(), Code::NodeRemoved);
+    assert!(error.to_string().contains("nobody removed the node"), "{error}");
+}
+
 /// A backup is taken through any node while the cluster works; a new one begins where it ends, with
 /// the nodes of it absent until they join under their names.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,6 +33,6 @@ pub use room::WhyNot;
 pub use schedule::{SnapshotsDue, plan_snapshots, schedule_trouble};
 pub use takeover::{SealedCopy, TakeoverCase, TakeoverDecision, cases, decide, live_holders};
 pub use votes::{
-    Follower, MAX_VOTERS, Quorum, REPLACE_AFTER_MS, may_leave, part_of_newcomer, plan_votes,
-    substitute, vote_note, vote_trouble,
+    Follower, Quorum, REPLACE_AFTER_MS, may_leave, part_of_newcomer, plan_votes, substitute,
+    vote_note, vote_trouble,
 };

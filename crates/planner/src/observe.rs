@@ -65,6 +65,7 @@ pub struct Observations {
     pub nodes: BTreeMap<NodeId, NodeObservation>,
     /// How long this leader has led.
     pub leading_ms: u64,
-    /// Whether no node held a lease when it began to lead: the whole site was dark.
+    /// Whether no life of before still held a lease when it began to lead: the whole site was dark, or the
+    /// cluster was made of a backup.
     pub cold_start: bool,
 }

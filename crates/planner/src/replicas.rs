@@ -35,7 +35,8 @@ fn plan_one(
         let exclude: BTreeSet<NodeId> = container.members().collect();
         let new = candidates(state, seen, &container.spec, &exclude);
         replicas.extend(new.into_iter().take(wanted - counted));
-    } else if replicas.len() > wanted && replicas.iter().all(|id| is_current(state, container, *id))
+    } else if replicas.len() > wanted
+        && replicas.iter().all(|id| state.holds_current(container, *id))
     {
         // Every copy is good, so dropping one loses nothing (I18), unless its node also keeps what
         // it never shipped: that yields to a person alone (I21); or a clone is still to begin there.
@@ -64,12 +65,6 @@ fn gone_for_long(state: &State, id: NodeId, now: TimestampMs) -> bool {
 /// Whether the node keeps data of the container that is on no other.
 fn keeps_diverged(state: &State, container: &Container, id: NodeId) -> bool {
     state.diverged.values().any(|kept| kept.uid == container.uid && kept.node == id)
-}
-
-/// Whether the node is up and known to hold a snapshot of the present epoch.
-fn is_current(state: &State, container: &Container, id: NodeId) -> bool {
-    state.nodes.get(&id).is_some_and(|n| n.is_up())
-        && container.copies.get(&id).is_some_and(|copy| copy.newest.epoch == container.epoch())
 }
 
 #[cfg(test)]

@@ -18,14 +18,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use holdfast_core::{Node, NodeLife, NodeRole, SetRoles, State};
-use holdfast_types::{NodeId, TimestampMs};
+use holdfast_core::{MAX_VOTERS, Node, NodeLife, NodeRole, SetRoles, State};
+use holdfast_types::NodeId;
 
 /// How long a voter may be away before another votes in its place.
 pub const REPLACE_AFTER_MS: u64 = 60_000;
-
-/// No more voters than this (DESIGN section 2).
-pub const MAX_VOTERS: usize = 7;
 
 /// From so many nodes on five voters, below three (DESIGN section 8).
 const LARGE: usize = 5;
@@ -92,9 +89,14 @@ impl Quorum {
 }
 
 /// The next step, if there is one. Nothing while the last one is not done, nor without a majority
-/// that answers.
-pub fn plan_votes(state: &State, quorum: &Quorum, now: TimestampMs) -> Option<SetRoles> {
-    let ballot = Ballot { state, quorum, now, voters: voters(state) };
+/// that answers. `unheard_ms` is for how long a node has had no lease of this leader's, by the leader's
+/// own clock; none if it never had one.
+pub fn plan_votes(
+    state: &State,
+    quorum: &Quorum,
+    unheard_ms: impl Fn(NodeId) -> Option<u64>,
+) -> Option<SetRoles> {
+    let ballot = Ballot { state, quorum, unheard_ms: &unheard_ms, voters: voters(state) };
     if quorum.joint || !quorum.carries(&quorum.voters) {
         return None;
     }
@@ -108,7 +110,7 @@ pub fn plan_votes(state: &State, quorum: &Quorum, now: TimestampMs) -> Option<Se
 /// Who is to vote in place of a voter that is taken out, if anybody can. Where its role was taken from
 /// it already, that is who was chosen then.
 pub fn substitute(state: &State, quorum: &Quorum, gone: NodeId) -> Option<NodeId> {
-    let ballot = Ballot { state, quorum, now: TimestampMs(0), voters: voters(state) };
+    let ballot = Ballot { state, quorum, unheard_ms: &|_| None, voters: voters(state) };
     let without = ballot.without(gone);
     if without.len() == ballot.voters.len() {
         let chosen = |id: &&NodeId| !quorum.voters.contains(id) && quorum.has_log(**id);
@@ -170,7 +172,7 @@ fn by_size(nodes: usize) -> usize {
 struct Ballot<'a> {
     state: &'a State,
     quorum: &'a Quorum,
-    now: TimestampMs,
+    unheard_ms: &'a dyn Fn(NodeId) -> Option<u64>,
     /// By the state; Raft may still be on its way there.
     voters: BTreeSet<NodeId>,
 }
@@ -237,12 +239,13 @@ impl Ballot<'_> {
         while left.len() > wanted {
             let spared = |id: &NodeId| {
                 let asked = self.state.nodes.get(id).is_some_and(asked_to_vote);
-                *id == self.quorum.leader || asked && self.quorum.answers(*id)
+                asked && self.quorum.answers(*id)
             };
-            let worst = left
-                .iter()
-                .filter(|id| !spared(id))
-                .max_by_key(|id| (!self.quorum.answers(**id), self.crowd(&left, **id), **id));
+            // The leader if there is nobody else: it hands over before it loses its vote.
+            let worst = left.iter().filter(|id| !spared(id)).max_by_key(|id| {
+                let follows = **id != self.quorum.leader;
+                (follows, !self.quorum.answers(**id), self.crowd(&left, **id), **id)
+            });
             let worst = *worst?;
             left.remove(&worst);
             out.push(worst);
@@ -330,15 +333,16 @@ impl Ballot<'_> {
         if id == self.quorum.leader {
             return None;
         }
+        // Not since the time in the state, which is of a wall clock.
         let lost_ms = match &self.state.nodes.get(&id)?.life {
-            NodeLife::Lost { at, .. } => self.now.since(*at),
+            NodeLife::Lost { .. } => (self.unheard_ms)(id).unwrap_or(self.quorum.leading_ms),
             NodeLife::New | NodeLife::Up => 0,
         };
         let silent_ms = self.quorum.silent_ms(id);
         if silent_ms >= REPLACE_AFTER_MS {
             Some(format!("was silent for {} s", silent_ms / 1_000))
         } else {
-            let lost = format!("was lost {} s ago", lost_ms / 1_000);
+            let lost = format!("is lost, and had its last lease {} s ago", lost_ms / 1_000);
             (lost_ms >= REPLACE_AFTER_MS).then_some(lost)
         }
     }
@@ -372,7 +376,7 @@ fn asked_to_vote(node: &Node) -> bool {
 
 /// What a person should know of the votes, one line each.
 pub fn vote_trouble(state: &State, quorum: &Quorum) -> Vec<String> {
-    let ballot = Ballot { state, quorum, now: TimestampMs(0), voters: voters(state) };
+    let ballot = Ballot { state, quorum, unheard_ms: &|_| None, voters: voters(state) };
     let mut lines = Vec::new();
     let (count, nodes) = (ballot.voters.len(), state.nodes.len());
     match count {

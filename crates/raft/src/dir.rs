@@ -44,8 +44,9 @@ pub(crate) fn claim(dir: &Path, identity: Identity) -> Result<(), RaftError> {
         // A vote that was cast is in the log: a node without it could cast another in the same term.
         Some(_) if !log_dir(dir).exists() => {
             let what = "it is gone, and with it the votes of this node, which must not vote again \
-                        under its id: remove it from the cluster (holdfast node rm), and let it \
-                        join anew with an empty data directory";
+                        under its id: remove it from the cluster (holdfast node rm), move \
+                        identity and raft* out of the data directory (leave pool*), and let it join \
+                        anew";
             Err(RaftError::corrupt(&log_dir(dir), what))
         }
         Some(_) => Ok(()),

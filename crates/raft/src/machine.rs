@@ -21,7 +21,7 @@ use crate::types::{Answer, LogId, Membership, Snapshot, SnapshotMeta, TypeConfig
 
 /// Entries applied and published together.
 const BATCH: usize = 64;
-/// A snapshot writes every container, so it waits until one entry in so many of them was applied:
+/// A snapshot writes every container and answer, so it waits until one entry in so many was applied:
 /// a restart applies as many again, which takes less time than reading the containers.
 const ROWS_AN_ENTRY: u64 = 8;
 
@@ -68,7 +68,7 @@ impl Machine {
     /// Whether so much has changed that a snapshot is worth what it costs.
     fn snapshot_is_due(&self) -> bool {
         let since = position(self.last_applied.as_ref()).0.saturating_sub(self.file.index());
-        since >= self.publisher.state().containers.len() as u64 / ROWS_AN_ENTRY
+        since >= self.publisher.state().weight() as u64 / ROWS_AN_ENTRY
     }
 
     fn apply_batch(&mut self, batch: &mut Batch) {

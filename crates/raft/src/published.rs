@@ -148,7 +148,7 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    /// At each index that `every` divides, and with many containers at fewer of them; 0 for never.
+    /// At each index that `every` divides, and of a large state at fewer of them; 0 for never.
     pub(crate) fn new(every: u64) -> Self {
         let (jobs, asked) = sync_channel(MAX_HASHES);
         let hashes = Self {
@@ -203,7 +203,7 @@ impl Hashes {
 
     /// The same indexes on every node: what decides is the entry and the state.
     fn due(&self, index: u64, state: &State) -> bool {
-        let rows = (state.containers.len() / ROWS_A_HASH + 1).next_power_of_two() as u64;
+        let rows = (state.weight() / ROWS_A_HASH + 1).next_power_of_two() as u64;
         self.every > 0 && index.is_multiple_of(self.every.saturating_mul(rows))
     }
 

@@ -48,13 +48,14 @@ async fn a_retry_at_the_next_leader_applies_once_or_is_refused() {
     assert_eq!(state.answered_order.iter().filter(|known| **known == request).count(), 1);
     drop(state);
 
-    // Its answer is pushed out by others'.
+    // Its answer is pushed out by others', minutes later.
     let others: Vec<_> = (0..64)
         .map(|_| {
             let node = cluster.machines[leader].node().clone();
             tokio::spawn(async move {
                 for _ in 0..150 {
-                    drop(node.propose(entry(RequestId::generate())).await.unwrap());
+                    let later = Entry { at: TimestampMs(600_000), ..entry(RequestId::generate()) };
+                    drop(node.propose(later).await.unwrap());
                 }
             })
         })

@@ -95,7 +95,7 @@ codes! {
     StaleEpoch = "HF-STALE-EPOCH", retry false;
     /// The node's incarnation was declared lost; it must register anew.
     NodeLost = "HF-NODE-LOST", retry false;
-    /// The node was removed from the cluster, for good.
+    /// The cluster has no node of that id any more: it was removed, or a recovery lost its admission.
     NodeRemoved = "HF-NODE-REMOVED", retry false;
     /// What was asked for would leave no majority of voters that answers.
     QuorumAtRisk = "HF-QUORUM-AT-RISK", retry false;

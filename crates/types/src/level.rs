@@ -2,6 +2,14 @@
 //!
 //! The cluster's level is replicated, and rises only once every node understands the higher one;
 //! what needs a level waits until then (DESIGN section 9).
+//!
+//! Levels count from the first version that was ever released, which is of level 1 and in which every node
+//! understands everything: level 0 is what a new cluster is in until its first nodes have told theirs, and
+//! no version stopped there. So what level 1 knows is said whatever the level is, but for what a disaster
+//! leaves; the samples in `crates/raft/tests/golden/level-1` say what that is, and from then on they are read
+//! by every version. What is added after them is not so free: a new kind of entry, a new value in an old
+//! one, and a field by which an entry does something else, or which is always in the state and so in its
+//! hash (I4), need the next level, and are not said before.
 
 use std::fmt;
 
@@ -15,7 +23,7 @@ use serde::{Deserialize, Serialize};
 pub struct FeatureLevel(pub u32);
 
 impl FeatureLevel {
-    /// What every version understands, those from before there were levels included.
+    /// Of a cluster that has not heard of any level yet.
     pub const FIRST: Self = Self(0);
 
     /// Recovered and restored clusters: epochs that leap, nodes that have no vote for good.

@@ -56,8 +56,8 @@ pub(crate) enum Command {
     Rm {
         /// Which node
         name: NodeName,
-        /// Also if it is lost and has what no other node has: images, snapshots, and what it wrote
-        /// and never shipped
+        /// Also if it is lost and has what no other node has: replicas, images, snapshots, and what
+        /// it wrote and never shipped
         #[arg(long)]
         force: bool,
     },

@@ -7,7 +7,7 @@ use holdfast_types::{Code, Incarnation, NodeId, NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Node, NodeLife, NodeRole, Outcome, Refusal, Response};
+use crate::{MAX_VOTERS, Node, NodeLife, NodeRole, Outcome, Refusal, Response};
 
 /// A node that is to be part of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +25,8 @@ pub struct NewNode {
     pub asked: Option<NodeRole>,
 }
 
-/// Lets a node in. Its id is this entry's log index, so it is never reused.
+/// Lets a node in. Its id is this entry's log index, so it is never reused. It has no vote yet if others
+/// that joined at the same time have all that there are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmitNode {
     /// The node.
@@ -33,7 +34,7 @@ pub struct AdmitNode {
 }
 
 impl AdmitNode {
-    pub(crate) fn apply(self, change: &mut Change<'_>) -> Response {
+    pub(crate) fn apply(mut self, change: &mut Change<'_>) -> Response {
         change.state.cluster()?;
         let returns = change.state.absent_named(&self.node.name).map(|absent| absent.id);
         let absent = |id| change.state.lineage.absent.contains(id);
@@ -48,6 +49,10 @@ impl AdmitNode {
             if other.address == self.node.address {
                 return taken("address");
             }
+        }
+        let voters = change.state.nodes.values().filter(|node| node.role.votes()).count();
+        if self.node.role.votes() && voters >= MAX_VOTERS {
+            self.node.role = NodeRole::Standby;
         }
         if let Some(id) = returns {
             change.return_as(id, self.node);
@@ -84,8 +89,27 @@ impl NewNode {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::{World, admit, init};
+    use super::*;
+    use crate::Command;
+    use crate::testing::{World, admit, init, new_node};
     use holdfast_types::Code;
+
+    /// Two that joined at once were the seventh and the eighth voter, and no vote ever moved again.
+    #[test]
+    fn there_are_never_more_voters_than_there_may_be() {
+        let mut world = World::default();
+        world.ok(init());
+        for n in 2..=8 {
+            world.ok(admit(&format!("n{n}")));
+        }
+        let (role, asked) = (NodeRole::Witness, Some(NodeRole::Witness));
+        let node = NewNode { role, asked, ..new_node("n9") };
+        world.ok(Command::AdmitNode(AdmitNode { node }));
+        let voters = world.state.nodes.values().filter(|n| n.role.votes()).count();
+        assert_eq!(voters, MAX_VOTERS);
+        let last = world.state.nodes.values().last().unwrap();
+        assert!(last.role == NodeRole::Standby && last.is_witness());
+    }
 
     #[test]
     fn ids_are_never_reused_and_names_are_unique() {

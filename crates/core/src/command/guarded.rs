@@ -64,7 +64,7 @@ fn version(command: &Command, state: &State) -> Result<(Revision, String), Refus
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answers::KEPT;
+    use crate::answers::{AGE_MS, LEAST};
     use crate::testing::{World, clone, image, remove, want};
     use crate::{Outcome, RemoveImage, SetDesired};
     use holdfast_types::{ContainerUid, DesiredState, RequestId};
@@ -79,8 +79,9 @@ mod tests {
         Command::SetDesired(SetDesired { uid, desired })
     }
 
-    /// So many other requests are answered.
+    /// So many other requests are answered, each a second after the one before.
     fn others(world: &mut World, count: usize) {
+        const { assert!(LEAST as u64 * 1_000 > AGE_MS) };
         for _ in 0..count {
             let none = Command::RemoveImage(RemoveImage { name: "none".parse().unwrap() });
             drop(world.try_apply(none));
@@ -98,7 +99,7 @@ mod tests {
         let first = world.apply_as(request, stop());
         assert!(matches!(first, Ok(Outcome::Operation { .. })));
         world.ok(desire(uid, DesiredState::Running));
-        others(&mut world, KEPT - 2);
+        others(&mut world, LEAST - 2);
         assert_eq!(world.apply_as(request, stop()), first, "it is known still");
         others(&mut world, 1);
         let late = world.apply_as(request, stop()).unwrap_err();
@@ -111,30 +112,13 @@ mod tests {
     fn a_new_request_is_done_when_others_were_forgotten_long_ago() {
         let mut world = World::three_nodes();
         let uid = world.container("web", 1, &[2]);
-        others(&mut world, KEPT * 2);
+        others(&mut world, LEAST * 2);
         let since = world.index();
-        others(&mut world, KEPT - 1);
+        others(&mut world, LEAST - 1);
         world.ok(guarded(Some(since), None, desire(uid, DesiredState::Stopped)));
-        let older = since - KEPT as u64 * 2;
+        let older = since - LEAST as u64 * 2;
         let refused = world.refused(guarded(Some(older), None, desire(uid, DesiredState::Running)));
         assert_eq!(refused, Code::RequestExpired);
-    }
-
-    /// A state of the version before did not note in which entries its answers were.
-    #[test]
-    fn answers_of_an_older_version_are_forgotten_safely() {
-        let mut world = World::three_nodes();
-        others(&mut world, KEPT);
-        world.state.answered_in = crate::Queue::default();
-        let since = world.index();
-        let uid = world.container("web", 1, &[2]);
-        assert_eq!(world.state.answers_forgotten, Revision(since + 1));
-        let stop = guarded(Some(since), None, desire(uid, DesiredState::Stopped));
-        assert_eq!(world.refused(stop), Code::RequestExpired);
-        let now = world.index();
-        world.ok(guarded(Some(now), None, desire(uid, DesiredState::Stopped)));
-        others(&mut world, KEPT * 2);
-        assert_eq!(world.state.answered_in.len(), KEPT);
     }
 
     /// Who has not seen the last change overwrites nothing, whatever the call.

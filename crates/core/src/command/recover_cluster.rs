@@ -6,7 +6,7 @@ use holdfast_types::{Code, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{Node, NodeRole, Outcome, Refusal, Response};
+use crate::{Gap, Node, NodeRole, Outcome, Refusal, Response};
 
 /// Lets the cluster go on with one voter. Never proposed: `holdfast_raft` applies it to what the
 /// survivor's log amounts to, and makes a new log that begins with the result.
@@ -41,10 +41,16 @@ impl RecoverCluster {
         }
         change.leap();
         change.state.lineage.generation = self.generation;
+        let gap = Gap { after: self.log_end, before: change.revision.0, at: change.at };
+        change.state.lineage.gaps.push(gap);
         let mut gave_up = Vec::new();
         let given_up = &mut change.state.lineage.given_up;
         change.state.nodes.for_each_mut(|node| {
             let had_part = node.role != NodeRole::Worker || self.members.contains(&node.id);
+            if node.is_witness() {
+                // Also while it is a worker: it still stores and runs nothing.
+                node.asked = Some(NodeRole::Witness);
+            }
             if node.id != self.survivor && had_part {
                 node.role = NodeRole::Worker;
                 given_up.insert(node.id);
@@ -52,7 +58,7 @@ impl RecoverCluster {
             }
         });
         if let Some(node) = change.state.nodes.get_mut(&self.survivor) {
-            node.role = NodeRole::Voter;
+            node.role = node.voting_role();
         }
         self.tell(change, &survivor.to_string(), &gave_up.join(", "));
         Ok(Outcome::Done)
@@ -84,7 +90,7 @@ impl Node {
         }
         let message = format!(
             "node {} was given up when the cluster was recovered and is a worker for good: remove \
-             it and let it join under a new name",
+             it, and let it join anew",
             self.name
         );
         Err(Refusal::new(Code::WrongState, message))
@@ -94,9 +100,13 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{World, lost, register, report, take_over};
-    use crate::{Command, NodeLife, SetRole};
-    use holdfast_types::{Code, Epoch, FeatureLevel, Incarnation, LEAP, Report, RunState};
+    use crate::testing::{World, admit, lost, register, report, take_over};
+    use crate::{
+        Command, DecideTakeover, Entry, HoldCause, HoldTakeover, NodeLife, SetRole, SetRoles, apply,
+    };
+    use holdfast_types::{
+        Code, Epoch, FeatureLevel, Incarnation, LEAP, Report, RequestId, RunState, TimestampMs,
+    };
 
     fn recover(generation: u64, survivor: u64) -> Command {
         Command::RecoverCluster(RecoverCluster {
@@ -149,6 +159,72 @@ mod tests {
         assert_eq!(world.state.feature_level, FeatureLevel::DISASTERS);
         let event = world.state.events.iter().find(|e| e.kind == "cluster-recovered").unwrap();
         assert_eq!((&event.fields["gave_up"][..], &event.fields["log_end"][..]), ("n1, n3", "90"));
+    }
+
+    /// A node that the lost majority had let in was told that somebody had removed it.
+    #[test]
+    fn who_joined_in_what_was_lost_was_not_removed() {
+        let mut world = World::three_nodes();
+        let entry = Entry {
+            request: RequestId::generate(),
+            at: TimestampMs(9_000_000),
+            command: recover(1, 2),
+        };
+        apply(&mut world.state, 1_000, entry).unwrap();
+        world.index = 1_000;
+        for id in [91, 999] {
+            let id = NodeId(id);
+            assert!(world.state.lost_in(id).is_some() && !world.state.is_removed(id, 1_000));
+        }
+        for id in [4, 90, 1_000] {
+            let id = NodeId(id);
+            assert!(world.state.lost_in(id).is_none() && world.state.is_removed(id, 1_000));
+        }
+        world.ok(admit("n4"));
+        assert!(world.state.lost_in(NodeId(1_001)).is_none());
+        let bytes = rmp_serde::to_vec_named(&world.state).unwrap();
+        let back: crate::State = rmp_serde::from_slice(&bytes).unwrap();
+        assert_eq!(back.lineage, world.state.lineage);
+    }
+
+    /// A witness that survived was a voter from then on, and one that was given up a worker.
+    #[test]
+    fn a_witness_stays_one() {
+        for survivor in [2, 3] {
+            let mut world = World::three_nodes();
+            let witness = (NodeId(3), NodeRole::Witness);
+            let roles = [witness].into();
+            world.ok(Command::SetRoles(SetRoles { roles, reason: String::new() }));
+            world.ok(recover(1, survivor));
+            let third = &world.state.nodes[&NodeId(3)];
+            assert!(third.is_witness() && third.asked == Some(NodeRole::Witness));
+            assert_eq!(third.role.votes(), survivor == 3);
+            assert!(!world.state.nodes[&NodeId(2)].is_witness());
+        }
+    }
+
+    /// What a person had refused went by itself after the recovery (I22).
+    #[test]
+    fn a_refusal_outlives_it_and_an_approval_does_not() {
+        for (approve, stays) in [(false, true), (true, false)] {
+            let mut world = World::three_nodes();
+            let uid = world.container("web", 1, &[2]);
+            world.ok(lost(1, 1));
+            world.ok(Command::HoldTakeover(HoldTakeover {
+                uid,
+                epoch: Epoch(1),
+                reason: "too old".into(),
+                cause: HoldCause::Data,
+                for_person: false,
+                offered: None,
+                without: BTreeSet::new(),
+            }));
+            world.ok(Command::DecideTakeover(DecideTakeover { uid, approve }));
+            world.ok(recover(1, 2));
+            let hold = &world.state.containers[&uid].hold;
+            assert_eq!(hold.as_ref().is_some_and(|h| h.for_person && !h.approved), stays);
+            assert_eq!(hold.is_some(), stays);
+        }
     }
 
     #[test]

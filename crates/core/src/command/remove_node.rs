@@ -1,8 +1,9 @@
 //! A node is let go for good.
 //!
 //! What is only there is not let go with it (I18, I21): containers whose primary copy it has, and
-//! replicas whose primary is on no node that is up, are deleted or taken over first. What else only
-//! a lost node has may be given up by a person's word, `force`.
+//! replicas whose primary is on no node that is up, are deleted or taken over first. So is the only
+//! replica of one whose primary may be dead this very moment. What else only a lost node has may be
+//! given up by a person's word, `force`.
 
 use std::fmt::Display;
 
@@ -87,6 +88,17 @@ impl RemoveNode {
             );
             return refuse(Code::InUse, message);
         }
+        let last = |c: &&Container| is_last_replica(state, c, node.id);
+        let last = names(living().filter(last).map(|c| &c.name));
+        if let Some(last) = last.filter(|_| !self.force) {
+            let way = match node.is_up() {
+                true => "stop that node, and remove it once there is another copy, or with --force",
+                false => "wait until there is another one, or give it up with --force",
+            };
+            let message =
+                format!("node {name} has the only copy of {last} besides the primary one: {way}");
+            return refuse(Code::InUse, message);
+        }
         match only_there(state, node.id) {
             Some(what) if !self.force => {
                 let way =
@@ -96,6 +108,16 @@ impl RemoveNode {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the node has a copy of a container that is to have several, and no other node a current
+/// one. The primary's does not count: its node may be dead, and not be known for lost yet.
+fn is_last_replica(state: &State, container: &Container, node: NodeId) -> bool {
+    let others = container.holders.iter().filter(|id| ![node, container.node].contains(id));
+    container.spec.copies > 1
+        && container.node != node
+        && container.copies.get(&node).is_some()
+        && !others.into_iter().any(|id| state.holds_current(container, *id))
 }
 
 /// What no other node has, besides containers.
@@ -141,8 +163,8 @@ fn names(all: impl Iterator<Item = impl Display>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::RemoveNode;
-    use crate::testing::{World, admit, lost, report, take_over};
-    use crate::{Command, NodeRole, SetRoles};
+    use crate::testing::{World, admit, floor, lost, report, take_over};
+    use crate::{Command, NodeRole, SetReplicas, SetRoles};
     use holdfast_types::{Code, DesiredState, Epoch, ImageUid, NodeId, Report, SnapshotUuid};
     use uuid::Uuid;
 
@@ -190,6 +212,29 @@ mod tests {
         let web = &world.state.containers[&uid];
         assert_eq!((web.node, web.replicas.len()), (NodeId(3), 0));
         assert_eq!(web.holders, std::collections::BTreeSet::from([NodeId(3)]));
+    }
+
+    /// I18: the only replica went at once, also while its primary was dead and not yet lost.
+    #[test]
+    fn the_only_replica_was_let_go_beside_a_dead_primary() {
+        let mut world = World::three_nodes();
+        let uid = world.container("web", 2, &[3]);
+        world.ok(floor(uid, 3, 1, 5));
+        let (code, message) = refusal(&mut world, remove(3, false));
+        assert_eq!(code, Code::InUse);
+        assert!(message.contains("only copy of web besides the primary"), "{message}");
+        world.ok(lost(3, 1));
+        let (_, message) = refusal(&mut world, remove(3, false));
+        assert!(message.contains("wait until there is another one"), "{message}");
+        // One that is to come is none yet.
+        let replicas = [NodeId(1), NodeId(3)].into();
+        world.ok(Command::SetReplicas(SetReplicas { uid, epoch: Epoch(1), replicas }));
+        assert_eq!(world.refused(remove(3, false)), Code::InUse);
+        let mut forced = world.clone();
+        forced.ok(remove(3, true));
+        world.ok(floor(uid, 1, 1, 6));
+        world.ok(remove(3, false));
+        assert_eq!(world.refused(remove(1, false)), Code::InUse, "now it is the only one");
     }
 
     /// L4: the deletion waited for the word of a node that never comes back.

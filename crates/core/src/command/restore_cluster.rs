@@ -76,7 +76,7 @@ impl RestoreCluster {
 mod tests {
     use super::*;
     use crate::testing::{World, admit, new_node, register};
-    use crate::{Command, Entry, apply};
+    use crate::{AdmitNode, Command, Entry, apply};
     use holdfast_types::{Epoch, Incarnation, LEAP, RequestId, TimestampMs};
     use uuid::Uuid;
 
@@ -138,6 +138,26 @@ mod tests {
         assert_eq!(world.refused(admit("n2")), Code::AlreadyExists, "once");
         assert_eq!(world.ok(admit("n4")), Outcome::Node(NodeId(INDEX + 4)));
         assert_eq!(world.state.lineage.absent, [NodeId(3)].into());
+    }
+
+    /// A machine that joined again as a voter was still taken for the witness that it had been, and one
+    /// that came back as a witness for no witness.
+    #[test]
+    fn a_node_that_joins_again_is_what_it_was_asked_to_be_this_time() {
+        let mut world = World::three_nodes();
+        for id in [1, 2] {
+            world.state.nodes.get_mut(&NodeId(id)).unwrap().asked = Some(NodeRole::Witness);
+        }
+        let (mut world, _) = restored(world, "n1");
+        let again = |name, role, asked| {
+            let node = NewNode { role, asked, ..new_node(name) };
+            Command::AdmitNode(AdmitNode { node })
+        };
+        world.ok(again("n2", NodeRole::Voter, None));
+        world.ok(again("n3", NodeRole::Witness, Some(NodeRole::Witness)));
+        let witness = [1, 2, 3].map(|id| world.state.nodes[&NodeId(id)].is_witness());
+        assert_eq!(witness, [false, false, true]);
+        assert_eq!(world.state.nodes[&NodeId(3)].asked, Some(NodeRole::Witness));
     }
 
     #[test]

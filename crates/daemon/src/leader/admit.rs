@@ -1,7 +1,9 @@
 //! Letting nodes in, and their new lives.
 
-use holdfast_core::{AdmitNode, Command, NewNode, Node, NodeRole, Outcome, RegisterNode, State};
-use holdfast_planner::{MAX_VOTERS, part_of_newcomer};
+use holdfast_core::{
+    AdmitNode, Command, MAX_VOTERS, NewNode, Node, NodeRole, Outcome, RegisterNode, State,
+};
+use holdfast_planner::part_of_newcomer;
 use holdfast_proto::internal::{AdmitRequest, AdmitResponse, RegisterRequest, RegisterResponse};
 use holdfast_proto::{Address, v1};
 use holdfast_types::{Code, FeatureLevel, NodeId};

@@ -135,12 +135,22 @@ fn check_cluster(theirs: &[u8], ours: ClusterId) -> Result<(), Fault> {
 /// a vote is not told so: it would end, and the vote may be needed until it is taken away.
 fn known(lead: &Lead, node: u64) -> Result<(), Fault> {
     let (node, applied) = (NodeId(node), lead.raft.applied());
-    if !applied.state.is_removed(node, applied.index) || lead.raft.metrics().voters.contains(&node)
-    {
+    if lead.raft.metrics().voters.contains(&node) {
         return Ok(());
     }
     let cluster = lead.member.cluster();
-    Err(Fault::new(Code::NodeRemoved, format!("node {node} was removed from cluster {cluster}")))
+    let message = if let Some(gap) = applied.state.lost_in(node) {
+        format!(
+            "node {node} was let in after entry {}, and all that came after was lost when cluster \
+             {cluster} was recovered: nobody removed the node, and nobody knows it",
+            gap.after
+        )
+    } else if applied.state.is_removed(node, applied.index) {
+        format!("node {node} was removed from cluster {cluster}")
+    } else {
+        return Ok(());
+    };
+    Err(Fault::new(Code::NodeRemoved, message))
 }
 
 /// A client's request id; one that sent none gets a fresh one, and may not retry.

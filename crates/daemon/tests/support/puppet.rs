@@ -46,7 +46,7 @@ pub(crate) struct Strings {
     /// How often duties were to begin.
     pub(crate) runs: AtomicU64,
     /// The cluster has let it go.
-    pub(crate) removed: watch::Sender<bool>,
+    pub(crate) removed: watch::Sender<String>,
     /// Understands one feature level less than this version.
     pub(crate) older: AtomicBool,
     /// Grants so far.
@@ -176,7 +176,7 @@ impl Player {
             Ok(answer) => {
                 self.strings.incarnation.store(answer.into_inner().incarnation, Ordering::SeqCst);
             }
-            Err(status) => self.note_removal(RemoteError::from(status).code),
+            Err(status) => self.note_removal(RemoteError::from(status)),
         }
     }
 
@@ -211,13 +211,13 @@ impl Player {
             Err(e) if matches!(e.code, Code::NodeLost | Code::StaleIncarnation) => {
                 self.strings.incarnation.store(0, Ordering::SeqCst);
             }
-            Err(e) => self.note_removal(e.code),
+            Err(e) => self.note_removal(e),
         }
     }
 
-    fn note_removal(&self, code: Code) {
-        if code == Code::NodeRemoved {
-            self.strings.removed.send_replace(true);
+    fn note_removal(&self, error: RemoteError) {
+        if error.code == Code::NodeRemoved {
+            self.strings.removed.send_replace(error.message);
         }
     }
 
@@ -337,8 +337,8 @@ impl Duties for PuppetDuties {
     }
 
     async fn removed(&self) -> String {
-        drop(self.strings.removed.subscribe().wait_for(|removed| *removed).await);
-        "this puppet was removed".into()
+        let mut removed = self.strings.removed.subscribe();
+        removed.wait_for(|why| !why.is_empty()).await.map(|why| why.clone()).unwrap_or_default()
     }
 
     fn is_leased(&self) -> bool {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::testing::{lose, nodes};
 use holdfast_core::{Command, Entry, apply};
-use holdfast_types::RequestId;
+use holdfast_types::{RequestId, TimestampMs};
 use proptest::prelude::*;
 use uuid::Uuid;
 
@@ -50,7 +50,7 @@ fn ask(state: &mut State, ids: &[u64], role: NodeRole) {
 }
 
 fn step(state: &State, quorum: &Quorum) -> Vec<(u64, NodeRole)> {
-    let step = plan_votes(state, quorum, NOW);
+    let step = plan_votes(state, quorum, |_| None);
     step.map(|s| s.roles.into_iter().map(|(id, role)| (id.0, role)).collect()).unwrap_or_default()
 }
 
@@ -63,7 +63,7 @@ fn a_voter_that_was_silent_for_a_minute_is_replaced() {
     assert_eq!(step(&state, &quorum), []);
     silence(&mut quorum, 3, REPLACE_AFTER_MS);
     assert_eq!(step(&state, &quorum), [(3, Standby), (4, Voter)]);
-    let reason = plan_votes(&state, &quorum, NOW).unwrap().reason;
+    let reason = plan_votes(&state, &quorum, |_| None).unwrap().reason;
     assert_eq!(reason, "n3 was silent for 60 s, and n4 votes in its place");
 
     // One that never answered counts from when the leader began.
@@ -77,7 +77,37 @@ fn a_lost_node_is_replaced_although_its_raft_answers() {
     let (mut state, quorum) = cluster(&[Voter, Voter, Voter, Standby]);
     lose(&mut state, 2);
     assert_eq!(step(&state, &quorum), [(2, Standby), (4, Voter)]);
-    assert!(plan_votes(&state, &quorum, TimestampMs(1_000 + 59_000)).is_none(), "not yet a minute");
+    let after = |ms| plan_votes(&state, &quorum, |_| Some(ms));
+    assert!(after(59_999).is_none(), "not yet a minute");
+    let reason = after(60_000).unwrap().reason;
+    assert_eq!(reason, "n2 is lost, and had its last lease 60 s ago, and n4 votes in its place");
+}
+
+/// A voter that was lost for a second was replaced when the wall clock went on by an hour.
+#[test]
+fn how_long_a_voter_was_lost_is_not_of_a_wall_clock() {
+    let (mut state, mut quorum) = cluster(&[Voter, Voter, Voter, Standby]);
+    lose(&mut state, 2);
+    assert!(plan_votes(&state, &quorum, |_| Some(1_000)).is_none());
+    // A new leader counts from when it began.
+    quorum.leading_ms = REPLACE_AFTER_MS - 1;
+    assert_eq!(step(&state, &quorum), []);
+    quorum.leading_ms = REPLACE_AFTER_MS;
+    assert_eq!(step(&state, &quorum), [(2, Standby), (4, Voter)]);
+}
+
+/// An even number of voters stayed when only the leader was not asked to vote.
+#[test]
+fn a_leader_loses_its_vote_when_nobody_else_can() {
+    let (mut state, mut quorum) = cluster(&[Voter; 4]);
+    ask(&mut state, &[2, 3], Voter);
+    assert_eq!(step(&state, &quorum), [(4, Standby)], "not before others");
+    ask(&mut state, &[4], Voter);
+    let planned = plan_votes(&state, &quorum, |_| None).unwrap();
+    assert_eq!(planned.roles, [(NodeId(1), Standby)].into());
+    take(&mut state, &mut quorum, planned, 1_000);
+    assert_eq!(quorum.leader, NodeId(2), "it hands over");
+    assert_eq!(step(&state, &quorum), []);
 }
 
 /// A voter that cannot answer, or lacks the log, would cost the quorum.
@@ -150,7 +180,7 @@ fn wishes_are_respected() {
     assert_eq!(step(&state, &quorum), [(3, Standby)]);
     ask(&mut state, &[3], Voter);
     ask(&mut state, &[1], Standby);
-    assert_eq!(step(&state, &quorum), [], "the leader is the only one that could lose its vote");
+    assert_eq!(step(&state, &quorum), [(1, Standby)], "the leader too");
     let (mut state, mut quorum) = cluster(&[Voter; 7]);
     ask(&mut state, &[1, 2, 3, 4, 5, 7], Voter);
     silence(&mut quorum, 2, 90_000);
@@ -272,12 +302,19 @@ fn what_is_missing_is_told() {
     assert_eq!(note(3).unwrap(), "no vote yet: 3 entries behind");
 }
 
-/// Carries a step out, as the log and the leader would.
+/// Carries a step out, as the log and the leader would. One that has no vote any more hands over.
 fn take(state: &mut State, quorum: &mut Quorum, step: SetRoles, index: u64) {
     let request = RequestId(Uuid::from_u128(u128::from(index)));
     let entry = Entry { request, at: NOW, command: Command::SetRoles(step) };
     apply(state, index, entry).unwrap();
     quorum.voters = voters(state);
+    if !quorum.voters.contains(&quorum.leader) {
+        let there = Follower { behind: 0, silent_ms: Some(10) };
+        let next = *quorum.voters.iter().find(|id| quorum.has_log(**id)).unwrap();
+        quorum.followers.insert(quorum.leader, there);
+        quorum.followers.remove(&next);
+        quorum.leader = next;
+    }
 }
 
 fn role() -> impl Strategy<Value = (NodeRole, Option<NodeRole>)> {
@@ -307,8 +344,8 @@ proptest! {
         let (mut state, mut quorum) = world(&members);
         let carried = quorum.carries(&quorum.voters);
         for index in 0..40 {
-            let planned = plan_votes(&state, &quorum, NOW);
-            prop_assert_eq!(&planned, &plan_votes(&state, &quorum, NOW));
+            let planned = plan_votes(&state, &quorum, |_| None);
+            prop_assert_eq!(&planned, &plan_votes(&state, &quorum, |_| None));
             let Some(planned) = planned else {
                 check_end(&state, &quorum)?;
                 return Ok(());
@@ -321,7 +358,9 @@ proptest! {
                     prop_assert!(quorum.has_log(*id), "{} cannot vote", node.name);
                     prop_assert_eq!(*role == Witness, node.asked == Some(Witness));
                 } else {
-                    prop_assert!(*id != quorum.leader, "the leader lost its vote");
+                    let others = quorum.voters.iter().filter(|other| !planned.roles.contains_key(other));
+                    let asked = others.into_iter().all(|other| asked_to_vote(&state.nodes[other]));
+                    prop_assert!(*id != quorum.leader || asked, "the leader lost its vote");
                 }
             }
             take(&mut state, &mut quorum, planned, 1_000 + index);
@@ -358,10 +397,10 @@ fn check_end(state: &State, quorum: &Quorum) -> Result<(), TestCaseError> {
     if !quorum.carries(&quorum.voters) {
         return Ok(());
     }
-    let ballot = Ballot { state, quorum, now: NOW, voters: voters(state) };
+    let ballot = Ballot { state, quorum, unheard_ms: &|_| None, voters: voters(state) };
     let count = ballot.voters.len();
     let all_there = ballot.voters.iter().all(|id| quorum.answers(*id));
-    let unasked = |id: &NodeId| *id != quorum.leader && !asked_to_vote(&state.nodes[id]);
+    let unasked = |id: &NodeId| !asked_to_vote(&state.nodes[id]);
     let wanted = count % 2 == 1 || count <= 2 || !ballot.voters.iter().any(unasked);
     prop_assert!(wanted || !all_there, "an even number of voters is left: {}", count);
     prop_assert!(count <= MAX_VOTERS || !all_there || !ballot.voters.iter().any(unasked));
