@@ -175,6 +175,8 @@ impl Follower {
             Step::Build { upto } => {
                 self.until(|node| node.applied_index() >= upto).await?;
                 let files = self.node.files();
+                // However little there is that the last one has not.
+                files.ask(upto);
                 raft.trigger().snapshot().await.map_err(stopped)?;
                 let built = |node: &RaftNode| node.metrics().snapshot == upto;
                 self.until(|node| built(node) || files.was_full().is_some()).await?;
