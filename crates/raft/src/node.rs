@@ -334,9 +334,9 @@ impl RaftNode {
     }
 
     /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
-    /// if this node does not lead, or there is none.
+    /// if this node does not lead, or there is none that would be elected.
     pub fn successor(&self) -> Option<NodeId> {
-        next_leader(&self.shared.raft, &self.shared.peers)
+        next_leader(&self.shared.raft, &self.shared.peers, self.unfit())
     }
 
     /// A member that this leader has heard from within so many milliseconds is there: it has missed
