@@ -28,6 +28,9 @@ const PERIOD: Duration = Duration::from_millis(250);
 const STEP: u64 = 256;
 /// With so small a part of its bytes too many as well: a purge keeps others waiting.
 const SIZE_STEP: u64 = 8;
+/// So many spans go at once: what a long transfer has held is removed bit by bit, for Raft does nothing else
+/// meanwhile.
+const MOST_SPANS: usize = 16;
 /// A follower that received a snapshot is given this long to ask for what follows it.
 const GRACE: Duration = Duration::from_secs(60);
 /// Nothing holds up a snapshot or a purge of a log larger than so many times its limit.
@@ -89,7 +92,8 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
     });
     let by_size = by_size.filter(|_| all > limits.bytes.saturating_add(limits.bytes / SIZE_STEP));
     let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(MOST_TIMES));
-    let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot));
+    let some = spans.iter().nth(MOST_SPANS - 1).map_or(u64::MAX, |span| span.last);
+    let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot)).min(some);
     let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
     Decision { snapshot, pressing, purge: purge.filter(|to| *to > now.purged) }
 }
@@ -245,6 +249,22 @@ mod tests {
         assert_eq!(decide(position(2_000, 1_249, 0)), Decision::default());
         assert_eq!(decide(position(2_000, 1_250, 0)), purge(250));
         assert_eq!(decide(position(2_000, 1_400, 250)), Decision::default());
+    }
+
+    /// After a transfer of an hour millions went in one go, and nobody heard from the leader meanwhile.
+    #[test]
+    fn a_purge_of_many_goes_on_at_the_next_look() {
+        let mut spans = log(20_000, 1);
+        let mut steps = vec![0];
+        for _ in 0..9 {
+            let purged = steps.last().copied().unwrap();
+            let Some(to) = decide(&spans, &position(20_000, 20_000, purged), &LIMITS).purge else {
+                break;
+            };
+            spans.purge(to);
+            steps.push(to);
+        }
+        assert_eq!(steps, [0, 4_096, 8_192, 12_288, 16_384, 19_000]);
     }
 
     #[test]
