@@ -427,6 +427,11 @@ impl RaftNode {
         self.shared.files.clone()
     }
 
+    #[cfg(test)]
+    pub(crate) fn may_receive(&self) -> bool {
+        self.shared.receiving.available_permits() > 0
+    }
+
     pub(crate) fn timing(&self) -> &Timing {
         &self.shared.timing
     }
