@@ -100,9 +100,17 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
 
 /// The snapshots that are on their way to followers. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Transfers(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+pub(crate) struct Transfers(Arc<Mutex<Newest>>);
+
+/// The last transfer to each follower.
+#[derive(Default)]
+struct Newest {
+    begun: u64,
+    by_target: BTreeMap<u64, Transfer>,
+}
 
 struct Transfer {
+    number: u64,
     index: u64,
     /// Nothing while it is under way.
     ended: Option<Duration>,
@@ -111,21 +119,26 @@ struct Transfer {
 impl Transfers {
     /// A snapshot up to `index` is being sent until what is returned is dropped.
     pub(crate) fn begin(&self, target: u64, index: u64) -> Sending {
-        self.transfers(|all| all.insert(target, Transfer { index, ended: None }));
-        Sending { transfers: self.clone(), target, index }
+        let number = self.newest(|newest| {
+            newest.begun += 1;
+            let transfer = Transfer { number: newest.begun, index, ended: None };
+            newest.by_target.insert(target, transfer);
+            newest.begun
+        });
+        Sending { transfers: self.clone(), target, number }
     }
 
     /// The oldest of those under way, or ended shortly before `now`.
     fn oldest(&self, now: Duration) -> Option<u64> {
-        self.transfers(|all| {
-            all.retain(|_, transfer| {
+        self.newest(|newest| {
+            newest.by_target.retain(|_, transfer| {
                 transfer.ended.is_none_or(|ended| now.saturating_sub(ended) < GRACE)
             });
-            all.values().map(|transfer| transfer.index).min()
+            newest.by_target.values().map(|transfer| transfer.index).min()
         })
     }
 
-    fn transfers<T>(&self, with: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
+    fn newest<T>(&self, with: impl FnOnce(&mut Newest) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -134,14 +147,14 @@ impl Transfers {
 pub(crate) struct Sending {
     transfers: Transfers,
     target: u64,
-    index: u64,
+    number: u64,
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.transfers.transfers(|all| {
-            let this = all.get_mut(&self.target).filter(|newest| newest.index == self.index);
-            if let Some(transfer) = this {
+        self.transfers.newest(|newest| {
+            let last = newest.by_target.get_mut(&self.target);
+            if let Some(transfer) = last.filter(|last| last.number == self.number) {
                 transfer.ended = Some(boottime());
             }
         });
@@ -353,7 +366,11 @@ mod tests {
         let again = transfers.begin(2, 60);
         drop(first);
         assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(60));
+        // A third, with the same.
+        let third = transfers.begin(2, 60);
         drop(again);
+        assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(60));
+        drop(third);
         assert_eq!(transfers.oldest(boottime() + GRACE * 2), None);
     }
 }
