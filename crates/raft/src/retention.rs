@@ -180,7 +180,8 @@ impl Keeper {
             let Decision { snapshot, pressing, purge } =
                 decide(&self.usage.now(), &position, &self.limits);
             if pressing {
-                self.files.ask(position.applied);
+                // Any that is newer will do: with what is applied meanwhile another would follow.
+                self.files.ask(position.snapshot + 1);
             }
             if snapshot
                 && asked.again((position.snapshot, u64::from(pressing)), position.at)
