@@ -15,9 +15,10 @@
 //! Leadership never goes back and forth: it is only given to a voter that answered lately, has nearly
 //! all of the log and is fit, and a node that gave it up stays unfit for 30 s of good behaviour at least.
 //! Where all are as slow as each other it would go round; so who was fit for no longer than it took
-//! to become so takes twice as long the next time. Where all are unfit, the one that leads goes on.
+//! to become so takes twice as long the next time. Where all are unfit, the one that leads goes on. So does
+//! one whose vote its successor would need, but would get too late.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -82,6 +83,14 @@ pub enum Unfit {
         /// What is left.
         free_bytes: u64,
     },
+}
+
+impl Unfit {
+    /// Whether who asks this node for its vote waits for it in vain: for less than a second (`Timing`),
+    /// while a vote is synced twice before it is given. One that lacks space votes as fast as any.
+    pub(crate) fn votes_late(&self) -> bool {
+        matches!(self, Self::SlowDisk { .. } | Self::Stalled { .. })
+    }
 }
 
 impl fmt::Display for Unfit {
@@ -193,17 +202,25 @@ pub(crate) struct Candidate {
     pub(crate) unfit: bool,
 }
 
-/// Who is to lead next: of those that are there and fit, the one that lacks least.
+/// Who is to lead next: of those that are there and fit, the one that lacks least. Nobody unless they are
+/// a majority of each of `alone` by themselves: of the memberships, where this node's own vote comes too
+/// late to count.
 pub(crate) fn successor(
     voters: impl IntoIterator<Item = Candidate>,
+    alone: &[BTreeSet<NodeId>],
     heartbeat_ms: u64,
 ) -> Option<NodeId> {
     let lately_ms = LATELY_MS.max(4 * heartbeat_ms);
     let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < lately_ms);
-    let fit = voters
-        .into_iter()
-        .filter(|voter| !voter.unfit && voter.behind <= MOST_BEHIND && is_there(voter));
-    fit.min_by_key(|voter| (voter.behind, voter.node)).map(|voter| voter.node)
+    let fit: Vec<_> = voters.into_iter().filter(|v| !v.unfit && is_there(v)).collect();
+    let elect = |members: &BTreeSet<NodeId>| {
+        fit.iter().filter(|voter| members.contains(&voter.node)).count() > members.len() / 2
+    };
+    if !alone.iter().all(elect) {
+        return None;
+    }
+    let near = fit.iter().filter(|voter| voter.behind <= MOST_BEHIND);
+    near.min_by_key(|voter| (voter.behind, voter.node)).map(|voter| voter.node)
 }
 
 #[cfg(test)]
@@ -296,7 +313,8 @@ mod tests {
             silent_ms,
             unfit,
         };
-        let best = |voters: &[Candidate]| successor(voters.iter().copied(), 250).map(|node| node.0);
+        let best =
+            |voters: &[Candidate]| successor(voters.iter().copied(), &[], 250).map(|node| node.0);
         let (near, far) = (voter(3, 2, Some(100), false), voter(2, 9, Some(100), false));
         assert_eq!(best(&[far, near]), Some(3));
         assert_eq!(best(&[far, Candidate { unfit: true, ..near }]), Some(2));
@@ -304,7 +322,7 @@ mod tests {
         assert_eq!(best(&[Candidate { silent_ms: None, ..near }]), None);
         let slow = [Candidate { silent_ms: Some(1_900), ..near }];
         assert_eq!(best(&slow), None);
-        assert_eq!(successor(slow, 500), Some(NodeId(3)), "of a cluster that takes its time");
+        assert_eq!(successor(slow, &[], 500), Some(NodeId(3)), "of a cluster that takes its time");
         assert_eq!(
             best(&[near, voter(2, 2, Some(0), false)]),
             Some(2),
@@ -317,8 +335,39 @@ mod tests {
     fn leadership_does_not_wait_for_a_voter_that_is_far_behind() {
         let voter =
             |behind| Candidate { node: NodeId(2), behind, silent_ms: Some(100), unfit: false };
-        assert_eq!(successor([voter(MOST_BEHIND + 1)], 250), None);
-        assert_eq!(successor([voter(50_000)], 250), None);
-        assert_eq!(successor([voter(MOST_BEHIND)], 250), Some(NodeId(2)));
+        assert_eq!(successor([voter(MOST_BEHIND + 1)], &[], 250), None);
+        assert_eq!(successor([voter(50_000)], &[], 250), None);
+        assert_eq!(successor([voter(MOST_BEHIND)], &[], 250), Some(NodeId(2)));
+    }
+
+    /// A leader on a slow disk handed over again and again to one that lacked its vote, and nobody led.
+    #[test]
+    fn a_slow_leader_goes_on_where_the_fit_cannot_elect_one_of_them_without_it() {
+        let voter = |node, silent_ms, unfit| Candidate {
+            node: NodeId(node),
+            behind: 0,
+            silent_ms: Some(silent_ms),
+            unfit,
+        };
+        let members = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        let three = [members(&[1, 2, 3])];
+        let (fit, down, slow) = (voter(2, 100, false), voter(3, 9_000, false), voter(3, 100, true));
+        assert_eq!(successor([fit, down], &three, 250), None);
+        assert_eq!(successor([fit, slow], &three, 250), None);
+        assert_eq!(successor([fit, voter(3, 100, false)], &three, 250), Some(NodeId(2)));
+        // One that is far behind does not lead, but votes.
+        let behind = Candidate { behind: 50_000, ..voter(3, 100, false) };
+        assert_eq!(successor([fit, behind], &three, 250), Some(NodeId(2)));
+        // In a change of the voters each membership decides.
+        let joint = [members(&[1, 2, 3]), members(&[1, 2, 4, 5])];
+        let of =
+            |five| successor([fit, voter(3, 100, false), voter(4, 100, false), five], &joint, 250);
+        assert_eq!(of(voter(5, 9_000, false)), None);
+        assert_eq!(of(voter(5, 100, false)), Some(NodeId(2)));
+        // Where this node's vote counts, that of one other is enough.
+        assert_eq!(successor([fit, down], &[], 250), Some(NodeId(2)));
+        assert!(Unfit::SlowDisk { sync_ms: 1_500 }.votes_late());
+        assert!(Unfit::Stalled { stall_ms: 1_500 }.votes_late());
+        assert!(!Unfit::NearlyFull { free_bytes: 9 }.votes_late());
     }
 }

@@ -89,6 +89,10 @@ impl RaftConfig {
 }
 
 /// How fast a node ticks, and how long it waits.
+///
+/// An election needs votes that are durable in time: a candidate waits for them for about 300 ms with the
+/// defaults, in which a voter's disk is synced twice. With a majority on slower disks nobody is elected; a
+/// longer heartbeat gives them more time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
     /// The leader's heartbeat period.

@@ -334,9 +334,9 @@ impl RaftNode {
     }
 
     /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
-    /// if this node does not lead, or there is none.
+    /// if this node does not lead, or there is none that would be elected.
     pub fn successor(&self) -> Option<NodeId> {
-        next_leader(&self.shared.raft, &self.shared.peers)
+        next_leader(&self.shared.raft, &self.shared.peers, self.unfit())
     }
 
     /// A member that this leader has heard from within so many milliseconds is there: it has missed
@@ -425,6 +425,11 @@ impl RaftNode {
     #[cfg(test)]
     pub(crate) fn files(&self) -> SnapshotFile {
         self.shared.files.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn may_receive(&self) -> bool {
+        self.shared.receiving.available_permits() > 0
     }
 
     pub(crate) fn timing(&self) -> &Timing {

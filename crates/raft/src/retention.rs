@@ -28,6 +28,9 @@ const PERIOD: Duration = Duration::from_millis(250);
 const STEP: u64 = 256;
 /// With so small a part of its bytes too many as well: a purge keeps others waiting.
 const SIZE_STEP: u64 = 8;
+/// So many spans go at once: what a long transfer has held is removed bit by bit, for Raft does nothing else
+/// meanwhile.
+const MOST_SPANS: usize = 16;
 /// A follower that received a snapshot is given this long to ask for what follows it.
 const GRACE: Duration = Duration::from_secs(60);
 /// Nothing holds up a snapshot or a purge of a log larger than so many times its limit.
@@ -89,16 +92,25 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
     });
     let by_size = by_size.filter(|_| all > limits.bytes.saturating_add(limits.bytes / SIZE_STEP));
     let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(MOST_TIMES));
-    let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot));
+    let some = spans.iter().nth(MOST_SPANS - 1).map_or(u64::MAX, |span| span.last);
+    let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot)).min(some);
     let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
     Decision { snapshot, pressing, purge: purge.filter(|to| *to > now.purged) }
 }
 
 /// The snapshots that are on their way to followers. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Transfers(Arc<Mutex<BTreeMap<u64, Transfer>>>);
+pub(crate) struct Transfers(Arc<Mutex<Newest>>);
+
+/// The last transfer to each follower.
+#[derive(Default)]
+struct Newest {
+    begun: u64,
+    by_target: BTreeMap<u64, Transfer>,
+}
 
 struct Transfer {
+    number: u64,
     index: u64,
     /// Nothing while it is under way.
     ended: Option<Duration>,
@@ -107,21 +119,26 @@ struct Transfer {
 impl Transfers {
     /// A snapshot up to `index` is being sent until what is returned is dropped.
     pub(crate) fn begin(&self, target: u64, index: u64) -> Sending {
-        self.transfers(|all| all.insert(target, Transfer { index, ended: None }));
-        Sending { transfers: self.clone(), target, index }
+        let number = self.newest(|newest| {
+            newest.begun += 1;
+            let transfer = Transfer { number: newest.begun, index, ended: None };
+            newest.by_target.insert(target, transfer);
+            newest.begun
+        });
+        Sending { transfers: self.clone(), target, number }
     }
 
     /// The oldest of those under way, or ended shortly before `now`.
     fn oldest(&self, now: Duration) -> Option<u64> {
-        self.transfers(|all| {
-            all.retain(|_, transfer| {
+        self.newest(|newest| {
+            newest.by_target.retain(|_, transfer| {
                 transfer.ended.is_none_or(|ended| now.saturating_sub(ended) < GRACE)
             });
-            all.values().map(|transfer| transfer.index).min()
+            newest.by_target.values().map(|transfer| transfer.index).min()
         })
     }
 
-    fn transfers<T>(&self, with: impl FnOnce(&mut BTreeMap<u64, Transfer>) -> T) -> T {
+    fn newest<T>(&self, with: impl FnOnce(&mut Newest) -> T) -> T {
         with(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -130,14 +147,14 @@ impl Transfers {
 pub(crate) struct Sending {
     transfers: Transfers,
     target: u64,
-    index: u64,
+    number: u64,
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
-        self.transfers.transfers(|all| {
-            let this = all.get_mut(&self.target).filter(|newest| newest.index == self.index);
-            if let Some(transfer) = this {
+        self.transfers.newest(|newest| {
+            let last = newest.by_target.get_mut(&self.target);
+            if let Some(transfer) = last.filter(|last| last.number == self.number) {
                 transfer.ended = Some(boottime());
             }
         });
@@ -163,7 +180,8 @@ impl Keeper {
             let Decision { snapshot, pressing, purge } =
                 decide(&self.usage.now(), &position, &self.limits);
             if pressing {
-                self.files.ask(position.applied);
+                // Any that is newer will do: with what is applied meanwhile another would follow.
+                self.files.ask(position.snapshot + 1);
             }
             if snapshot
                 && asked.again((position.snapshot, u64::from(pressing)), position.at)
@@ -245,6 +263,22 @@ mod tests {
         assert_eq!(decide(position(2_000, 1_249, 0)), Decision::default());
         assert_eq!(decide(position(2_000, 1_250, 0)), purge(250));
         assert_eq!(decide(position(2_000, 1_400, 250)), Decision::default());
+    }
+
+    /// After a transfer of an hour millions went in one go, and nobody heard from the leader meanwhile.
+    #[test]
+    fn a_purge_of_many_goes_on_at_the_next_look() {
+        let mut spans = log(20_000, 1);
+        let mut steps = vec![0];
+        for _ in 0..9 {
+            let purged = steps.last().copied().unwrap();
+            let Some(to) = decide(&spans, &position(20_000, 20_000, purged), &LIMITS).purge else {
+                break;
+            };
+            spans.purge(to);
+            steps.push(to);
+        }
+        assert_eq!(steps, [0, 4_096, 8_192, 12_288, 16_384, 19_000]);
     }
 
     #[test]
@@ -333,7 +367,11 @@ mod tests {
         let again = transfers.begin(2, 60);
         drop(first);
         assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(60));
+        // A third, with the same.
+        let third = transfers.begin(2, 60);
         drop(again);
+        assert_eq!(transfers.oldest(boottime() + GRACE * 9), Some(60));
+        drop(third);
         assert_eq!(transfers.oldest(boottime() + GRACE * 2), None);
     }
 }

@@ -1,6 +1,6 @@
 //! Looks at this node once a second and has it give up leadership that it should not have (`care`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,8 +53,9 @@ impl Peers {
 
 const MAX_REASON: usize = 200;
 
-/// The voter that should lead after this node; nothing if it does not lead, or nobody is there.
-pub(crate) fn next_leader(raft: &Raft, peers: &Peers) -> Option<NodeId> {
+/// The voter that should lead after this node, which thinks that of itself; nothing if it does not lead,
+/// or too few others are there.
+pub(crate) fn next_leader(raft: &Raft, peers: &Peers, own: Option<Unfit>) -> Option<NodeId> {
     let metrics = metrics::collect(raft, 0);
     let unfit = peers.unfit(raft);
     let voters = metrics.lag.iter().filter(|lag| metrics.voters.contains(&lag.node));
@@ -64,7 +65,16 @@ pub(crate) fn next_leader(raft: &Raft, peers: &Peers) -> Option<NodeId> {
         silent_ms: lag.silent_ms,
         unfit: unfit.contains_key(&lag.node),
     });
-    successor(candidates, raft.config().heartbeat_interval)
+    let alone = own.filter(Unfit::votes_late).map(|_| memberships(raft)).unwrap_or_default();
+    successor(candidates, &alone, raft.config().heartbeat_interval)
+}
+
+/// The voters; during a change, those before and those after it.
+fn memberships(raft: &Raft) -> Vec<BTreeSet<NodeId>> {
+    let rx = raft.metrics();
+    let now = rx.borrow_watched();
+    let configs = now.membership_config.membership().get_joint_config().iter();
+    configs.map(|voters| voters.iter().copied().map(NodeId).collect()).collect()
 }
 
 /// The task.
@@ -129,10 +139,11 @@ impl Watchdog {
         });
     }
 
-    /// Gives leadership to a voter that is fit, if there is one. Whether consensus goes on here.
+    /// Gives leadership to a voter that is fit and can be elected, if there is one. Whether consensus
+    /// goes on here.
     async fn hand_over(&self, why: Unfit) -> bool {
-        let Some(to) = next_leader(&self.raft, &self.peers) else {
-            tracing::warn!(%why, "this node should not lead, and no other voter is there and fit");
+        let Some(to) = next_leader(&self.raft, &self.peers, Some(why)) else {
+            tracing::warn!(%why, "this node should not lead, and too few others are there and fit");
             return true;
         };
         tracing::warn!(%to, %why, "leadership is handed over");

@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use holdfast_core::{Command, Node, NodeRole, RemoveNode, SetRoles};
-use holdfast_planner::{Quorum, may_leave, substitute};
+use holdfast_planner::{may_leave, substitute};
 use holdfast_proto::v1;
 use holdfast_raft::RaftError;
 use holdfast_types::{Code, NodeId, RequestId};
@@ -55,7 +55,7 @@ pub(super) async fn remove_node(
     may_leave(&state, &quorum, &node, successor)
         .map_err(|why| Fault::new(Code::QuorumAtRisk, why))?;
     if node.id == lead.raft.id() {
-        return Err(hand_over(&lead, &quorum).await?);
+        return Err(hand_over(&lead).await?);
     }
     let successor = successor.and_then(|id| state.nodes.get(&id)).cloned();
     drop(state);
@@ -70,16 +70,14 @@ pub(super) async fn remove_node(
     Ok(v1::RemoveNodeResponse { successor })
 }
 
-/// Makes another voter lead, and says who.
-async fn hand_over(lead: &Lead, quorum: &Quorum) -> Result<Fault, Fault> {
-    let me = lead.raft.id();
-    let ready = |id: &&NodeId| **id != me && quorum.has_log(**id);
-    let Some(to) = quorum.voters.iter().find(ready) else {
+/// Makes another voter lead, and says who. One that is unfit would decline.
+async fn hand_over(lead: &Lead) -> Result<Fault, Fault> {
+    let Some(to) = lead.raft.successor() else {
         let message = "this node leads, and no other voter can: ask again when one has the log";
         return Err(Fault::new(Code::QuorumAtRisk, message));
     };
-    lead.raft.transfer_leadership(*to).await?;
-    let address = lead.raft.state().nodes.get(to).map(|node| node.address.clone());
+    lead.raft.transfer_leadership(to).await?;
+    let address = lead.raft.state().nodes.get(&to).map(|node| node.address.clone());
     Ok(Fault::not_leader(address))
 }
 

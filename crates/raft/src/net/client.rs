@@ -293,19 +293,21 @@ impl RaftNetworkV2<TypeConfig> for PeerClient {
         let _sending = self.transfers.begin(self.target, covered);
         let data = snapshot.snapshot;
         let size_bytes = data.len();
-        // All of the file is read for its hash: not for a peer that is not there.
-        let (mut client, greeting) = (self.client()?, self.request(&())?);
-        let greet = client.greet(greeting);
-        self.body(RPCTypes::InstallSnapshot, option.soft_ttl(), greet).await?;
-        let request = self.request(&(vote, snapshot.meta))?;
-        let hash = blocking(data.clone(), |data| data.check()).await?.as_bytes().to_vec();
-        let start = SnapshotStart { request: Some(request), size_bytes, hash: hash.into() };
-        let start = SnapshotPart { part: Some(Part::Start(start)) };
-        let parts = stream::once(ready(start)).chain(stream::unfold((data, 0), next_part));
-        let ttl = option.hard_ttl() + Duration::from_secs(size_bytes / SNAPSHOT_RATE);
-        let send = client.install_snapshot(parts);
+        let sent = async {
+            // All of the file is read for its hash: not for a peer that is not there.
+            let (mut client, greeting) = (self.client()?, self.request(&())?);
+            let greet = client.greet(greeting);
+            self.body(RPCTypes::InstallSnapshot, option.soft_ttl(), greet).await?;
+            let request = self.request(&(vote, snapshot.meta))?;
+            let hash = blocking(data.clone(), |data| data.check()).await?.as_bytes().to_vec();
+            let start = SnapshotStart { request: Some(request), size_bytes, hash: hash.into() };
+            let start = SnapshotPart { part: Some(Part::Start(start)) };
+            let parts = stream::once(ready(start)).chain(stream::unfold((data, 0), next_part));
+            let ttl = option.hard_ttl() + Duration::from_secs(size_bytes / SNAPSHOT_RATE);
+            self.call(RPCTypes::InstallSnapshot, ttl, client.install_snapshot(parts)).await
+        };
         tokio::select! {
-            answer = self.call(RPCTypes::InstallSnapshot, ttl, send) => Ok(answer?),
+            answer = sent => Ok(answer?),
             closed = cancel => Err(closed.into()),
         }
     }
@@ -331,8 +333,10 @@ async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::path::Path;
 
     use openraft::BasicNode;
+    use tokio::net::TcpListener;
 
     use super::*;
     use crate::config::plaintext;
@@ -344,20 +348,12 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_is_not_read_for_a_peer_that_is_not_there() {
         let dir = tempfile::tempdir().unwrap();
-        let me = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
         let health = Health::new();
-        let path = dir.path().join("snapshot");
-        let (files, _) = SnapshotFile::open(path, me.cluster, health.clone()).unwrap();
-        let mut part = files.begin(&SnapshotMeta::default()).unwrap();
-        part.write_all(b"state").unwrap();
-        let snapshot = part.finish().unwrap();
+        let (mut network, snapshot) = with_snapshot(dir.path(), &health);
         // Whoever reads it now finds it damaged, and says so.
-        let name = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
-        std::fs::write(&name, b"damaged").unwrap();
-        let snapshot = Snapshot { meta: SnapshotMeta::default(), snapshot };
-        let generation = Generation::open(dir.path(), health.clone()).unwrap();
-        let (transfers, peers) = (Transfers::default(), Peers::default());
-        let mut network = Network::new(me, generation, plaintext(), transfers, peers);
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let part = files.filter(|path| path.extension().is_some_and(|end| end == "part")).last();
+        std::fs::write(part.unwrap(), b"damaged").unwrap();
         let gone = BasicNode::new("127.0.0.1:1");
         let mut client = network.new_snapshot_client(2, &gone).await;
         let option = RPCOption::new(Duration::from_secs(2));
@@ -365,5 +361,34 @@ mod tests {
         let sent = client.full_snapshot(Vote::new_committed(1, 1), snapshot, never, option).await;
         assert!(sent.is_err());
         health.check().expect("nobody looked at it");
+    }
+
+    /// A transfer that nobody wanted any more went on until its peer answered, and held the log meanwhile.
+    #[tokio::test]
+    async fn a_transfer_that_is_called_off_ends_before_its_peer_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut network, snapshot) = with_snapshot(dir.path(), &Health::new());
+        // It takes the call and never answers.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let mut client = network.new_snapshot_client(2, &BasicNode::new(address)).await;
+        let option = RPCOption::new(Duration::from_secs(3_600));
+        let off = ready(ReplicationClosed::new("called off"));
+        let sent = client.full_snapshot(Vote::new_committed(1, 1), snapshot, off, option);
+        let ended = tokio::time::timeout(Duration::from_secs(5), sent).await.unwrap();
+        assert!(matches!(ended, Err(StreamingError::Closed(_))), "{ended:?}");
+    }
+
+    fn with_snapshot(dir: &Path, health: &Health) -> (Network, Snapshot) {
+        let me = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
+        let path = dir.join("snapshot");
+        let (files, _) = SnapshotFile::open(path, me.cluster, health.clone()).unwrap();
+        let mut part = files.begin(&SnapshotMeta::default()).unwrap();
+        part.write_all(b"state").unwrap();
+        let snapshot = part.finish().unwrap();
+        let snapshot = Snapshot { meta: SnapshotMeta::default(), snapshot };
+        let generation = Generation::open(dir, health.clone()).unwrap();
+        let (transfers, peers) = (Transfers::default(), Peers::default());
+        (Network::new(me, generation, plaintext(), transfers, peers), snapshot)
     }
 }

@@ -26,7 +26,7 @@ use crate::watchdog::Fitness;
 
 /// Each voter stands this often,
 const PERIOD: Duration = Duration::from_millis(150);
-/// and so often at most. Then the leader's silence decides.
+/// and so often in a row. Then it is looked whether the leader can be called after all.
 const TRIES: u32 = 12;
 /// One that should not lead leaves so many turns to the others: by then nobody holds to the leader
 /// any more, and one that is fit would have been elected.
@@ -49,9 +49,10 @@ type Followed = (u64, Peer);
 impl Lifeline {
     /// Runs until consensus stops here.
     pub(crate) async fn run(mut self) {
+        let mut followed = None;
         loop {
-            let me = self.network.me();
-            let followed = followed(&self.leadership.borrow_and_update(), me);
+            let (me, before) = (self.network.me(), followed);
+            followed = self::followed(&self.leadership.borrow_and_update(), me, before.as_ref());
             let Some((term, leader)) = followed.clone() else {
                 match self.leadership.changed().await {
                     Ok(()) => continue,
@@ -60,8 +61,9 @@ impl Lifeline {
             };
             let mut leadership = self.leadership.clone();
             let moved = async {
-                let other = |now: &Leadership| self::followed(now, me) != followed;
-                leadership.wait_for(other).await.is_ok()
+                let stays =
+                    |now: &Leadership| self::followed(now, me, followed.as_ref()) == followed;
+                leadership.wait_for(|now| !stays(now)).await.is_ok()
             };
             tokio::select! {
                 () = self.linger(&leader) => {}
@@ -116,10 +118,14 @@ impl Lifeline {
     }
 }
 
-/// The other node that leads.
-fn followed(now: &Leadership, me: NodeId) -> Option<Followed> {
-    let leader = now.leader.clone().filter(|l| l.node != me && !l.addr.is_empty());
-    leader.map(|leader| (now.term, leader))
+/// The other node that leads, or that led `before` in the same term and has fallen silent: only about then
+/// does nobody hold to it any more, so those who stand must go on.
+fn followed(now: &Leadership, me: NodeId, before: Option<&Followed>) -> Option<Followed> {
+    match &now.leader {
+        Some(leader) if leader.node == me || leader.addr.is_empty() => None,
+        Some(leader) => Some((now.term, leader.clone())),
+        None => before.filter(|(term, _)| *term == now.term).cloned(),
+    }
 }
 
 /// When in the period it is this voter's turn; nothing for a node without a vote.
@@ -146,7 +152,21 @@ mod tests {
     fn nobody_lingers_with_itself() {
         let leader = Some(Peer { node: NodeId(2), addr: "a:1".into() });
         let now = Leadership { term: 4, leader, reign: None };
-        assert_eq!(followed(&now, NodeId(2)), None);
-        assert_eq!(followed(&now, NodeId(1)).map(|(term, l)| (term, l.node)), Some((4, NodeId(2))));
+        assert_eq!(followed(&now, NodeId(2), None), None);
+        let other = followed(&now, NodeId(1), None).map(|(term, leader)| (term, leader.node));
+        assert_eq!(other, Some((4, NodeId(2))));
+    }
+
+    /// Where all were unfit they stopped to stand just when nobody held to the leader any more.
+    #[test]
+    fn who_fell_silent_is_stood_for_until_there_is_a_later_term() {
+        let peer = Peer { node: NodeId(2), addr: "a:1".into() };
+        let before = Some((4, peer.clone()));
+        let at = |term, leader| Leadership { term, leader, reign: None };
+        let of = |now: &Leadership| followed(now, NodeId(1), before.as_ref());
+        assert_eq!(of(&at(4, None)), before);
+        assert_eq!(of(&at(4, Some(peer))), before);
+        assert_eq!(of(&at(5, None)), None);
+        assert_eq!(followed(&at(4, None), NodeId(1), None), None);
     }
 }

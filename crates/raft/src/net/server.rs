@@ -226,7 +226,7 @@ impl RaftServiceTrait for RaftService {
 
     async fn greet(&self, request: Request<RaftRequest>) -> Answer {
         self.check(request.get_ref())?;
-        Ok(Response::new(RaftResponse::default()))
+        self.reply(&())
     }
 
     async fn read_index(&self, request: Request<RaftRequest>) -> Answer {
@@ -356,7 +356,7 @@ mod tests {
         let third = other.install_snapshot(parts).await.unwrap_err();
         assert_eq!(RemoteError::from(third).code, Code::Busy);
         sent.abort();
-        until(|| files(&raft).is_empty()).await;
+        until(|| files(&raft).is_empty() && node.may_receive()).await;
 
         let mut changed = state.clone();
         changed[7] ^= 1;
@@ -376,6 +376,29 @@ mod tests {
         node.shutdown().await.unwrap();
         server.abort();
         other_server.abort();
+    }
+
+    /// Each greeting had the leader believe for a moment that the node is fit again.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_greeting_is_answered_with_whether_the_node_is_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let me = Identity { cluster: ClusterId::generate(), node: NodeId(2) };
+        let mut config = RaftConfig::new(dir.path().join("raft"), me);
+        config.care.floor_bytes = u64::MAX / 4;
+        let node = RaftNode::start(config).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let server = Server::builder().add_service(node.service());
+        let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+        let mut client = RaftServiceClient::new(channel);
+        until(|| node.unfit().is_some()).await;
+        let cluster_id = me.cluster.to_bytes().into();
+        let request = RaftRequest { cluster_id, from: 1, to: 2, ..Default::default() };
+        let answer = client.greet(request).await.unwrap().into_inner();
+        assert!(answer.unfit.contains("free space"), "{answer:?}");
+        node.shutdown().await.unwrap();
+        server.abort();
     }
 
     async fn until(reached: impl Fn() -> bool) {

@@ -165,18 +165,33 @@ impl<R: Read> Read for Teed<'_, R> {
 }
 
 /// Written at a steady pace: what the kernel holds back for a sync at the end would hold up the
-/// log's own syncs on the same disk.
+/// log's own syncs on the same disk. And only as far as there is room: what a snapshot lacks it can do
+/// without, but the log's next write ends the node.
 pub(super) struct Steady {
     file: File,
     unsynced: usize,
+    reserve_bytes: u64,
 }
 
-/// Synced at a time.
+/// Synced at a time. One that is smaller is written in any case: it is what lets the log shrink.
 const SYNC_BYTES: usize = 8 << 20;
+/// Left to the log on its filesystem. With less a node does not lead either (`CareLimits`).
+const RESERVE_BYTES: u64 = 64 << 20;
 
 impl Steady {
     pub(super) fn new(file: File) -> Self {
-        Self { file, unsynced: 0 }
+        Self { file, unsynced: 0, reserve_bytes: RESERVE_BYTES }
+    }
+
+    /// Fails as the disk itself would, only earlier.
+    fn leave_some(&self) -> io::Result<()> {
+        let stat = rustix::fs::fstatvfs(&self.file)?;
+        let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+        // Some filesystems do not know.
+        match stat.f_blocks > 0 && free_bytes < self.reserve_bytes {
+            true => Err(rustix::io::Errno::NOSPC.into()),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn finish(self) -> io::Result<File> {
@@ -192,11 +207,30 @@ impl Write for Steady {
         if self.unsynced >= SYNC_BYTES {
             self.file.sync_data()?;
             self.unsynced = 0;
+            self.leave_some()?;
         }
         Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A large one took the last block, and the log's next write ended the node.
+    #[test]
+    fn a_large_snapshot_leaves_the_log_some_room() {
+        let block = vec![7; SYNC_BYTES / 2];
+        let full = |reserve_bytes| {
+            let mut out = Steady { reserve_bytes, ..Steady::new(tempfile::tempfile().unwrap()) };
+            out.write_all(&block).expect("a small one goes through");
+            out.write_all(&block).err().map(|e| RaftError::disk("".as_ref(), &e).is_full())
+        };
+        assert_eq!(full(u64::MAX), Some(true));
+        assert_eq!(full(0), None);
     }
 }
