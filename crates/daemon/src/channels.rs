@@ -1,4 +1,5 @@
-//! Channels to other nodes, one an address, made when first needed and shared by all calls.
+//! Channels to other nodes, one an address, made when first needed and shared by all calls; and the
+//! relays over them, which share a stream as well.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,6 +9,7 @@ use holdfast_proto::{Address, connect_lazy};
 use tonic::transport::Channel;
 
 use crate::fault::Fault;
+use crate::relay::Relay;
 
 /// A node that takes longer to accept a connection is treated as absent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,23 +19,38 @@ const KEPT: usize = 256;
 
 /// The channels. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Channels(Arc<Mutex<BTreeMap<String, Channel>>>);
+pub(crate) struct Channels(Arc<Mutex<BTreeMap<String, There>>>);
+
+/// The ways to a node.
+#[derive(Clone)]
+pub(crate) struct There {
+    /// For calls of any kind.
+    pub(crate) channel: Channel,
+    /// For unary ones, of which there are many.
+    pub(crate) relay: Relay,
+}
 
 impl Channels {
     /// The channel to that `host:port`; it connects by itself, again and again.
     pub(crate) fn to(&self, address: &str) -> Result<Channel, Fault> {
-        let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
-            return Ok(channel.clone());
+        Ok(self.there(address)?.channel)
+    }
+
+    /// The same, and the relay over it. Within a runtime.
+    pub(crate) fn there(&self, address: &str) -> Result<There, Fault> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(there) = known.get(address) {
+            return Ok(there.clone());
         }
         let parsed: Address = address
             .parse()
             .map_err(|e: holdfast_proto::AddressError| Fault::new(e.code(), e.to_string()))?;
         let channel = connect_lazy(&parsed, CONNECT_TIMEOUT)?;
-        if channels.len() >= KEPT {
-            channels.clear();
+        if known.len() >= KEPT {
+            known.clear();
         }
-        channels.insert(address.to_owned(), channel.clone());
-        Ok(channel)
+        let there = There { relay: Relay::over(channel.clone()), channel };
+        known.insert(address.to_owned(), there.clone());
+        Ok(there)
     }
 }

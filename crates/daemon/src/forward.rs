@@ -19,9 +19,9 @@ use holdfast_proto::{READ_KEY, SINCE_KEY, STALE, is_answer};
 use holdfast_types::{Code, Revision};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use crate::channels::There;
 use crate::fault::Fault;
 use crate::member::{Lead, Member};
 
@@ -115,7 +115,7 @@ impl Member {
     where
         L: Fn(Lead) -> LF,
         LF: Future<Output = Result<T, Fault>>,
-        R: Fn(Channel) -> RF,
+        R: Fn(There) -> RF,
         RF: Future<Output = Result<Response<T>, Status>>,
     {
         loop {
@@ -142,7 +142,7 @@ impl Member {
     where
         L: Fn(Lead) -> LF,
         LF: Future<Output = Result<T, Fault>>,
-        R: Fn(Channel) -> RF,
+        R: Fn(There) -> RF,
         RF: Future<Output = Result<Response<T>, Status>>,
     {
         if let Ok(lead) = self.lead(call.deadline) {
@@ -159,13 +159,13 @@ impl Member {
         else {
             return Try::Again(Fault::not_leader(known));
         };
-        let channel = match self.channels.to(address) {
-            Ok(channel) => channel,
+        let there = match self.channels.there(address) {
+            Ok(there) => there,
             Err(fault) => return Try::Again(fault),
         };
         let limit = call.deadline.min(Instant::now() + TRY_LIMIT + call.wait);
         let answer = tokio::select! {
-            answer = timeout_at(limit, Box::pin(remote(channel))) => answer,
+            answer = timeout_at(limit, Box::pin(remote(there))) => answer,
             () = self.leader_other_than(known.as_deref()) => {
                 return Try::Again(Fault::not_leader(self.leader()));
             }
@@ -226,9 +226,9 @@ macro_rules! at_leader {
         let answer = member.at_leader(
             &call,
             |lead| $local(lead, message.clone()),
-            |channel| {
+            |there| {
                 let request = call.onward(message.clone());
-                async move { $client::new(channel).$method(request).await }
+                async move { $client::new(there.relay).$method(request).await }
             },
         );
         let answer = answer.await?;

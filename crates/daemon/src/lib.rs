@@ -39,6 +39,7 @@ mod ports;
 mod reading;
 mod recover;
 mod reign;
+mod relay;
 mod remember;
 mod restore;
 mod seen;

@@ -279,10 +279,10 @@ macro_rules! ask_any {
 macro_rules! ask_other {
     ($member:expr, $call:expr, $message:expr, $client:ident.$method:ident) => {{
         let (member, call, message) = ($member, $call, $message);
-        let there = |channel| {
+        let there = |there: $crate::channels::There| {
             let request = call.onward(message.clone());
             async move {
-                let answer = $client::new(channel).$method(request).await?;
+                let answer = $client::new(there.relay).$method(request).await?;
                 let told = $crate::reading::told(answer.metadata());
                 Ok(tonic::Response::new((told, answer.into_inner())))
             }

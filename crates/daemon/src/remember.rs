@@ -11,6 +11,7 @@ use holdfast_raft::RaftNode;
 use tokio::time::sleep;
 use tracing::warn;
 
+use crate::channels::There;
 use crate::forward::Call;
 use crate::identity::Identity;
 use crate::member::Member;
@@ -68,9 +69,9 @@ async fn changed(raft: &RaftNode, me: &Identity, known: &[String]) -> Option<Vec
 async fn ask(member: &Arc<Member>) -> Option<Vec<String>> {
     let call = Call::begin(Duration::ZERO);
     let here = |_| async { Err(crate::fault::Fault::no_quorum()) };
-    let there = |channel| {
+    let there = |there: There| {
         let request = call.onward(v1::ListNodesRequest {});
-        async move { ClusterServiceClient::new(channel).list_nodes(request).await }
+        async move { ClusterServiceClient::new(there.relay).list_nodes(request).await }
     };
     let nodes = member.at_leader(&call, here, there).await.ok()?.nodes;
     let others = nodes.into_iter().filter(|node| node.id != member.node().0);

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::server::{Router, TcpIncoming};
 
 use crate::api::{
@@ -34,6 +35,7 @@ use crate::gate::RaftGate;
 use crate::leader::LeaderApi;
 use crate::metrics;
 use crate::peers::PeerGate;
+use crate::relay::RelayApi;
 use crate::startup::Shell;
 
 /// How long calls under way may take when the daemon stops.
@@ -41,6 +43,15 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A peer that is silent for so long is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// A service that takes and gives messages as large as any.
+macro_rules! sized {
+    ($server:ident, $service:expr) => {
+        $server::new($service)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+    };
+}
 
 /// Both listeners, bound before anything else is done, so that a taken port changes nothing.
 pub(crate) struct Listeners {
@@ -84,14 +95,14 @@ impl Listeners {
         let Self { local, socket, remote, metrics } = self;
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
-        let here = router(shell, Origin::Local);
+        let here = router(shell, Origin::Local, &stop);
         let asked = stop.clone().cancelled_owned();
         tasks.spawn(async move {
             let _socket = socket;
             let local = UnixListenerStream::new(local);
             report("the local server", here.serve_with_incoming_shutdown(local, asked).await)
         });
-        let there = router(shell, Origin::Remote);
+        let there = router(shell, Origin::Remote, &stop);
         let remote = TcpIncoming::from(remote).with_nodelay(Some(true));
         let asked = stop.clone().cancelled_owned();
         tasks.spawn(async move {
@@ -165,26 +176,29 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
-    macro_rules! sized {
-        ($server:ident, $service:expr) => {
-            $server::new($service)
-                .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                .max_encoding_message_size(MAX_MESSAGE_BYTES)
-        };
-    }
+fn router(shell: &Arc<Shell>, origin: Origin, stop: &CancellationToken) -> Router {
     let gate = || shell.gate().clone();
-    let cluster = ClusterApi { gate: gate(), shell: shell.clone(), origin };
-    let pool = PoolApi { gate: gate(), shell: shell.clone() };
-    let leader = sized!(LeaderServiceServer, LeaderApi { gate: gate() })
-        .max_encoding_message_size(MAX_VIEW_BYTES);
+    let api = api(shell, origin);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * 2)
         .max_frame_size(STREAM_FRAME)
-        .add_service(sized!(ClusterServiceServer, cluster))
+        .add_routes(api.clone())
+        .add_service(RelayApi::server(api, stop.clone()))
+        .add_service(sized!(PeerServiceServer, PeerGate(gate())))
+        .add_service(RaftGate(gate()))
+}
+
+/// What clients call, and nodes the leader.
+fn api(shell: &Arc<Shell>, origin: Origin) -> Routes {
+    let gate = || shell.gate().clone();
+    let cluster = ClusterApi { gate: gate(), shell: shell.clone(), origin };
+    let pool = PoolApi { gate: gate(), shell: shell.clone() };
+    let leader = sized!(LeaderServiceServer, LeaderApi { gate: gate() })
+        .max_encoding_message_size(MAX_VIEW_BYTES);
+    Routes::new(sized!(ClusterServiceServer, cluster))
         .add_service(sized!(ContainerServiceServer, ContainerApi { gate: gate() }))
         .add_service(sized!(ImageServiceServer, ImageApi { gate: gate() }))
         .add_service(sized!(OperationServiceServer, OperationApi { gate: gate() }))
@@ -192,6 +206,4 @@ fn router(shell: &Arc<Shell>, origin: Origin) -> Router {
         .add_service(sized!(SnapshotServiceServer, SnapshotApi { gate: gate() }))
         .add_service(sized!(EventServiceServer, EventApi { gate: gate() }))
         .add_service(leader)
-        .add_service(sized!(PeerServiceServer, PeerGate(gate())))
-        .add_service(RaftGate(gate()))
 }

@@ -119,10 +119,10 @@ impl ClusterService for ClusterApi {
         let parts = member.at_leader(
             &call,
             |lead| backup::take(lead, message),
-            |channel| {
+            |there| {
                 let request = call.onward(message);
                 async move {
-                    let answer = ClusterServiceClient::new(channel).backup(request).await?;
+                    let answer = ClusterServiceClient::new(there.channel).backup(request).await?;
                     Ok::<_, Status>(answer.map(|parts| -> Parts { Box::pin(parts) }))
                 }
             },

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Status, Streaming};
 
+use crate::channels::There;
 use crate::clock;
 use crate::fault::Fault;
 use crate::forward::Call;
@@ -95,9 +96,9 @@ fn request(
 
 async fn ask(member: &Arc<Member>, request: &AddImageRequest) -> Result<AddImageResponse, Fault> {
     let call = Call::begin(Duration::ZERO);
-    let there = |channel| {
+    let there = |there: There| {
         let request = call.onward(request.clone());
-        async move { LeaderServiceClient::new(channel).add_image(request).await }
+        async move { LeaderServiceClient::new(there.relay).add_image(request).await }
     };
     member.at_leader(&call, |lead| add_image(lead, request.clone()), there).await
 }

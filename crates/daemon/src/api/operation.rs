@@ -10,6 +10,7 @@ use holdfast_types::{Code, OperationId};
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
+use crate::channels::There;
 use crate::convert;
 use crate::fault::Fault;
 use crate::forward::Call;
@@ -40,10 +41,10 @@ impl OperationService for OperationApi {
             drop(reading);
             return Ok(passed_on((metadata, get(&raft, message).await?)));
         }
-        let there = |channel| {
+        let there = |there: There| {
             let request = call.onward(message.clone());
             async move {
-                let answer = OperationServiceClient::new(channel).get(request).await?;
+                let answer = OperationServiceClient::new(there.relay).get(request).await?;
                 Ok(Response::new((told(answer.metadata()), answer.into_inner())))
             }
         };

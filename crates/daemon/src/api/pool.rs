@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use super::route;
+use crate::channels::There;
 use crate::fault::Fault;
 use crate::forward::Call;
 use crate::gate::{Gate, Stage};
@@ -101,9 +102,9 @@ impl PoolService for PoolApi {
             }
         };
         let (call, _) = Call::open(request, Duration::ZERO);
-        let there = |channel| {
+        let there = |there: There| {
             let request = call.onward(v1::ListPoolsRequest {});
-            async move { PoolServiceClient::new(channel).list(request).await }
+            async move { PoolServiceClient::new(there.relay).list(request).await }
         };
         Ok(Response::new(member.at_leader(&call, list, there).await?))
     }
