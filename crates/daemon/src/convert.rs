@@ -7,7 +7,7 @@ use holdfast_core::{
     OperationState, State,
 };
 use holdfast_planner::{HeldCopy, Observations};
-use holdfast_proto::v1;
+use holdfast_proto::{LEASE_UNKNOWN, v1};
 use holdfast_types::{
     ContainerUid, KeptBy, LeaseSettings, NodeId, OperationId, RunState, SnapshotName, SnapshotUuid,
     TimestampMs, VolumeUid,
@@ -68,7 +68,11 @@ impl Picture<'_> {
             labels: node.labels.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
             revision: node.revision.0,
             asked: node.asked.map_or(v1::NodeRole::Unspecified, role).into(),
-            note: told.map(|told| told.note.clone()).unwrap_or_default(),
+            note: match told {
+                Some(told) => told.note.clone(),
+                None if seen.is_none() && node.is_up() => LEASE_UNKNOWN.to_owned(),
+                None => String::new(),
+            },
             feature_level: told.and_then(|told| told.version.as_ref()).map(|v| v.level.0),
             version: told
                 .and_then(|told| told.version.as_ref())

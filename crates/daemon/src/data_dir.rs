@@ -64,10 +64,10 @@ impl DataDir {
             return match consensus {
                 None => Ok(None),
                 Some(_) => {
-                    let what = "it is missing beside a log. If a restore was cut short here, remove \
-                                the directory raft beside it and restore again; a node that lost it \
-                                is removed from its cluster (holdfast node rm), and joins anew once \
-                                raft* is moved away (leave pool*)";
+                    let what = "it is missing beside a log. Move raft* away and keep it: it may be \
+                                all that survives of a cluster (leave pool*). Where a restore was cut \
+                                short, restore again then; a node that lost its identity is removed \
+                                from its cluster (holdfast node rm), and joins anew";
                     Err(DaemonError::Corrupt { file, what: what.into() })
                 }
             };
@@ -151,8 +151,14 @@ impl DataDir {
         Ok(identity)
     }
 
-    /// Removes a log that no cluster knows of.
+    /// Removes a log that no cluster knows of, and first what says whose it is.
     pub(crate) fn discard_raft(&self) -> Result<(), DaemonError> {
+        let file = Identity::file(&self.path);
+        match fs::remove_file(&file).and_then(|()| File::open(&self.path)?.sync_all()) {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(DaemonError::Disk { path: file, source }),
+        }
         let path = self.raft();
         match fs::remove_dir_all(&path) {
             Ok(()) => Ok(()),

@@ -152,6 +152,10 @@ impl Machine for Host {
         self.pools.inherit(from);
     }
 
+    fn has_inherited_pool(&self) -> bool {
+        self.pools.has_inherited()
+    }
+
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError> {
         self.pools.check()
     }

@@ -113,6 +113,11 @@ pub trait Machine: Send + Sync + 'static {
     /// backup of that one. Other pools are not touched.
     fn inherit_pool(&self, _from: ClusterId) {}
 
+    /// Whether the pool may have been taken over since: it is of no other cluster then.
+    fn has_inherited_pool(&self) -> bool {
+        false
+    }
+
     /// What is wrong with the machine's pool, open or not. Blocks.
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError>;
 

@@ -111,7 +111,12 @@ fn votes(state: &State, quorum: &Quorum, unfit: &BTreeSet<NodeId>) -> Option<Ste
     }
     let mut fit = target.difference(unfit);
     let next = fit.find(|id| current.contains(id) && quorum.has_log(**id));
-    next.map(|id| Step::HandOver(*id))
+    if let Some(to) = next {
+        return Some(Step::HandOver(*to));
+    }
+    // It leads on until one is fit, and the others' votes do not wait for that.
+    let target = target.into_iter().chain([quorum.leader]).collect();
+    (quorum.joint || target != *current).then_some(Step::Voters(target))
 }
 
 #[cfg(test)]
@@ -269,6 +274,10 @@ mod tests {
         let of = metrics(&[1, 2, 3, 4], &[1, 2, 3, 4], &lag);
         assert_eq!(step_past(&state, &of, &[3]), Some(Step::HandOver(NodeId(4))));
         assert_eq!(step_past(&state, &of, &[3, 4]), None, "it leads on until one is fit");
+        // A lost voter was not replaced for as long.
+        let of = metrics(&[1, 2, 3, 4], &[1, 2, 3], &lag);
+        let state = self::state(&[Standby, Standby, Voter, Voter]);
+        assert_eq!(step_past(&state, &of, &[3, 4]), voters(&[1, 3, 4]));
     }
 
     #[test]

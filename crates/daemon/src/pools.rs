@@ -45,6 +45,8 @@ pub(crate) struct Pools {
     trouble: Mutex<Option<String>>,
     /// The cluster whose backup this node's was restored from: a pool of it is this node's own.
     heir_of: Mutex<Option<ClusterId>>,
+    /// Whether it was, or may have been.
+    inherited: AtomicBool,
     /// Whether it is out of use because it is being repaired.
     mending: AtomicBool,
     /// One change at a time.
@@ -69,6 +71,7 @@ impl Pools {
             open: Mutex::default(),
             trouble: Mutex::default(),
             heir_of: Mutex::default(),
+            inherited: AtomicBool::default(),
             mending: AtomicBool::default(),
             changing: Mutex::default(),
         }
@@ -94,6 +97,12 @@ impl Pools {
     /// A pool of that cluster is this node's own from the next opening on.
     pub(crate) fn inherit(&self, from: ClusterId) {
         *self.heir_of.lock().unwrap_or_else(PoisonError::into_inner) = Some(from);
+        self.inherited.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a pool may have been taken over since.
+    pub(crate) fn has_inherited(&self) -> bool {
+        self.inherited.load(Ordering::SeqCst)
     }
 
     /// Opens it for `cluster`; one of the cluster that this node's is the heir of is taken over.
@@ -106,6 +115,8 @@ impl Pools {
         match (open(cluster), heir_of) {
             (Err(Error::WrongCluster { found, .. }), Some(from)) if found == from => {
                 let mut pool = open(from)?;
+                // One that fails may have done it all the same.
+                self.inherited.store(true, Ordering::SeqCst);
                 pool.hand_over(cluster)?;
                 tracing::info!(%from, to = %cluster, "the pool is taken over with all that it holds");
                 Ok(pool)

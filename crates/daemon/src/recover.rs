@@ -74,7 +74,12 @@ pub async fn recover(
     let by = std::env::var("SUDO_USER").unwrap_or_else(|_| "root".to_owned());
     let recovery = Recovery { by: format!("{by} on {}", identity.name), at: clock::wall() };
     let done = holdfast_raft::recover(&data.raft(), seen, recovery).await?;
-    Identity { role: NodeRole::Voter, ..identity }.write(data.path())?;
+    // A witness votes as one: it stays without a pool.
+    let role = match identity.role {
+        NodeRole::Witness => NodeRole::Witness,
+        _ => NodeRole::Voter,
+    };
+    Identity { role, ..identity }.write(data.path())?;
     say(
         out,
         &format!(

@@ -1,10 +1,11 @@
 //! `Restore`: this machine makes a new cluster of a backup.
 //!
 //! ```text
-//! parts ─▶ <data_dir>/restore.upload ─hash right─▶ state ─▶ log ─▶ leads ─▶ pool ─▶ identity written
+//! parts ─▶ <data_dir>/restore.upload ─hash right─▶ state ─▶ log ─▶ leads ─▶ identity written ─▶ pool
 //! ```
-//! What it is afterwards is written in `holdfast_core::RestoreCluster`. Until the identity is written the
-//! machine is what it was.
+//! What it is afterwards is written in `holdfast_core::RestoreCluster`. Until the pool is the
+//! new cluster's, the machine becomes again what it was if anything fails; from then on it never does: no
+//! other attempt could have that pool.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -145,23 +146,43 @@ pub(crate) async fn restore(shell: &Arc<Shell>, upload: Upload) -> Result<Identi
     };
     shell.inherit_pool(from);
     let (duties, hint) = shell.begin(&identity)?;
-    let raft = match make(shell, &identity, &*duties).await {
+    let raft = match make(shell, &identity).await {
         Ok(raft) => raft,
         Err(fault) => {
-            duties.stop().await;
-            if let Err(error) = shell.data().discard_raft() {
-                warn!(%error, "what is left of a cluster that was not made");
-            }
+            give_up(shell, &*duties).await;
             return Err(fault);
         }
     };
+    let begun = duties.run().await;
+    if let Err(error) = begun {
+        let mut fault = Fault::from(error);
+        if !shell.has_inherited_pool() {
+            raft.shutdown().await?;
+            give_up(shell, &*duties).await;
+            return Err(fault);
+        }
+        shell.enter(identity, Some(raft), duties, hint);
+        fault.message = format!(
+            "the cluster is made and has this node's pool, but the node cannot begin yet: {}; mend that, \
+             and start holdfastd again",
+            fault.message
+        );
+        return Err(fault);
+    }
     info!(cluster = %identity.cluster, of = %from, index = header.index, "cluster restored");
     shell.enter(identity.clone(), Some(raft), duties, hint);
     Ok(identity)
 }
 
-/// The pool comes late: once it is the new cluster's, no other attempt can have it.
-async fn make(shell: &Shell, identity: &Identity, duties: &dyn Duties) -> Result<RaftNode, Fault> {
+async fn give_up(shell: &Shell, duties: &dyn Duties) {
+    duties.stop().await;
+    if let Err(error) = shell.data().discard_raft() {
+        warn!(%error, "what is left of a cluster that was not made");
+    }
+}
+
+/// The identity comes before the pool: a start after a crash goes on with what the pool may be of by then.
+async fn make(shell: &Shell, identity: &Identity) -> Result<RaftNode, Fault> {
     let raft = shell.open_raft(identity).await?;
     let begun = async {
         let mut leadership = raft.leadership();
@@ -170,7 +191,6 @@ async fn make(shell: &Shell, identity: &Identity, duties: &dyn Duties) -> Result
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(Fault::no_quorum()),
         }
-        duties.run().await?;
         Ok::<(), Fault>(identity.write(shell.data().path())?)
     };
     match begun.await {

@@ -201,6 +201,11 @@ impl Shell {
         self.machine.inherit_pool(from);
     }
 
+    /// Whether it may have been taken over since.
+    pub(crate) fn has_inherited_pool(&self) -> bool {
+        self.machine.has_inherited_pool()
+    }
+
     /// The machine's pool as it is now.
     pub(crate) async fn pool(&self) -> Result<Option<v1::Pool>, Fault> {
         let machine = self.machine.clone();
@@ -295,6 +300,11 @@ impl Shell {
             true => Some(self.open_raft(&identity).await?),
             false => None,
         };
+        // A restore may have been cut short before it had the pool.
+        let restored = raft.as_ref().and_then(|raft| raft.state().lineage.restored.clone());
+        if let Some(from) = restored {
+            self.inherit_pool(from.cluster);
+        }
         self.enter(identity, raft, duties.clone(), hint);
         match duties.run().await {
             Err(error) if duties.is_silent() => {

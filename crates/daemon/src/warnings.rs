@@ -20,21 +20,25 @@ const VIEW_BYTES: usize = MAX_VIEW_BYTES / 2;
 /// A voter that has not answered for so long is worth a line.
 const VOTER_SILENT_MS: u64 = 5_000;
 
-/// Everything that is not as it should be, as the leader sees it.
-pub(crate) fn warnings(picture: &Picture<'_>, seen: &Observations) -> Vec<String> {
+/// Everything that is not as it should be: by the state, and, where that is known, by what the leader sees.
+pub(crate) fn warnings(picture: &Picture<'_>) -> Vec<String> {
     let mut lines = Vec::new();
-    match brake(picture.state, seen, picture.now) {
-        Brake::Off => {}
-        Brake::Wait { reason } => lines.push(reason),
-        Brake::Hold { reason } => lines.push(format!("takeovers wait for a person: {reason}")),
+    match picture.seen.map(|seen| brake(picture.state, seen, picture.now)) {
+        None | Some(Brake::Off) => {}
+        Some(Brake::Wait { reason }) => lines.push(reason),
+        Some(Brake::Hold { reason }) => {
+            lines.push(format!("takeovers wait for a person: {reason}"));
+        }
     }
     nodes(picture, &mut lines);
     views(picture, VIEW_BYTES, &mut lines);
-    pools(picture, seen, &mut lines);
+    if let Some(seen) = picture.seen {
+        pools(picture, seen, &mut lines);
+    }
     for container in picture.state.containers.values().filter(|c| !c.is_deleting()) {
         if let Some(hold) = &container.hold {
             lines.push(format!("takeover of {} is held: {}", container.name, hold.reason));
-        } else if lacks_copy(picture, container) {
+        } else if picture.seen.is_some() && lacks_copy(picture, container) {
             lines.push(format!(
                 "container {} has no current replica: its last one is older than max-data-loss, or \
                  there is none",
@@ -193,12 +197,19 @@ mod tests {
             silent_ms: &|_| None,
             now: TimestampMs(1_000_000),
         };
-        let lines = warnings(&picture, &seen);
+        let lines = warnings(&picture);
         assert_eq!(lines.len(), 4, "{lines:?}");
         assert!(lines[0].contains("dark"), "{lines:?}");
         assert!(lines[1].starts_with("node n2 is lost"), "{lines:?}");
         assert!(lines[2].starts_with("node n1 has no pool"), "{lines:?}");
         assert!(lines[3].contains("n3 is 85 %"), "{lines:?}");
+        let told = |id: u64, picture: &Picture<'_>| picture.node(&state.nodes[&NodeId(id)]).note;
+        assert_eq!(told(1, &picture), "");
+
+        // Where nobody leads, nothing was said of the node that is lost.
+        let picture = Picture { seen: None, ..picture };
+        assert_eq!(warnings(&picture), lines[1..2]);
+        assert_eq!([told(1, &picture), told(2, &picture)], [holdfast_proto::LEASE_UNKNOWN, ""]);
     }
 
     #[test]

@@ -190,6 +190,32 @@ async fn a_backup_becomes_a_new_cluster() {
     containers.list(v1::ListContainersRequest {}).await.unwrap();
 }
 
+/// The log of the cluster that had the pool already was thrown away, and no other could have the pool.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_fails_after_it_has_the_pool_keeps_its_cluster() {
+    let mut node = Node::fresh("n1").await;
+    node.init().await;
+    all_up(&node, 1).await;
+    let file = backup(node.remote()).await;
+    node.stop().await;
+
+    let mut fresh = Node::fresh("n1").await;
+    let identity = || Identity::read(&fresh.config.data_dir).unwrap();
+    fresh.strings.damaged.store(true, Ordering::SeqCst);
+    assert_eq!(code(restore(&fresh, &file).await), Some(Code::PoolDamaged));
+    assert!(identity().is_none(), "the pool is not its own yet: the machine is what it was");
+    assert!(!fresh.config.data_dir.join("raft").exists());
+
+    fresh.strings.inherited.store(true, Ordering::SeqCst);
+    let refused = restore(&fresh, &file).await.unwrap_err();
+    assert!(refused.message().contains("start holdfastd again"), "{refused}");
+    let made = identity().unwrap();
+    fresh.stop().await;
+    fresh.strings.damaged.store(false, Ordering::SeqCst);
+    fresh.start().await.unwrap();
+    assert_eq!(all_up(&fresh, 1).await.cluster_id, made.cluster.to_string());
+}
+
 /// The level waits for the last node, and a node that is too old for it has no place any more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_feature_level_waits_for_the_oldest_version() {

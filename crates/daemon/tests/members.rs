@@ -74,7 +74,8 @@ async fn a_node_whose_vote_cannot_be_taken_away_is_not_removed_yet() {
     let late = wait("its successor to be gone as the vote passes to it", LIMIT, async || {
         n4.stop().await;
         let error = n1.remove("n3", false).await.unwrap_err();
-        if error.code == Code::Timeout {
+        // Its vote is on its way, and may have come so far that n4's answer is needed.
+        if error.message.contains("run the same command again") || error.code == Code::NoQuorum {
             return Some(error);
         }
         assert_eq!(error.code, Code::QuorumAtRisk, "{error}");
@@ -88,7 +89,8 @@ async fn a_node_whose_vote_cannot_be_taken_away_is_not_removed_yet() {
         None
     })
     .await;
-    assert!(late.message.contains("run the same command again"), "{late}");
+    let codes = [Code::Timeout, Code::QuorumAtRisk, Code::NoQuorum];
+    assert!(codes.contains(&late.code), "{late}");
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert!(n3.strings.removed.borrow().is_empty(), "its vote is needed");
     assert!(n3.status().await.nodes.iter().any(|n| n.name == "n3"));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_cli::client::{Session, import_start};
 use holdfast_proto::v1::import_request::Part;
-use holdfast_proto::{Address, RemoteError, v1};
+use holdfast_proto::{Address, LEASE_UNKNOWN, RemoteError, v1};
 use holdfast_types::{Code, ImageName};
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::StreamExt;
@@ -148,7 +148,8 @@ impl Lab {
             self.join(first, node)?;
         }
         let all_up = |status: &v1::StatusResponse| {
-            let up = status.nodes.iter().filter(|n| n.state() == v1::NodeState::Up).count();
+            let is_up = |n: &&v1::Node| n.state() == v1::NodeState::Up && n.note != LEASE_UNKNOWN;
+            let up = status.nodes.iter().filter(is_up).count();
             !status.leader.is_empty() && up == nodes.len()
         };
         Cluster::of(self)?.wait_for(

@@ -67,7 +67,11 @@ pub fn brake(state: &State, seen: &Observations, now: TimestampMs) -> Brake {
 fn begun(state: &State, seen: &Observations, now: TimestampMs) -> Option<(u64, &'static str)> {
     // That was before this leader began, whatever the clock says.
     let age_ms = |at| now.since(at).max(seen.leading_ms);
-    let anew = state.began_anew().map(|at| (age_ms(at), "the cluster was recovered or restored"));
+    // One that is ahead was written by a clock that is wrong, and would hold up every new leader.
+    let anew = state
+        .began_anew()
+        .filter(|at| *at <= now)
+        .map(|at| (age_ms(at), "the cluster was recovered or restored"));
     let cold = seen.cold_start.then_some((seen.leading_ms, "the whole site was dark"));
     anew.into_iter().chain(cold).min()
 }
@@ -133,6 +137,7 @@ mod tests {
         let seen = observed(&[1]);
         let wait = |now: u64| matches!(brake(&state, &seen, TimestampMs(now)), Brake::Wait { .. });
         assert!(wait(4_000 + COLD_START_GRACE_MS - 1) && !wait(4_000 + COLD_START_GRACE_MS));
+        assert_eq!(brake(&state, &seen, TimestampMs(3_999)), Brake::Off, "its clock was ahead");
         lose(&mut state, &[2, 3]);
         let held = brake(&state, &seen, TimestampMs(4_000 + COLD_START_GRACE_MS));
         assert!(matches!(held, Brake::Hold { .. }), "{held:?}");

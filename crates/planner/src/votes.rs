@@ -101,7 +101,10 @@ pub fn plan_votes(
         return None;
     }
     if ballot.voters != quorum.voters {
-        return ballot.replace(|id| !quorum.voters.contains(&id));
+        // A leader that is to hand over may wait for long until another is fit to lead.
+        let others = quorum.voters.iter().filter(|id| **id != quorum.leader);
+        let waits = others.eq(&ballot.voters);
+        return ballot.replace(|id| waits || !quorum.voters.contains(&id));
     }
     let grown = || ballot.replace(|_| true).or_else(|| ballot.grow());
     grown().or_else(|| ballot.shrink()).or_else(|| ballot.spread())

@@ -29,6 +29,9 @@ pub const STREAM_WINDOW: u32 = 8 << 20;
 /// connection waiting on a slow link.
 pub const STREAM_FRAME: u32 = 256 << 10;
 
+/// The note of a node that is up by the log, where the leader's word on its lease is missing.
+pub const LEASE_UNKNOWN: &str = "lease not known";
+
 /// The largest view of a node, in bytes: it grows with the containers, copies and named snapshots
 /// that the node has to do with, and is sent whole.
 pub const MAX_VIEW_BYTES: usize = 64 << 20;

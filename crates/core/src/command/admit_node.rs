@@ -26,7 +26,7 @@ pub struct NewNode {
 }
 
 /// Lets a node in. Its id is this entry's log index, so it is never reused. It has no vote yet if others
-/// that joined at the same time have all that there are.
+/// that joined at the same time have all that there are; a witness is not let in then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdmitNode {
     /// The node.
@@ -51,6 +51,10 @@ impl AdmitNode {
             }
         }
         let voters = change.state.nodes.values().filter(|node| node.role.votes()).count();
+        if self.node.role == NodeRole::Witness && voters >= MAX_VOTERS {
+            let message = format!("{voters} nodes vote already: a witness would be of no use");
+            return Err(Refusal::new(Code::WrongState, message));
+        }
         if self.node.role.votes() && voters >= MAX_VOTERS {
             self.node.role = NodeRole::Standby;
         }
@@ -102,13 +106,15 @@ mod tests {
         for n in 2..=8 {
             world.ok(admit(&format!("n{n}")));
         }
-        let (role, asked) = (NodeRole::Witness, Some(NodeRole::Witness));
-        let node = NewNode { role, asked, ..new_node("n9") };
-        world.ok(Command::AdmitNode(AdmitNode { node }));
         let voters = world.state.nodes.values().filter(|n| n.role.votes()).count();
         assert_eq!(voters, MAX_VOTERS);
         let last = world.state.nodes.values().last().unwrap();
-        assert!(last.role == NodeRole::Standby && last.is_witness());
+        assert_eq!(last.role, NodeRole::Standby);
+        // Its machine would have been told that it is a standby, and have made a pool.
+        let (role, asked) = (NodeRole::Witness, Some(NodeRole::Witness));
+        let node = NewNode { role, asked, ..new_node("n9") };
+        let witness = Command::AdmitNode(AdmitNode { node });
+        assert_eq!(world.refused(witness), Code::WrongState);
     }
 
     #[test]

@@ -211,7 +211,7 @@ async fn status(reading: &Reading) -> Result<v1::StatusResponse, Fault> {
         None => reading.raft.leadership_now().term,
     };
     reading.picture(|picture| {
-        let mut lines = picture.seen.map(|seen| warnings(picture, seen)).unwrap_or_default();
+        let mut lines = warnings(picture);
         lines.extend(reading.seen().iter().flat_map(|seen| seen.trouble.iter().cloned()));
         if reading.seen().is_none() && reading.age().is_none() {
             let missing = "the leader did not say in time what it sees: leases, pools and newer copies than \

@@ -70,7 +70,7 @@ impl EventService for EventApi {
             return Ok(elsewhere(&member, &call, request).await?);
         };
         // Who wants to know what has happened so far wants all of it. Who follows gets it in time.
-        if !request.follow && !call.stale && member.reading(&call, Show::State).await?.is_none() {
+        if !request.follow && member.reading(&call, Show::State).await?.is_none() {
             return Ok(elsewhere(&member, &call, request).await?);
         }
         let now = call.stale.then(|| member.stale(&raft));

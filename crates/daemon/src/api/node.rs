@@ -7,7 +7,7 @@
 //! In this order, since a node that was removed ends: one that ended with its vote still in Raft could be
 //! the one that the next leader needs. A leader that is to go hands leadership over first, and the call
 //! goes on at the next one. What is cut short before `RemoveNode` leaves a standby, and the same command
-//! goes on from there; what is cut short after it is finished by the leader's upkeep.
+//! goes on from there (a refusal by then says so); what is cut short after it is finished by the leader's upkeep.
 
 use std::time::Duration;
 
@@ -52,8 +52,7 @@ pub(super) async fn remove_node(
     let quorum = membership::quorum(&lead.raft);
     let votes = node.role.votes() || quorum.voters.contains(&node.id);
     let successor = votes.then(|| substitute(&state, &quorum, node.id)).flatten();
-    may_leave(&state, &quorum, &node, successor)
-        .map_err(|why| Fault::new(Code::QuorumAtRisk, why))?;
+    may_leave(&state, &quorum, &node, successor).map_err(|why| at_risk(why, !node.role.votes()))?;
     if node.id == lead.raft.id() {
         return Err(hand_over(&lead).await?);
     }
@@ -103,7 +102,7 @@ async fn take_vote(
             return Ok(());
         }
         may_leave(&lead.raft.state(), &quorum, node, successor)
-            .map_err(|why| Fault::new(Code::QuorumAtRisk, why))?;
+            .map_err(|why| at_risk(why, true))?;
         let others = quorum.voters.iter().copied().filter(|id| *id != node.id);
         let voters = others.chain(successor).collect();
         match timeout_at(until, lead.raft.change_voters(voters)).await {
@@ -118,6 +117,12 @@ async fn take_vote(
             Ok(Err(error)) => return Err(error.into()),
         }
     }
+}
+
+/// Once its role was taken from it, the upkeep goes on with that by itself.
+fn at_risk(why: String, is_moving: bool) -> Fault {
+    let then = "; its vote passes on as soon as that is mended: run the same command again then";
+    Fault::new(Code::QuorumAtRisk, if is_moving { why + then } else { why })
 }
 
 fn again(name: &str) -> Fault {

@@ -15,7 +15,7 @@ use holdfast_daemon::{
     PoolConfig,
 };
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
-use holdfast_proto::{Address, RemoteError, connect_lazy, v1};
+use holdfast_proto::{Address, LEASE_UNKNOWN, RemoteError, connect_lazy, v1};
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -139,7 +139,8 @@ pub(crate) async fn all_up(node: &Node, count: usize) -> v1::StatusResponse {
     let begun = Instant::now();
     loop {
         let status = node.status().await;
-        let up = status.nodes.iter().filter(|n| n.state() == v1::NodeState::Up).count();
+        let is_up = |n: &&v1::Node| n.state() == v1::NodeState::Up && n.note != LEASE_UNKNOWN;
+        let up = status.nodes.iter().filter(is_up).count();
         if !status.leader.is_empty() && up == count {
             return status;
         }

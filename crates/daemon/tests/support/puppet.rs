@@ -43,6 +43,8 @@ pub(crate) struct Strings {
     pub(crate) pool: AtomicBool,
     /// Which cannot be opened, until something is changed.
     pub(crate) damaged: AtomicBool,
+    /// It was another cluster's, and has been taken over.
+    pub(crate) inherited: AtomicBool,
     /// How often duties were to begin.
     pub(crate) runs: AtomicU64,
     /// The cluster has let it go.
@@ -102,6 +104,10 @@ impl Machine for Puppet {
             tell(PoolNews::Done(0));
         }
         Ok(())
+    }
+
+    fn has_inherited_pool(&self) -> bool {
+        self.strings.inherited.load(Ordering::SeqCst)
     }
 
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError> {

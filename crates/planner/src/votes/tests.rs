@@ -110,6 +110,16 @@ fn a_leader_loses_its_vote_when_nobody_else_can() {
     assert_eq!(step(&state, &quorum), []);
 }
 
+/// No lost voter was replaced while the leader waited for one that is fit to lead.
+#[test]
+fn a_lost_voter_is_replaced_while_the_leader_waits_to_hand_over() {
+    let (mut state, mut quorum) = cluster(&[Voter, Voter, Voter, Voter, Standby]);
+    state.nodes.get_mut(&NodeId(1)).unwrap().role = Standby;
+    assert_eq!(step(&state, &quorum), []);
+    silence(&mut quorum, 3, REPLACE_AFTER_MS);
+    assert_eq!(step(&state, &quorum), [(1, Voter), (3, Standby)], "it keeps its own instead");
+}
+
 /// A voter that cannot answer, or lacks the log, would cost the quorum.
 #[test]
 fn only_a_standby_that_is_there_and_has_the_log_gets_the_vote() {
