@@ -153,7 +153,8 @@ async fn what_is_no_method_is_refused_by_itself() {
         if let Ok(uri) = path.parse() {
             head.uri = uri;
         }
-        let asked = tower::ServiceExt::oneshot(relay.clone(), http::Request::from_parts(head, body));
+        let asked =
+            tower::ServiceExt::oneshot(relay.clone(), http::Request::from_parts(head, body));
         let answer = timeout(PATIENCE, asked).await.unwrap().unwrap();
         assert_ne!(answer.headers().get("grpc-status").unwrap(), "0", "{path:?}");
     }
