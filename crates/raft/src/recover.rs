@@ -18,7 +18,7 @@
 //! anything is taken over (DESIGN section 5 rule 4), and whoever cannot reach it is stopped by its own guardian
 //! meanwhile. No old life of a node can be granted anything, because each has a new number
 //! (`holdfast_core::Lineage`). And if the person is wrong, what the others started is stale as soon as they
-//! hear of this: see [`generation`](crate::generation).
+//! hear of this: see [`generation`].
 
 use std::collections::BTreeSet;
 use std::fs;
