@@ -13,7 +13,7 @@ use holdfast_types::{ClusterId, FeatureLevel, Incarnation, LEAP, NodeId, NodeNam
 use serde::{Deserialize, Serialize};
 
 use crate::apply::Change;
-use crate::{NewNode, Node, State};
+use crate::{NewNode, Node, NodeLife, State};
 
 /// What disasters have left.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +74,18 @@ impl State {
     pub fn began_anew(&self) -> Option<TimestampMs> {
         let restored = self.lineage.restored.as_ref().and(self.cluster.as_ref()).map(|c| c.created);
         restored.max(self.lineage.gaps.last().map(|gap| gap.at))
+    }
+
+    /// The cluster whose pool may still be that node's own: that of the backup, if it knows the node. Or if
+    /// the node is the founder under a new name and has not begun yet: others are to find out that the
+    /// pool which they were given is another's.
+    pub fn heir_of(&self, id: NodeId) -> Option<ClusterId> {
+        let from = self.lineage.restored.as_ref()?;
+        // Ids are log indexes.
+        let is_new = |id: NodeId| id.0 > from.index;
+        let is_founder = || self.nodes.keys().copied().find(|other| is_new(*other)) == Some(id);
+        let begins = || self.nodes.get(&id).is_some_and(|node| node.life == NodeLife::New);
+        (!is_new(id) || is_founder() && begins()).then_some(from.cluster)
     }
 
     /// The node of that name that is known from a backup alone.

@@ -218,9 +218,12 @@ pub(crate) fn exhausted(last: Fault) -> Fault {
 /// Answers a unary call at the leader: `$local` is an `async fn(Lead, Message) -> Result<_, Fault>`.
 macro_rules! at_leader {
     ($gate:expr, $request:expr, $client:ident.$method:ident, $local:expr) => {
-        at_leader!($gate, $request, std::time::Duration::ZERO, $client.$method, $local)
+        at_leader!(@ relay, $gate, $request, std::time::Duration::ZERO, $client.$method, $local)
     };
-    ($gate:expr, $request:expr, $wait:expr, $client:ident.$method:ident, $local:expr) => {{
+    ($gate:expr, $request:expr, $wait:expr, $client:ident.$method:ident, $local:expr) => {
+        at_leader!(@ channel, $gate, $request, $wait, $client.$method, $local)
+    };
+    (@ $way:ident, $gate:expr, $request:expr, $wait:expr, $client:ident.$method:ident, $local:expr) => {{
         let member = $gate.member()?;
         let (call, message) = $crate::forward::Call::open($request, $wait);
         let answer = member.at_leader(
@@ -228,7 +231,7 @@ macro_rules! at_leader {
             |lead| $local(lead, message.clone()),
             |there| {
                 let request = call.onward(message.clone());
-                async move { $client::new(there.relay).$method(request).await }
+                async move { $client::new(there.$way).$method(request).await }
             },
         );
         let answer = answer.await?;

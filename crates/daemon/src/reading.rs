@@ -270,19 +270,20 @@ macro_rules! ask_any {
         match member.reading(call, $crate::reading::Show::$show).await {
             Err(fault) => Err(fault),
             Ok(Some(reading)) => $local(&reading, message).map(|answer| reading.respond(answer)),
-            Ok(None) => $crate::reading::ask_other!(member, call, message, $client.$method),
+            Ok(None) => $crate::reading::ask_other!(member, call, message, relay, $client.$method),
         }
     }};
 }
 
-/// Has another node answer, for one that has no state.
+/// Has another node answer, for one that has no state: over the `relay`, or the `channel` if the answer
+/// is a stream.
 macro_rules! ask_other {
-    ($member:expr, $call:expr, $message:expr, $client:ident.$method:ident) => {{
+    ($member:expr, $call:expr, $message:expr, $way:ident, $client:ident.$method:ident) => {{
         let (member, call, message) = ($member, $call, $message);
         let there = |there: $crate::channels::There| {
             let request = call.onward(message.clone());
             async move {
-                let answer = $client::new(there.relay).$method(request).await?;
+                let answer = $client::new(there.$way).$method(request).await?;
                 let told = $crate::reading::told(answer.metadata());
                 Ok(tonic::Response::new((told, answer.into_inner())))
             }

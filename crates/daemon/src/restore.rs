@@ -157,7 +157,10 @@ pub(crate) async fn restore(shell: &Arc<Shell>, upload: Upload) -> Result<Identi
     if let Err(error) = begun {
         let mut fault = Fault::from(error);
         if !shell.has_inherited_pool() {
-            raft.shutdown().await?;
+            // One that takes too long over it must not leave a cluster behind.
+            if let Err(error) = raft.shutdown().await {
+                warn!(%error, "consensus of a cluster that was not made");
+            }
             give_up(shell, &*duties).await;
             return Err(fault);
         }

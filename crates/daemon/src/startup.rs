@@ -301,9 +301,9 @@ impl Shell {
             false => None,
         };
         // A restore may have been cut short before it had the pool.
-        let restored = raft.as_ref().and_then(|raft| raft.state().lineage.restored.clone());
-        if let Some(from) = restored {
-            self.inherit_pool(from.cluster);
+        let heir_of = raft.as_ref().and_then(|raft| raft.state().heir_of(identity.node));
+        if let Some(from) = heir_of {
+            self.inherit_pool(from);
         }
         self.enter(identity, raft, duties.clone(), hint);
         match duties.run().await {

@@ -272,10 +272,14 @@ async fn a_worker_answers_like_any_node() {
     let mut client = ContainerServiceClient::new(worker.remote());
     let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
     assert_eq!(finished(&worker, made.operation.unwrap()).await.state(), v1::OperationState::Done);
-    let watch = v1::WatchEventsRequest { container: "web".into(), ..Default::default() };
-    let mut events =
-        EventServiceClient::new(worker.remote()).watch(watch).await.unwrap().into_inner();
-    assert_eq!(events.message().await.unwrap().unwrap().kind, "container-created");
+    // A stream that does not end, too.
+    for follow in [false, true] {
+        let watch =
+            v1::WatchEventsRequest { container: "web".into(), follow, ..Default::default() };
+        let mut events =
+            EventServiceClient::new(worker.remote()).watch(watch).await.unwrap().into_inner();
+        assert_eq!(events.message().await.unwrap().unwrap().kind, "container-created");
+    }
 }
 
 /// A program's streams and its end come through another node; a client that hangs up ends it.

@@ -67,10 +67,11 @@ pub fn brake(state: &State, seen: &Observations, now: TimestampMs) -> Brake {
 fn begun(state: &State, seen: &Observations, now: TimestampMs) -> Option<(u64, &'static str)> {
     // That was before this leader began, whatever the clock says.
     let age_ms = |at| now.since(at).max(seen.leading_ms);
-    // One that is ahead was written by a clock that is wrong, and would hold up every new leader.
+    // This leader's clock may be behind the one that wrote it. One that is further ahead was written by a
+    // clock that is wrong, and would hold up every new leader.
     let anew = state
         .began_anew()
-        .filter(|at| *at <= now)
+        .filter(|at| at.since(now) < COLD_START_GRACE_MS)
         .map(|at| (age_ms(at), "the cluster was recovered or restored"));
     let cold = seen.cold_start.then_some((seen.leading_ms, "the whole site was dark"));
     anew.into_iter().chain(cold).min()
@@ -137,10 +138,25 @@ mod tests {
         let seen = observed(&[1]);
         let wait = |now: u64| matches!(brake(&state, &seen, TimestampMs(now)), Brake::Wait { .. });
         assert!(wait(4_000 + COLD_START_GRACE_MS - 1) && !wait(4_000 + COLD_START_GRACE_MS));
-        assert_eq!(brake(&state, &seen, TimestampMs(3_999)), Brake::Off, "its clock was ahead");
         lose(&mut state, &[2, 3]);
         let held = brake(&state, &seen, TimestampMs(4_000 + COLD_START_GRACE_MS));
         assert!(matches!(held, Brake::Hold { .. }), "{held:?}");
+    }
+
+    /// A leader whose clock was a second behind did not wait at all.
+    #[test]
+    fn a_leader_whose_clock_is_behind_waits_by_how_long_it_has_led() {
+        let mut state = nodes(3);
+        let at = TimestampMs(500_000);
+        state.lineage.gaps.push(holdfast_core::Gap { after: 9, before: 1_000, at });
+        let mut seen = observed(&[1]);
+        let wait = |seen: &Observations, behind: u64| {
+            matches!(brake(&state, seen, TimestampMs(500_000 - behind)), Brake::Wait { .. })
+        };
+        assert!(wait(&seen, 1) && wait(&seen, COLD_START_GRACE_MS - 1));
+        assert!(!wait(&seen, COLD_START_GRACE_MS), "the other's clock was ahead");
+        seen.leading_ms = COLD_START_GRACE_MS;
+        assert!(!wait(&seen, 1));
     }
 
     /// The nodes of a backup were a landslide, and of two nodes none was waited for.

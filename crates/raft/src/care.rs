@@ -200,11 +200,13 @@ pub(crate) struct Candidate {
     pub(crate) silent_ms: Option<u64>,
     /// Whether it said that it should not lead.
     pub(crate) unfit: bool,
+    /// Whether its vote comes in time all the same: always, if it is fit.
+    pub(crate) votes: bool,
 }
 
-/// Who is to lead next: of those that are there and fit, the one that lacks least. Nobody unless they are
-/// a majority of each of `alone` by themselves: of the memberships, where this node's own vote comes too
-/// late to count.
+/// Who is to lead next: of those that are there and fit, the one that lacks least. Nobody unless those that
+/// are there and vote in time are a majority of each of `alone`: of the memberships, where this node's own
+/// vote comes too late to count.
 pub(crate) fn successor(
     voters: impl IntoIterator<Item = Candidate>,
     alone: &[BTreeSet<NodeId>],
@@ -212,14 +214,15 @@ pub(crate) fn successor(
 ) -> Option<NodeId> {
     let lately_ms = LATELY_MS.max(4 * heartbeat_ms);
     let is_there = |voter: &Candidate| voter.silent_ms.is_some_and(|silent| silent < lately_ms);
-    let fit: Vec<_> = voters.into_iter().filter(|v| !v.unfit && is_there(v)).collect();
+    let there: Vec<_> = voters.into_iter().filter(is_there).collect();
     let elect = |members: &BTreeSet<NodeId>| {
-        fit.iter().filter(|voter| members.contains(&voter.node)).count() > members.len() / 2
+        let electors = there.iter().filter(|voter| voter.votes && members.contains(&voter.node));
+        electors.count() > members.len() / 2
     };
     if !alone.iter().all(elect) {
         return None;
     }
-    let near = fit.iter().filter(|voter| voter.behind <= MOST_BEHIND);
+    let near = there.iter().filter(|voter| !voter.unfit && voter.behind <= MOST_BEHIND);
     near.min_by_key(|voter| (voter.behind, voter.node)).map(|voter| voter.node)
 }
 
@@ -312,6 +315,7 @@ mod tests {
             behind,
             silent_ms,
             unfit,
+            votes: !unfit,
         };
         let best =
             |voters: &[Candidate]| successor(voters.iter().copied(), &[], 250).map(|node| node.0);
@@ -333,8 +337,13 @@ mod tests {
     /// The cluster stood still until its next leader had 50,000 entries, however long that took.
     #[test]
     fn leadership_does_not_wait_for_a_voter_that_is_far_behind() {
-        let voter =
-            |behind| Candidate { node: NodeId(2), behind, silent_ms: Some(100), unfit: false };
+        let voter = |behind| Candidate {
+            node: NodeId(2),
+            behind,
+            silent_ms: Some(100),
+            unfit: false,
+            votes: true,
+        };
         assert_eq!(successor([voter(MOST_BEHIND + 1)], &[], 250), None);
         assert_eq!(successor([voter(50_000)], &[], 250), None);
         assert_eq!(successor([voter(MOST_BEHIND)], &[], 250), Some(NodeId(2)));
@@ -348,6 +357,7 @@ mod tests {
             behind: 0,
             silent_ms: Some(silent_ms),
             unfit,
+            votes: !unfit,
         };
         let members = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
         let three = [members(&[1, 2, 3])];
@@ -358,6 +368,10 @@ mod tests {
         // One that is far behind does not lead, but votes.
         let behind = Candidate { behind: 50_000, ..voter(3, 100, false) };
         assert_eq!(successor([fit, behind], &three, 250), Some(NodeId(2)));
+        // Nor does one whose disk is nearly full.
+        let full = Candidate { votes: true, ..slow };
+        assert_eq!(successor([fit, full], &three, 250), Some(NodeId(2)));
+        assert_eq!(successor([full], &[members(&[3])], 250), None, "but it does not lead");
         // In a change of the voters each membership decides.
         let joint = [members(&[1, 2, 3]), members(&[1, 2, 4, 5])];
         let of =

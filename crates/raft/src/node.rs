@@ -330,7 +330,8 @@ impl RaftNode {
 
     /// Members that said with their last answer that they should not lead, and why.
     pub fn unfit_peers(&self) -> BTreeMap<NodeId, String> {
-        self.shared.peers.unfit(&self.shared.raft)
+        let unfit = self.shared.peers.unfit(&self.shared.raft);
+        unfit.into_iter().map(|(node, said)| (node, said.why)).collect()
     }
 
     /// The voter that should lead when this node no longer does: there, fit, and furthest. Nothing
@@ -554,8 +555,8 @@ mod tests {
         node.initialize("127.0.0.1:1").await.unwrap();
         node.add_learner(NodeId(2), "127.0.0.1:2").await.unwrap();
         let peers = &node.shared.peers;
-        peers.note(2, "slow");
-        peers.note(3, "slow");
+        peers.note(2, "slow", false);
+        peers.note(3, "slow", false);
         assert_eq!(node.unfit_peers().into_keys().collect::<Vec<_>>(), [NodeId(2)]);
         node.remove_learner(NodeId(2)).await.unwrap();
         assert!(node.unfit_peers().is_empty());

@@ -31,6 +31,8 @@ const SIZE_STEP: u64 = 8;
 /// So many spans go at once: what a long transfer has held is removed bit by bit, for Raft does nothing else
 /// meanwhile.
 const MOST_SPANS: usize = 16;
+/// Or this part of them, if that is more: else a log that grows faster would grow for ever.
+const SPANS_STEP: usize = 64;
 /// A follower that received a snapshot is given this long to ask for what follows it.
 const GRACE: Duration = Duration::from_secs(60);
 /// Nothing holds up a snapshot or a purge of a log larger than so many times its limit.
@@ -92,7 +94,8 @@ pub(crate) fn decide(spans: &Spans, now: &Position, limits: &Limits) -> Decision
     });
     let by_size = by_size.filter(|_| all > limits.bytes.saturating_add(limits.bytes / SIZE_STEP));
     let held = now.sending.filter(|_| all <= limits.bytes.saturating_mul(MOST_TIMES));
-    let some = spans.iter().nth(MOST_SPANS - 1).map_or(u64::MAX, |span| span.last);
+    let most = MOST_SPANS.max(spans.iter().count() / SPANS_STEP);
+    let some = spans.iter().nth(most - 1).map_or(u64::MAX, |span| span.last);
     let floor = held.map_or(now.snapshot, |held| held.min(now.snapshot)).min(some);
     let purge = [by_number, by_age, by_size].into_iter().flatten().max().map(|to| to.min(floor));
     Decision { snapshot, pressing, purge: purge.filter(|to| *to > now.purged) }
@@ -279,6 +282,14 @@ mod tests {
             steps.push(to);
         }
         assert_eq!(steps, [0, 4_096, 8_192, 12_288, 16_384, 19_000]);
+    }
+
+    /// A log that grew by more than 16 spans at each look was never purged fast enough.
+    #[test]
+    fn a_purge_outruns_whoever_writes() {
+        let all = 2_048 * 256;
+        let purge = decide(&log(all, 1), &position(all, all, 0), &LIMITS).purge;
+        assert_eq!(purge, Some(32 * 256));
     }
 
     #[test]

@@ -26,23 +26,32 @@ pub(crate) type Fitness = watch::Receiver<Option<Unfit>>;
 
 /// What peers said of themselves with their last answer. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Peers(Arc<Mutex<BTreeMap<NodeId, String>>>);
+pub(crate) struct Peers(Arc<Mutex<BTreeMap<NodeId, Said>>>);
+
+/// What one said that should not lead.
+#[derive(Clone)]
+pub(crate) struct Said {
+    /// For people.
+    pub(crate) why: String,
+    /// Whether it votes as fast as any (`Unfit::votes_late`).
+    pub(crate) votes: bool,
+}
 
 impl Peers {
     /// Takes note of an answer's word; nothing in it if the peer is fit.
-    pub(crate) fn note(&self, node: u64, unfit: &str) {
+    pub(crate) fn note(&self, node: u64, unfit: &str, votes: bool) {
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if unfit.is_empty() {
             peers.remove(&NodeId(node));
         } else {
             // Bounded, as it came from the network.
-            let said = unfit.chars().take(MAX_REASON).collect();
-            peers.insert(NodeId(node), said);
+            let why = unfit.chars().take(MAX_REASON).collect();
+            peers.insert(NodeId(node), Said { why, votes });
         }
     }
 
     /// Those that are unfit, and why. Who is no member any more is forgotten.
-    pub(crate) fn unfit(&self, raft: &Raft) -> BTreeMap<NodeId, String> {
+    pub(crate) fn unfit(&self, raft: &Raft) -> BTreeMap<NodeId, Said> {
         let rx = raft.metrics();
         let members = &rx.borrow_watched().membership_config;
         let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -64,6 +73,7 @@ pub(crate) fn next_leader(raft: &Raft, peers: &Peers, own: Option<Unfit>) -> Opt
         behind: lag.behind,
         silent_ms: lag.silent_ms,
         unfit: unfit.contains_key(&lag.node),
+        votes: unfit.get(&lag.node).is_none_or(|said| said.votes),
     });
     let alone = own.filter(Unfit::votes_late).map(|_| memberships(raft)).unwrap_or_default();
     successor(candidates, &alone, raft.config().heartbeat_interval)

@@ -140,6 +140,19 @@ mod tests {
         assert_eq!(world.state.lineage.absent, [NodeId(3)].into());
     }
 
+    /// Every member took over whatever pool of the old cluster it was given, at each of its starts.
+    #[test]
+    fn only_who_is_of_the_backup_or_founds_has_a_pool_of_the_old_cluster() {
+        let (mut world, founder) = restored(World::three_nodes(), "n9");
+        let Outcome::Node(joined) = world.ok(admit("n4")) else { panic!() };
+        let old = Some(restore("n9").from.cluster);
+        let heirs = |world: &World| [NodeId(2), founder, joined].map(|id| world.state.heir_of(id));
+        assert_eq!(heirs(&world), [old, old, None]);
+        world.ok(register(founder.0));
+        assert_eq!(heirs(&world), [old, None, None], "it has its pool");
+        assert_eq!(World::three_nodes().state.heir_of(NodeId(1)), None);
+    }
+
     /// A machine that joined again as a voter was still taken for the witness that it had been, and one
     /// that came back as a witness for no witness.
     #[test]

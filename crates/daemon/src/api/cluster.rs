@@ -92,7 +92,7 @@ impl ClusterService for ClusterApi {
         let answer = match member.reading(&call, Show::Seen).await {
             Err(fault) => Err(fault),
             Ok(Some(reading)) => status(&reading).await.map(|answer| reading.respond(answer)),
-            Ok(None) => ask_other!(&member, &call, message, ClusterServiceClient.status),
+            Ok(None) => ask_other!(&member, &call, message, relay, ClusterServiceClient.status),
         };
         let mut answer = match answer {
             // What is here is worth more than nothing, and says itself that it may be old.

@@ -88,7 +88,7 @@ async fn elsewhere(
     call: &Call,
     request: v1::WatchEventsRequest,
 ) -> Result<Response<Events>, Fault> {
-    let answer = ask_other!(member, call, request, EventServiceClient.watch)?;
+    let answer = ask_other!(member, call, request, channel, EventServiceClient.watch)?;
     Ok(answer.map(|events| -> Events { Box::pin(events) }))
 }
 

@@ -72,7 +72,8 @@ pub(super) async fn remove_node(
 /// Makes another voter lead, and says who. One that is unfit would decline.
 async fn hand_over(lead: &Lead) -> Result<Fault, Fault> {
     let Some(to) = lead.raft.successor() else {
-        let message = "this node leads, and no other voter can: ask again when one has the log";
+        let message = "this node leads, and no other voter can: none has the log, or its own disk is \
+                       too slow for another to be elected; ask again when that has passed";
         return Err(Fault::new(Code::QuorumAtRisk, message));
     };
     lead.raft.transfer_leadership(to).await?;

@@ -44,7 +44,7 @@ impl OperationService for OperationApi {
         let there = |there: There| {
             let request = call.onward(message.clone());
             async move {
-                let answer = OperationServiceClient::new(there.relay).get(request).await?;
+                let answer = OperationServiceClient::new(there.channel).get(request).await?;
                 Ok(Response::new((told(answer.metadata()), answer.into_inner())))
             }
         };

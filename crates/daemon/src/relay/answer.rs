@@ -1,13 +1,16 @@
 //! The end at which calls are made.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
+use holdfast_proto::MAX_MESSAGE_BYTES;
 use holdfast_proto::internal::relay_service_server::{RelayService, RelayServiceServer};
 use holdfast_proto::internal::{RelayAnswer, RelayAnswers, RelayCall, RelayCalls};
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,8 +21,11 @@ use tower::ServiceExt;
 
 use super::{MAX_BATCH_BYTES, WAITING, batch, passed_on, received};
 
-/// Calls of one stream that are made at a time; the rest of the stream waits.
+/// Calls of one stream that are made at a time.
 const AT_ONCE: usize = 4096;
+
+/// The largest answer: one message, and what frames it.
+const MAX_ANSWER_BYTES: usize = MAX_MESSAGE_BYTES + 5;
 
 /// The service that other nodes' [`super::Relay`] calls.
 #[derive(Clone)]
@@ -58,8 +64,8 @@ impl RelayService for RelayApi {
     }
 }
 
-/// Makes the calls until the stream ends, which ends those under way, or until told to stop, which does
-/// not.
+/// Makes the calls until the stream ends, which ends those under way, or until told to stop: then those
+/// are finished, and others sent away.
 async fn make(
     routes: Routes,
     mut incoming: Streaming<RelayCalls>,
@@ -68,21 +74,31 @@ async fn make(
 ) {
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut under_way = JoinSet::new();
-    loop {
+    let mut stops = false;
+    while !stops || !under_way.is_empty() {
         let next = tokio::select! {
             next = incoming.message() => next,
             () = answers.closed() => return,
-            () = stop.cancelled() => break,
+            () = stop.cancelled(), if !stops => {
+                stops = true;
+                continue;
+            }
+            Some(_) = under_way.join_next(), if stops => continue,
         };
         let Ok(Some(RelayCalls { calls })) = next else { return };
         for call in calls {
-            let Ok(place) = room.clone().acquire_owned().await else { return };
-            under_way.spawn(one(routes.clone(), call, answers.clone(), place));
+            match room.clone().try_acquire_owned() {
+                Ok(place) if !stops => {
+                    under_way.spawn(one(routes.clone(), call, answers.clone(), place));
+                }
+                _ => {
+                    let status = Status::unavailable("this node takes no more calls now");
+                    drop(answers.send(refusal(call.number, status)).await);
+                }
+            }
         }
         while under_way.try_join_next().is_some() {}
     }
-    drop(answers);
-    while under_way.join_next().await.is_some() {}
 }
 
 async fn one(
@@ -92,15 +108,19 @@ async fn one(
     _place: OwnedSemaphorePermit,
 ) {
     let RelayCall { number, path, headers, body } = call;
-    let answer = match answer(routes, &path, received(headers), body).await {
-        Ok(answer) => RelayAnswer { number, ..answer },
-        Err(status) => {
-            let headers = passed_on(status.into_http::<()>().headers());
-            RelayAnswer { number, headers, ..Default::default() }
-        }
+    let answer = AssertUnwindSafe(answer(routes, &path, received(headers), body)).catch_unwind();
+    let answer = match answer.await {
+        Ok(Ok(answer)) => RelayAnswer { number, ..answer },
+        Ok(Err(status)) => refusal(number, status),
+        Err(_) => refusal(number, Status::unavailable("the call ended in a panic")),
     };
     // Nobody waits any more if the stream is gone.
     drop(answers.send(answer).await);
+}
+
+fn refusal(number: u64, status: Status) -> RelayAnswer {
+    let headers = passed_on(status.into_http::<()>().headers());
+    RelayAnswer { number, headers, ..Default::default() }
 }
 
 async fn answer(
@@ -116,7 +136,9 @@ async fn answer(
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let Ok(response) = routes.oneshot(request).await;
     let (head, body) = response.into_parts();
-    let body = body.collect().await?;
+    // An answer without end is not for here.
+    let large = |e| Status::out_of_range(format!("the answer of {path}: {e}"));
+    let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(large)?;
     let trailers = body.trailers().map(passed_on).unwrap_or_default();
     let headers = passed_on(&head.headers);
     Ok(RelayAnswer { number: 0, headers, body: body.to_bytes(), trailers })

@@ -1,28 +1,38 @@
 //! The end at which calls come in.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::{BoxFuture, FutureExt, pending, ready};
 use holdfast_proto::internal::relay_service_client::RelayServiceClient;
 use holdfast_proto::internal::{RelayAnswer, RelayCall, RelayCalls};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
-use tower::Service;
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt};
 
 use super::{MAX_BATCH_BYTES, WAITING, batch, passed_on, received};
 
 /// Messages on their way: a second one is filled while the first is sent.
 const BATCHES: usize = 2;
 
+/// A node whose version knows no relays is asked again after so long: it may be another version by then.
+const PLAIN: Duration = Duration::from_secs(10);
+
 /// A node's services, to which all calls go over one stream. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Relay(mpsc::Sender<Waiting>);
+pub(crate) struct Relay {
+    calls: mpsc::Sender<Waiting>,
+    channel: Channel,
+    /// Each call has a stream of its own until then.
+    plain: Arc<Mutex<Option<Instant>>>,
+}
 
 /// A call that is not sent yet.
 struct Waiting {
@@ -34,14 +44,20 @@ impl Relay {
     /// Over that channel; the stream is opened by the first call. Ends when the last clone is gone.
     pub(crate) fn over(channel: Channel) -> Self {
         let (calls, mut waiting) = mpsc::channel(WAITING);
+        let plain = Arc::new(Mutex::new(None));
+        let relay = Self { calls, channel: channel.clone(), plain: plain.clone() };
         tokio::spawn(async move {
             while let Some(first) = waiting.recv().await {
-                if let Err(status) = carry(channel.clone(), first, &mut waiting).await {
-                    tracing::debug!(%status, "a relay's stream broke");
+                let Err(status) = carry(channel.clone(), first, &mut waiting).await else {
+                    continue;
+                };
+                tracing::debug!(%status, "a relay's stream broke");
+                if status.code() == Code::Unimplemented {
+                    *lock(&plain) = Some(Instant::now() + PLAIN);
                 }
             }
         });
-        Self(calls)
+        relay
     }
 }
 
@@ -55,7 +71,12 @@ impl Service<http::Request<Body>> for Relay {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let calls = self.0.clone();
+        if lock(&self.plain).is_some_and(|until| Instant::now() < until) {
+            let channel = self.channel.clone();
+            let answer = channel.oneshot(request);
+            return async move { answer.await.map_err(|e| Status::from_error(e.into())) }.boxed();
+        }
+        let calls = self.calls.clone();
         async move {
             let (head, body) = request.into_parts();
             let body = body.collect().await?.to_bytes();
@@ -63,7 +84,7 @@ impl Service<http::Request<Body>> for Relay {
             let call = RelayCall { number: 0, path, headers, body };
             let (answer, answered) = oneshot::channel();
             calls.send(Waiting { call, answer }).await.map_err(|_| lost())?;
-            respond(answered.await.map_err(|_| lost())?)
+            Ok(respond(answered.await.map_err(|_| lost())?))
         }
         .boxed()
     }
@@ -73,6 +94,10 @@ fn lost() -> Status {
     Status::unavailable("the connection to the other node broke")
 }
 
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Takes calls over one stream for as long as that holds. Calls that are not answered then are lost.
 async fn carry(
     channel: Channel,
@@ -80,23 +105,27 @@ async fn carry(
     waiting: &mut mpsc::Receiver<Waiting>,
 ) -> Result<(), Status> {
     let (calls, outgoing) = mpsc::channel(BATCHES);
-    let pending = Mutex::new(HashMap::new());
-    let pending = || pending.lock().unwrap_or_else(PoisonError::into_inner);
+    let answers = Mutex::new(HashMap::new());
     let mut numbers = 0..;
-    let mut numbered = |Waiting { mut call, answer }| {
-        call.number = numbers.next().unwrap_or_default();
-        pending().insert(call.number, answer);
-        call
+    let mut numbered = |Waiting { mut call, answer }: Waiting| {
+        // Nobody waits for it any more.
+        if answer.is_closed() {
+            return None;
+        }
+        call.number = numbers.next()?;
+        lock(&answers).insert(call.number, answer);
+        Some(call)
     };
     let sending = async {
-        let mut first = Some(first);
-        while let Some(next) = first {
-            let batch = batch(next, waiting, |waiting| waiting.call.body.len());
-            let batch = RelayCalls { calls: batch.into_iter().map(&mut numbered).collect() };
-            if calls.send(batch).await.is_err() {
-                return;
+        let mut next = Some(first);
+        while let Some(first) = next {
+            let batch = batch(first, waiting, |waiting| waiting.call.body.len());
+            let batch: Vec<_> = batch.into_iter().filter_map(&mut numbered).collect();
+            if !batch.is_empty() && calls.send(RelayCalls { calls: batch }).await.is_err() {
+                // What was sent may be answered still.
+                return pending().await;
             }
-            first = waiting.recv().await;
+            next = waiting.recv().await;
         }
     };
     let receiving = async {
@@ -106,7 +135,7 @@ async fn carry(
         let mut incoming = client.relay(ReceiverStream::new(outgoing)).await?.into_inner();
         while let Some(batch) = incoming.message().await? {
             for answer in batch.answers {
-                let Some(caller) = pending().remove(&answer.number) else { continue };
+                let Some(caller) = lock(&answers).remove(&answer.number) else { continue };
                 // A caller that has given up wants none.
                 drop(caller.send(answer));
             }
@@ -119,11 +148,11 @@ async fn carry(
     }
 }
 
-fn respond(answer: RelayAnswer) -> Result<http::Response<Body>, Status> {
+fn respond(answer: RelayAnswer) -> http::Response<Body> {
     let RelayAnswer { headers, body, trailers, .. } = answer;
     let trailers = (!trailers.is_empty()).then(|| Ok(received(trailers)));
-    let body = Full::new(body).with_trailers(futures::future::ready(trailers));
+    let body = Full::new(body).with_trailers(ready(trailers));
     let mut response = http::Response::new(Body::new(body));
     *response.headers_mut() = received(headers);
-    Ok(response)
+    response
 }

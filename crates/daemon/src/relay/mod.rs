@@ -11,7 +11,8 @@
 //!
 //! Both ends speak HTTP of one process: clients and handlers are those of any call, and do not know. A
 //! stream that breaks breaks every call that is on it, as a broken connection does; the next call opens
-//! another. Only unary calls go this way.
+//! another. Only unary calls go this way, and none that waits on purpose: what its caller gives up goes on
+//! here, where a call by itself would be ended.
 
 mod answer;
 mod ask;
@@ -34,6 +35,9 @@ const ENOUGH_BYTES: usize = 256 << 10;
 
 /// What a message may be: the last call in it may be as large as any.
 const MAX_BATCH_BYTES: usize = MAX_MESSAGE_BYTES + 2 * ENOUGH_BYTES;
+
+/// A call's or an answer's headers, at most: many more than any has.
+const MAX_HEADERS: usize = 64;
 
 /// What waits to be sent; who comes later waits before that.
 const WAITING: usize = 1024;
@@ -61,10 +65,10 @@ fn passed_on(headers: &HeaderMap) -> Vec<RelayHeader> {
     said.map(header).collect()
 }
 
-/// The headers that came, those that are none left out.
+/// The first of the headers that came, those that are none left out.
 fn received(headers: Vec<RelayHeader>) -> HeaderMap {
     let header = |RelayHeader { name, value }| {
         Some((HeaderName::try_from(name).ok()?, HeaderValue::from_maybe_shared(value).ok()?))
     };
-    headers.into_iter().filter_map(header).collect()
+    headers.into_iter().filter_map(header).take(MAX_HEADERS).collect()
 }

@@ -17,14 +17,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status};
+use tonic::{Code as Grpc, Request, Response, Status};
 
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Answers with what it was asked, once it may.
-struct Echo(watch::Receiver<bool>);
+struct Echo {
+    open: watch::Receiver<bool>,
+    /// How many wait for that.
+    waiting: watch::Sender<usize>,
+}
 
 #[tonic::async_trait]
 impl OperationService for Echo {
@@ -38,8 +42,11 @@ impl OperationService for Echo {
             return Err(status_from(Code::NotLeader, what, Some("10.0.0.7:7443")));
         }
         if id.starts_with("wait") {
-            self.0.clone().wait_for(|open| *open).await.map_err(|_| Status::aborted("shut"))?;
+            self.waiting.send_modify(|waiting| *waiting += 1);
+            self.open.clone().wait_for(|open| *open).await.map_err(|_| Status::aborted("shut"))?;
         }
+        assert_ne!(id, "panic");
+        let id = if id == "grow" { "x".repeat(MAX_MESSAGE_BYTES * 2) } else { id };
         let operation = Operation { id, ..Default::default() };
         let mut response = Response::new(GetOperationResponse { operation: Some(operation) });
         if let Some(hops) = hops {
@@ -53,19 +60,30 @@ impl OperationService for Echo {
 struct Node {
     addr: SocketAddr,
     open: watch::Sender<bool>,
+    waiting: watch::Receiver<usize>,
     stop: CancellationToken,
     serving: JoinHandle<()>,
 }
 
 impl Node {
     async fn at(addr: SocketAddr) -> Self {
-        let listener = TcpListener::bind(addr).await.unwrap();
+        // Whoever listened there may be about to end.
+        let bound = async {
+            loop {
+                match TcpListener::bind(addr).await {
+                    Ok(listener) => break listener,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        };
+        let listener = timeout(PATIENCE, bound).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (open, gate) = watch::channel(false);
+        let (seen, waiting) = watch::channel(0);
         let stop = CancellationToken::new();
-        let echo = OperationServiceServer::new(Echo(gate));
+        let echo = OperationServiceServer::new(Echo { open: gate, waiting: seen });
         let echo = echo.max_decoding_message_size(MAX_MESSAGE_BYTES);
-        let routes = Routes::new(echo.max_encoding_message_size(MAX_MESSAGE_BYTES));
+        let routes = Routes::new(echo.max_encoding_message_size(usize::MAX));
         let relay = RelayApi::server(routes, stop.clone());
         let until = stop.clone().cancelled_owned();
         let incoming = TcpIncoming::from(listener);
@@ -73,7 +91,7 @@ impl Node {
         let serving = tokio::spawn(async move {
             serve.serve_with_incoming_shutdown(incoming, until).await.unwrap();
         });
-        Self { addr, open, stop, serving }
+        Self { addr, open, waiting, stop, serving }
     }
 
     async fn begin() -> (Self, Relay) {
@@ -144,6 +162,44 @@ async fn messages_as_large_as_any_pass_and_larger_ones_are_refused() {
     node.end().await;
 }
 
+/// I27: it could be a stream without end.
+#[tokio::test]
+async fn an_answer_that_is_larger_than_any_message_is_refused_by_itself() {
+    let (node, relay) = Node::begin().await;
+    let (large, small) = tokio::join!(get(&relay, "grow"), get(&relay, "small"));
+    assert_eq!((large.unwrap_err().code(), small.unwrap().as_str()), (Grpc::OutOfRange, "small"));
+    node.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_panics_is_answered() {
+    let (node, relay) = Node::begin().await;
+    let answer = get(&relay, "panic").await.unwrap_err();
+    assert!(!is_answer(&answer) && answer.code() == Grpc::Unavailable, "{answer}");
+    node.end().await;
+}
+
+/// I27: a map of headers panics at its limit.
+#[test]
+fn headers_without_end_are_cut_off() {
+    let header = |n: u32| RelayHeader { name: format!("h{n}"), value: "v".into() };
+    assert_eq!(received((0..50_000).map(header).collect()).len(), MAX_HEADERS);
+}
+
+/// A node of a version that knows no relays is called as it always was.
+#[tokio::test]
+async fn a_node_without_relays_is_called_without_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+    let echo = Echo { open: watch::channel(true).1, waiting: watch::channel(0).0 };
+    let serve = Server::builder().add_service(OperationServiceServer::new(echo));
+    let serving = tokio::spawn(serve.serve_with_incoming(TcpIncoming::from(listener)));
+    let relay = Relay::over(connect_lazy(&address, PATIENCE).unwrap());
+    assert!(!is_answer(&get(&relay, "1").await.unwrap_err()), "it is to be tried again");
+    assert_eq!(get(&relay, "2").await.unwrap(), "2");
+    serving.abort();
+}
+
 #[tokio::test]
 async fn what_is_no_method_is_refused_by_itself() {
     let (node, relay) = Node::begin().await;
@@ -196,9 +252,15 @@ async fn what_has_begun_is_answered_by_a_node_that_stops() {
         let relay = relay.clone();
         async move { get(&relay, "wait").await }
     });
-    // Calls of a stream are taken in their order.
-    assert_eq!(get(&relay, "after it").await.unwrap(), "after it");
+    let mut waiting = node.waiting.clone();
+    timeout(PATIENCE, waiting.wait_for(|waiting| *waiting == 1)).await.unwrap().unwrap();
     node.stop.cancel();
+    // Others are sent away at once, and may be answered elsewhere.
+    let refused = async {
+        while get(&relay, "1").await.is_ok() {}
+        get(&relay, "2").await.unwrap_err()
+    };
+    assert!(!is_answer(&timeout(PATIENCE, refused).await.unwrap()));
     node.open.send_replace(true);
     assert_eq!(waits.await.unwrap().unwrap(), "wait");
     timeout(PATIENCE, node.serving).await.unwrap().unwrap();

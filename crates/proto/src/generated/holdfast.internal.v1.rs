@@ -1819,6 +1819,9 @@ pub struct RaftResponse {
     /// Why the answering node should not lead; empty if it is fit to.
     #[prost(string, tag = "2")]
     pub unfit: ::prost::alloc::string::String,
+    /// Whether its vote comes in time all the same: it is fit, or lacks nothing but space.
+    #[prost(bool, tag = "3")]
+    pub votes: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SnapshotPart {

@@ -220,8 +220,8 @@ impl PeerClient {
             }
             Ok(Ok(response)) => {
                 self.lane.answered();
-                let RaftResponse { body, unfit } = response.into_inner();
-                self.peers.note(self.target, &unfit);
+                let RaftResponse { body, unfit, votes } = response.into_inner();
+                self.peers.note(self.target, &unfit, votes);
                 Ok(body)
             }
         }

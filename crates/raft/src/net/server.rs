@@ -148,8 +148,10 @@ impl RaftService {
 
     fn reply(&self, answer: &impl Serialize) -> Answer {
         let body = encode(answer).map_err(|e| status_from(Code::Internal, e.to_string(), None))?;
-        let unfit = self.fitness.borrow().map(|why| why.to_string()).unwrap_or_default();
-        Ok(Response::new(RaftResponse { body: body.into(), unfit }))
+        let why = *self.fitness.borrow();
+        let unfit = why.map(|why| why.to_string()).unwrap_or_default();
+        let votes = why.is_none_or(|why| !why.votes_late());
+        Ok(Response::new(RaftResponse { body: body.into(), unfit, votes }))
     }
 
     /// A node that was removed while it was away still takes itself for a member: it is given no
@@ -396,13 +398,13 @@ mod tests {
         let cluster_id = me.cluster.to_bytes().into();
         let request = RaftRequest { cluster_id, from: 1, to: 2, ..Default::default() };
         let answer = client.greet(request).await.unwrap().into_inner();
-        assert!(answer.unfit.contains("free space"), "{answer:?}");
+        assert!(answer.unfit.contains("free space") && answer.votes, "{answer:?}");
         node.shutdown().await.unwrap();
         server.abort();
     }
 
     async fn until(reached: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(5);
+        let deadline = Instant::now() + Duration::from_secs(20);
         while !reached() {
             assert!(Instant::now() < deadline, "waited in vain");
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -165,8 +165,8 @@ impl<R: Read> Read for Teed<'_, R> {
 }
 
 /// Written at a steady pace: what the kernel holds back for a sync at the end would hold up the
-/// log's own syncs on the same disk. And only as far as there is room: what a snapshot lacks it can do
-/// without, but the log's next write ends the node.
+/// log's own syncs on the same disk. And only as far as there is room: a snapshot can be made later, but
+/// a write that the log has no room for ends the node.
 pub(super) struct Steady {
     file: File,
     unsynced: usize,
@@ -175,8 +175,9 @@ pub(super) struct Steady {
 
 /// Synced at a time. One that is smaller is written in any case: it is what lets the log shrink.
 const SYNC_BYTES: usize = 8 << 20;
-/// Left to the log on its filesystem. With less a node does not lead either (`CareLimits`).
-const RESERVE_BYTES: u64 = 64 << 20;
+/// Left to the log on its filesystem. Far less than what makes a node unfit to lead (`CareLimits`): what is
+/// written here is what lets the log go, and without it the log takes this too in the end.
+const RESERVE_BYTES: u64 = 16 << 20;
 
 impl Steady {
     pub(super) fn new(file: File) -> Self {
@@ -187,7 +188,7 @@ impl Steady {
     fn leave_some(&self) -> io::Result<()> {
         let stat = rustix::fs::fstatvfs(&self.file)?;
         let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
-        // Some filesystems do not know.
+        // Some filesystems do not know: nothing is held back there.
         match stat.f_blocks > 0 && free_bytes < self.reserve_bytes {
             true => Err(rustix::io::Errno::NOSPC.into()),
             false => Ok(()),
@@ -220,6 +221,7 @@ impl Write for Steady {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::care::CareLimits;
 
     /// A large one took the last block, and the log's next write ended the node.
     #[test]
@@ -230,7 +232,10 @@ mod tests {
             out.write_all(&block).expect("a small one goes through");
             out.write_all(&block).err().map(|e| RaftError::disk("".as_ref(), &e).is_full())
         };
-        assert_eq!(full(u64::MAX), Some(true));
+        let stat = rustix::fs::fstatvfs(tempfile::tempfile().unwrap()).unwrap();
+        assert_eq!(full(u64::MAX), (stat.f_blocks > 0).then_some(true));
         assert_eq!(full(0), None);
+        // Where a node has just become nearly full, the log must still be able to shrink.
+        assert!(RESERVE_BYTES < CareLimits::default().floor_bytes / 2);
     }
 }
