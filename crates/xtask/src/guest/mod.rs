@@ -31,6 +31,10 @@ use self::qemu::Machine;
 use self::share::Share;
 use self::watch::{End, Watch};
 
+/// Under QEMU's translator a guest is up in 6 s, in half a minute where much else runs.
+const UP: Duration = Duration::from_secs(120);
+const BOOTS: usize = 3;
+
 /// What to run in the guest, and on what.
 #[derive(clap::Args)]
 pub(crate) struct Guest {
@@ -104,7 +108,7 @@ impl Guest {
             }
             let only = cut.as_ref().and_then(|(_, _, only)| *only);
             let cut = cut.as_ref().map(|(text, late, _)| (text.as_str(), *late));
-            let ended = self.boot(&image, scratch.path(), &disks, cut, &console)?;
+            let ended = self.boot_until_up(&image, scratch.path(), &disks, cut, &console)?;
             for (at, disk) in disks.iter().enumerate() {
                 let loses = ended == End::Cut && only.is_none_or(|only| only == at);
                 let at_stake = disk.settle(loses.then_some(&mut dice))?;
@@ -125,9 +129,37 @@ impl Guest {
         if !console.exists() {
             return Err(error);
         }
+        eprintln!("guest: the end of its console:\n{}", last_lines(&console));
         let kept = image.cache().join("console.log");
         fs::rename(&console, &kept).context("keeping the console's log")?;
         bail!("{error:#} (the console's log: {})", kept.display())
+    }
+
+    /// Boots it, and again if it does not come up: under QEMU's translator a boot of very many stands
+    /// still, and nothing of the command has run by then.
+    fn boot_until_up(
+        &self,
+        image: &Image,
+        scratch: &Path,
+        disks: &[Disk],
+        cut: Option<(&str, Duration)>,
+        console: &Path,
+    ) -> Result<End> {
+        for _ in 1..BOOTS {
+            let end = self.boot(image, scratch, disks, cut, console)?;
+            if end != End::Down {
+                return Ok(end);
+            }
+            eprintln!(
+                "guest: not up after {} s, it is started again; the end of its console:",
+                UP.as_secs()
+            );
+            eprintln!("{}", last_lines(console));
+        }
+        match self.boot(image, scratch, disks, cut, console)? {
+            End::Down => bail!("the guest did not come up in {BOOTS} boots"),
+            end => Ok(end),
+        }
     }
 
     fn boot(
@@ -149,9 +181,9 @@ impl Guest {
         };
         let qemu = machine.command().stdout(Stdio::piped()).spawn().context("qemu-system-x86")?;
         let deadline = Duration::from_secs(self.deadline);
-        let end = Watch { cut, deadline }.follow(qemu)?;
+        let end = Watch { cut, comes_up: UP, deadline }.follow(qemu)?;
         match (end, share.status()?) {
-            (End::Cut, _) => Ok(End::Cut),
+            (End::Cut | End::Down, _) => Ok(end),
             (End::Late, _) => bail!("not done after {} s", self.deadline),
             (End::Off, None) => bail!("the guest went down before the command ended"),
             (End::Off, Some(0)) => match cut {
@@ -183,4 +215,13 @@ impl Guest {
         }
         Ok(disks)
     }
+}
+
+/// Of a console's log.
+fn last_lines(log: &Path) -> String {
+    const LINES: usize = 40;
+    let said = fs::read(log).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let lines: Vec<&str> = said.trim().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }

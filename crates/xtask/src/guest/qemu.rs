@@ -57,7 +57,7 @@ impl Machine<'_> {
         };
         format!(
             "root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/guest-init console=ttyS0 panic=-1 \
-             quiet {task}"
+             {task}"
         )
     }
 }

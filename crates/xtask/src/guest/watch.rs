@@ -11,17 +11,21 @@ use anyhow::{Context, Result};
 pub(crate) struct Watch<'a> {
     /// So long after it has printed this.
     pub(crate) cut: Option<(&'a str, Duration)>,
+    /// After so long, if it has not printed anything.
+    pub(crate) comes_up: Duration,
     /// After so long.
     pub(crate) deadline: Duration,
 }
 
 /// How it ended.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
     /// By itself.
     Off,
     /// It printed what was waited for, and was killed.
     Cut,
+    /// It never came up, and was killed.
+    Down,
     /// It was not done by the deadline, and was killed.
     Late,
 }
@@ -32,7 +36,8 @@ impl Watch<'_> {
         let output = guest.stdout.take().context("no output to follow")?;
         let (send, receive) = mpsc::sync_channel(16);
         let reader = std::thread::spawn(move || forward(output, &send));
-        let until = Instant::now() + self.deadline;
+        let begun = Instant::now();
+        let mut is_up = false;
         let mut seen = Vec::new();
         let mut cut = self.cut;
         let mut due = None;
@@ -40,9 +45,11 @@ impl Watch<'_> {
             if due.is_some_and(|due| Instant::now() >= due) {
                 break End::Cut;
             }
-            let until = due.unwrap_or(until);
+            let limit = if is_up { self.deadline } else { self.comes_up.min(self.deadline) };
+            let until = due.unwrap_or(begun + limit);
             match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => {
+                    is_up = true;
                     std::io::stdout().write_all(&bytes)?;
                     std::io::stdout().flush()?;
                     let heard =
@@ -52,7 +59,7 @@ impl Watch<'_> {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if due.is_some() => {}
-                Err(RecvTimeoutError::Timeout) => break End::Late,
+                Err(RecvTimeoutError::Timeout) => break if is_up { End::Late } else { End::Down },
                 Err(RecvTimeoutError::Disconnected) => break End::Off,
             }
         };
@@ -98,7 +105,8 @@ mod tests {
 
     fn follow_late(script: &str, cut: Option<(&str, Duration)>, deadline: Duration) -> End {
         let guest = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn();
-        Watch { cut, deadline }.follow(guest.expect("sh")).expect("followed")
+        let comes_up = Duration::from_secs(5);
+        Watch { cut, comes_up, deadline }.follow(guest.expect("sh")).expect("followed")
     }
 
     #[test]
@@ -106,7 +114,9 @@ mod tests {
         let long = Duration::from_secs(30);
         assert_eq!(follow("echo one; exec sleep 1000", Some("one"), long), End::Cut);
         assert_eq!(follow("echo one", Some("two"), long), End::Off);
-        assert_eq!(follow("exec sleep 1000", None, Duration::from_millis(100)), End::Late);
+        let short = Duration::from_millis(100);
+        assert_eq!(follow("echo one; exec sleep 1000", None, short), End::Late);
+        assert_eq!(follow("exec sleep 1000", None, short), End::Down);
         let late = Duration::from_millis(300);
         let begun = Instant::now();
         assert_eq!(follow_late("echo one; exec sleep 1000", Some(("one", late)), long), End::Cut);
