@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(follow("echo one; exec sleep 1000", Some("one"), long), End::Cut);
         assert_eq!(follow("echo one", Some("two"), long), End::Off);
         let short = Duration::from_millis(100);
-        assert_eq!(follow("echo one; exec sleep 1000", None, short), End::Late);
+        assert_eq!(follow("echo one; exec sleep 1000", None, Duration::from_secs(3)), End::Late);
         assert_eq!(follow("exec sleep 1000", None, short), End::Down);
         let late = Duration::from_millis(300);
         let begun = Instant::now();
