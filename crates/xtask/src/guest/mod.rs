@@ -108,7 +108,8 @@ impl Guest {
             }
             let only = cut.as_ref().and_then(|(_, _, only)| *only);
             let cut = cut.as_ref().map(|(text, late, _)| (text.as_str(), *late));
-            let ended = self.boot_until_up(&image, scratch.path(), &disks, cut, &console)?;
+            let boot = || self.boot(&image, scratch.path(), &disks, cut, &console);
+            let ended = until_up(&console, boot)?;
             for (at, disk) in disks.iter().enumerate() {
                 let loses = ended == End::Cut && only.is_none_or(|only| only == at);
                 let at_stake = disk.settle(loses.then_some(&mut dice))?;
@@ -133,33 +134,6 @@ impl Guest {
         let kept = image.cache().join("console.log");
         fs::rename(&console, &kept).context("keeping the console's log")?;
         bail!("{error:#} (the console's log: {})", kept.display())
-    }
-
-    /// Boots it, and again if it does not come up: under QEMU's translator a boot of very many stands
-    /// still, and nothing of the command has run by then.
-    fn boot_until_up(
-        &self,
-        image: &Image,
-        scratch: &Path,
-        disks: &[Disk],
-        cut: Option<(&str, Duration)>,
-        console: &Path,
-    ) -> Result<End> {
-        for _ in 1..BOOTS {
-            let end = self.boot(image, scratch, disks, cut, console)?;
-            if end != End::Down {
-                return Ok(end);
-            }
-            eprintln!(
-                "guest: not up after {} s, it is started again; the end of its console:",
-                UP.as_secs()
-            );
-            eprintln!("{}", last_lines(console));
-        }
-        match self.boot(image, scratch, disks, cut, console)? {
-            End::Down => bail!("the guest did not come up in {BOOTS} boots"),
-            end => Ok(end),
-        }
     }
 
     fn boot(
@@ -217,6 +191,19 @@ impl Guest {
     }
 }
 
+/// Boots, and again while the guest does not come up: under QEMU's translator one boot of very many
+/// stands still, and nothing of the command has run by then.
+fn until_up(console: &Path, boot: impl Fn() -> Result<End>) -> Result<End> {
+    for _ in 0..BOOTS {
+        let end = boot()?;
+        if end != End::Down {
+            return Ok(end);
+        }
+        eprintln!("guest: not up after {} s; its console:\n{}", UP.as_secs(), last_lines(console));
+    }
+    bail!("the guest did not come up in {BOOTS} boots")
+}
+
 /// Of a console's log.
 fn last_lines(log: &Path) -> String {
     const LINES: usize = 40;
@@ -224,4 +211,28 @@ fn last_lines(log: &Path) -> String {
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.trim().lines().collect();
     lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// What a run of `until_up` came to, and how many boots it took, if the first `down` stand still.
+    fn booted(down: usize) -> (Option<End>, usize) {
+        let boots = Cell::new(0);
+        let boot = || {
+            boots.set(boots.get() + 1);
+            Ok(if boots.get() > down { End::Off } else { End::Down })
+        };
+        (until_up(Path::new("/nonexistent"), boot).ok(), boots.get())
+    }
+
+    #[test]
+    fn a_guest_that_does_not_come_up_is_started_again_but_not_for_ever() {
+        assert_eq!(booted(0), (Some(End::Off), 1));
+        assert_eq!(booted(BOOTS - 1), (Some(End::Off), BOOTS));
+        assert_eq!(booted(BOOTS), (None, BOOTS));
+    }
 }

@@ -53,7 +53,8 @@ impl Machine<'_> {
     fn kernel_arguments(&self) -> String {
         let task = match self.share {
             Some(share) => format!("guest.control={}", share.control()),
-            None => "guest.probe".to_owned(),
+            // The kernel would speak into the one line that is waited for on the console.
+            None => "quiet guest.probe".to_owned(),
         };
         format!(
             "root=/dev/nvme0n1 rw rootfstype=ext4 init=/sbin/guest-init console=ttyS0 panic=-1 \

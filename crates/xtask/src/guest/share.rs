@@ -31,7 +31,8 @@ impl Share {
             Some(dir) => dir.canonicalize().with_context(|| dir.display().to_string())?,
             None => {
                 let own = scratch.join("share");
-                fs::create_dir(&own)?;
+                // It is there if the guest is started again.
+                fs::create_dir_all(&own)?;
                 own
             }
         };

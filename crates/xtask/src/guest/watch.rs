@@ -37,7 +37,7 @@ impl Watch<'_> {
         let (send, receive) = mpsc::sync_channel(16);
         let reader = std::thread::spawn(move || forward(output, &send));
         let begun = Instant::now();
-        let mut is_up = false;
+        let mut limit = self.comes_up.min(self.deadline);
         let mut seen = Vec::new();
         let mut cut = self.cut;
         let mut due = None;
@@ -45,11 +45,10 @@ impl Watch<'_> {
             if due.is_some_and(|due| Instant::now() >= due) {
                 break End::Cut;
             }
-            let limit = if is_up { self.deadline } else { self.comes_up.min(self.deadline) };
             let until = due.unwrap_or(begun + limit);
             match receive.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => {
-                    is_up = true;
+                    limit = self.deadline;
                     std::io::stdout().write_all(&bytes)?;
                     std::io::stdout().flush()?;
                     let heard =
@@ -59,7 +58,8 @@ impl Watch<'_> {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) if due.is_some() => {}
-                Err(RecvTimeoutError::Timeout) => break if is_up { End::Late } else { End::Down },
+                Err(RecvTimeoutError::Timeout) if limit < self.deadline => break End::Down,
+                Err(RecvTimeoutError::Timeout) => break End::Late,
                 Err(RecvTimeoutError::Disconnected) => break End::Off,
             }
         };
@@ -105,8 +105,7 @@ mod tests {
 
     fn follow_late(script: &str, cut: Option<(&str, Duration)>, deadline: Duration) -> End {
         let guest = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn();
-        let comes_up = Duration::from_secs(5);
-        Watch { cut, comes_up, deadline }.follow(guest.expect("sh")).expect("followed")
+        Watch { cut, comes_up: deadline, deadline }.follow(guest.expect("sh")).expect("followed")
     }
 
     #[test]
@@ -114,13 +113,22 @@ mod tests {
         let long = Duration::from_secs(30);
         assert_eq!(follow("echo one; exec sleep 1000", Some("one"), long), End::Cut);
         assert_eq!(follow("echo one", Some("two"), long), End::Off);
-        let short = Duration::from_millis(100);
-        assert_eq!(follow("echo one; exec sleep 1000", None, Duration::from_secs(3)), End::Late);
-        assert_eq!(follow("exec sleep 1000", None, short), End::Down);
+        assert_eq!(follow("exec sleep 1000", None, Duration::from_millis(100)), End::Late);
         let late = Duration::from_millis(300);
         let begun = Instant::now();
         assert_eq!(follow_late("echo one; exec sleep 1000", Some(("one", late)), long), End::Cut);
         assert!(begun.elapsed() >= late);
+    }
+
+    #[test]
+    fn a_guest_that_is_silent_did_not_come_up() {
+        let begin = |script: &str| {
+            let guest = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn();
+            let (comes_up, deadline) = (Duration::from_secs(2), Duration::from_secs(3));
+            Watch { cut: None, comes_up, deadline }.follow(guest.expect("sh")).expect("followed")
+        };
+        assert_eq!(begin("exec sleep 1000"), End::Down);
+        assert_eq!(begin("echo one; exec sleep 1000"), End::Late);
     }
 
     #[test]
