@@ -12,7 +12,7 @@ use super::suites::{Cut, Suite, build_test, executable};
 const TEST: &str = "powercut";
 const LIFE: &str = "a_life_until_the_power_goes";
 /// One a node.
-const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3,/dev/nvme0n4";
+const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/vda,/dev/vdb,/dev/vdc";
 const DISK_MIB: u64 = 256;
 /// Outside of the guest: no cut reaches it.
 const ACKED: &str = "HOLDFAST_TEST_ACKED=/share/acked";

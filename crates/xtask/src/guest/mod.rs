@@ -49,7 +49,7 @@ pub(crate) struct Guest {
     #[arg(long = "disk-file", value_name = "FILE")]
     disk_files: Vec<PathBuf>,
     /// Let the disks have a volatile cache: when the power is cut, what was not flushed is lost or
-    /// not, block by block.
+    /// not, block by block. They are then /dev/vda, vdb and so on.
     #[arg(long)]
     volatile: bool,
     /// The seed of what is left to chance.

@@ -58,10 +58,11 @@ const DISK_MIB: u64 = 3072;
 const FREEZE: &str = "holdfast-freeze";
 const SEED: &str = "HOLDFAST_TEST_SEED";
 const DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/nvme0n2,/dev/nvme0n3";
+const VOLATILE_DISKS: &str = "HOLDFAST_TEST_DISKS=/dev/vda,/dev/vdb";
 
 /// The storage suite on the `lvm` driver: `crates/storage/tests/lvm/`. Only those of its tests that are named, if any are.
 fn conformance(root: &Path, only: &[String]) -> Result<Suite> {
-    let mut suite = storage_test(root, "lvm", &["conformance"], &[])?;
+    let mut suite = storage_test(root, "lvm", &["conformance"], &[DISKS])?;
     suite.command.extend_from_slice(only);
     Ok(suite)
 }
@@ -70,7 +71,7 @@ fn conformance(root: &Path, only: &[String]) -> Result<Suite> {
 fn cycles(root: &Path) -> Result<Suite> {
     // LVM's commands are counted by what stands before them in the PATH.
     const COUNT: &str = "#!/bin/sh\necho \"$$ $*\" >>/run/lvm-commands\nexec /sbin/lvm \"$@\"\n";
-    let suite = storage_test(root, "cycles", &[], &[])?;
+    let suite = storage_test(root, "cycles", &[], &[DISKS])?;
     let counting = suite.share.path().join("lvm");
     fs::write(&counting, COUNT)?;
     fs::set_permissions(&counting, fs::Permissions::from_mode(0o755))?;
@@ -102,7 +103,8 @@ fn power_cut(root: &Path) -> Result<Suite> {
         ("at finish 1.", 300),
         ("at snapshot 0.", 0),
     ];
-    let suite = storage_test(root, "powercut", &[], &["HOLDFAST_TEST_ACKED=/share/acked"])?;
+    let environment = [VOLATILE_DISKS, "HOLDFAST_TEST_ACKED=/share/acked"];
+    let suite = storage_test(root, "powercut", &[], &environment)?;
     let cut = |(text, late_ms): (&str, u64)| Cut { text: text.to_owned(), late_ms, only: None };
     Ok(Suite { cuts: CUTS.into_iter().map(cut).collect(), volatile: true, ..suite })
 }
@@ -122,7 +124,7 @@ fn storage_test(root: &Path, test: &str, features: &[&str], environment: &[&str]
     let seed = std::env::var(SEED).map(|seed| format!("{SEED}={seed}")).ok();
     let seed: Vec<&str> = seed.iter().map(String::as_str).collect();
     let program = [name.as_str(), "--test-threads=1", "--nocapture"];
-    let command = [&["env", DISKS][..], &seed, environment, &program].concat();
+    let command = [&["env"][..], &seed, environment, &program].concat();
     Ok(Suite {
         share,
         disks_mib: vec![DISK_MIB, DISK_MIB],
