@@ -19,7 +19,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -90,6 +90,8 @@ pub(crate) struct Generation {
     number: u64,
     dir: Arc<PathBuf>,
     health: Health,
+    /// Held while it ends: several peers may say so at once, and there is one file.
+    ending: Arc<Mutex<()>>,
 }
 
 impl Generation {
@@ -98,7 +100,8 @@ impl Generation {
         if is_superseded(dir) {
             return Err(RaftError::Superseded);
         }
-        Ok(Self { number: read(dir)?, dir: Arc::new(dir.to_owned()), health })
+        let number = read(dir)?;
+        Ok(Self { number, dir: Arc::new(dir.to_owned()), health, ending: Arc::default() })
     }
 
     /// What requests name.
@@ -134,6 +137,7 @@ impl Generation {
 
     /// Ends this node's part for good, durably. A small file, written at most once.
     fn superseded(&self, told: &str) {
+        let _only = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         if self.health.check().is_ok() {
             let written = replace_file(&superseded_file(&self.dir), format!("{told}\n").as_bytes());
             self.health.fail(written.err().unwrap_or(RaftError::Superseded));
@@ -170,6 +174,8 @@ impl Generation {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use super::*;
 
     fn code(status: Status) -> Code {
@@ -189,6 +195,27 @@ mod tests {
         assert_eq!(code(generation.admit(2).unwrap_err()), Code::Superseded);
         let again = Generation::open(dir.path(), Health::new()).err().unwrap();
         assert_eq!(again, RaftError::Superseded);
+    }
+
+    /// Two peers that said so at once wrote one file at once, and the node ended with that for a
+    /// failure of its disk.
+    #[test]
+    fn several_that_tell_at_once_end_it_as_superseded() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let generation = Generation::open(dir.path(), Health::new()).unwrap();
+            let together = Barrier::new(8);
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(|| {
+                        together.wait();
+                        generation.admit(1).unwrap_err()
+                    });
+                }
+            });
+            assert_eq!(generation.health.check().unwrap_err(), RaftError::Superseded);
+            assert!(is_superseded(dir.path()));
+        }
     }
 
     #[test]
