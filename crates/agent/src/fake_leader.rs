@@ -1,5 +1,6 @@
 //! A leader for tests of what a node tells the cluster: it writes that down, and does nothing else.
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use holdfast_proto::internal::leader_service_server::{LeaderService, LeaderServiceServer};
@@ -10,8 +11,10 @@ use holdfast_proto::internal::{
 };
 use holdfast_types::{Incarnation, Report};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Request, Response, Status};
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::context::Context;
 
@@ -19,19 +22,28 @@ use crate::context::Context;
 #[derive(Clone, Default)]
 pub(crate) struct FakeLeader {
     reports: Arc<Mutex<Vec<Report>>>,
+    /// Whether its answers to heartbeats, which are of the term that is the asking life's number, wait.
+    pub(crate) silent: watch::Sender<bool>,
 }
 
 impl FakeLeader {
     /// One that this node knows, and has admitted to its first life.
     pub(crate) async fn of(context: &Context) -> Self {
+        let (leader, address) = Self::begin().await;
+        context.leader.learn([address].into_iter());
+        context.begin_life(Incarnation(1));
+        leader
+    }
+
+    /// One that nobody knows, and where it answers.
+    pub(crate) async fn begin() -> (Self, String) {
         let leader = Self::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        context.leader.learn([listener.local_addr().unwrap().to_string()].into_iter());
+        let address = listener.local_addr().unwrap().to_string();
         let service = LeaderServiceServer::new(leader.clone());
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-        context.begin_life(Incarnation(1));
-        leader
+        (leader, address)
     }
 
     /// The notices' kinds and words, in their order.
@@ -52,6 +64,7 @@ impl FakeLeader {
 
 #[tonic::async_trait]
 impl LeaderService for FakeLeader {
+    type HeartbeatStream = Pin<Box<dyn Stream<Item = Result<HeartbeatResponse, Status>> + Send>>;
     type ObserveStream = tokio_stream::Empty<Result<Observed, Status>>;
     type WatchViewStream = tokio_stream::Empty<Result<NodeView, Status>>;
 
@@ -78,9 +91,18 @@ impl LeaderService for FakeLeader {
 
     async fn heartbeat(
         &self,
-        _: Request<HeartbeatRequest>,
-    ) -> Result<Response<HeartbeatResponse>, Status> {
-        Err(Status::unimplemented("heartbeat"))
+        request: Request<Streaming<HeartbeatRequest>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let silent = self.silent.clone();
+        let answers = request.into_inner().then(move |heartbeat| {
+            let mut silent = silent.subscribe();
+            async move {
+                let term = heartbeat?.incarnation;
+                drop(silent.wait_for(|silent| !silent).await);
+                Ok(HeartbeatResponse { term, ..Default::default() })
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn observe(

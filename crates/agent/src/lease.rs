@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use holdfast_proto::RemoteError;
 use holdfast_proto::internal::{self, HeartbeatRequest, RegisterRequest};
+use holdfast_proto::{Heartbeats, RemoteError};
 use holdfast_types::{
     ByteSize, Code, FeatureLevel, Incarnation, LeaseSettings, RequestId, Revision,
 };
@@ -34,6 +34,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         quiet: false,
         views_missed: 0,
         term: 0,
+        beats: Heartbeats::default(),
         context,
     };
     loop {
@@ -62,6 +63,7 @@ pub(crate) async fn run(context: Arc<Context>) {
 
 struct Keeper {
     context: Arc<Context>,
+    beats: Heartbeats,
     /// `T/6`.
     period: Duration,
     /// From the last heartbeat to the next: what the leader asked for with its answer, else `T/6`.
@@ -91,9 +93,10 @@ impl Keeper {
             self.register().await?;
         }
         let (request, news) = self.request().await;
-        let ask = |mut leader: crate::peers::Leader| {
+        let beats = &self.beats;
+        let ask = |leader: crate::peers::Leader| {
             let request = request.clone();
-            async move { leader.heartbeat(request).await }
+            async move { beats.beat(leader, request).await }
         };
         let question = self.context.leader.ask(self.period, self.period * 2, ask);
         let asked = match Asked::of(question).await.granted() {
@@ -253,5 +256,35 @@ impl Keeper {
             true => Ok(()),
             false => Err(AgentError::Budget { own_ms: status.fence_budget_ms, agreed_ms }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::watch;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::fake_leader::FakeLeader;
+    use crate::leader::LeaderClient;
+
+    /// I8, rule 1: an answer to a heartbeat that was given up would count from a later one's moment.
+    #[tokio::test]
+    async fn a_late_answer_is_not_taken_for_the_next_heartbeat_s() {
+        let (leader, address) = FakeLeader::begin().await;
+        let (client, beats) =
+            (LeaderClient::new(&[address], watch::channel(None).1), Heartbeats::default());
+        let ask = async |incarnation| {
+            let request = HeartbeatRequest { incarnation, ..Default::default() };
+            let ask = |leader| beats.beat(leader, request.clone());
+            let (attempt, limit) = (Duration::from_secs(5), Duration::from_secs(10));
+            client.ask(attempt, limit, ask).await.unwrap().term
+        };
+        assert_eq!(ask(1).await, 1);
+        leader.silent.send_replace(true);
+        let given_up = timeout(Duration::from_millis(50), ask(2)).await;
+        assert!(given_up.is_err());
+        leader.silent.send_replace(false);
+        assert_eq!(ask(3).await, 3);
     }
 }

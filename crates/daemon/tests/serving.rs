@@ -7,6 +7,7 @@ mod support;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use holdfast_proto::Heartbeats;
 use holdfast_proto::internal::HeartbeatRequest;
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::v1;
@@ -187,13 +188,14 @@ async fn a_leader_without_its_quorum_grants_nothing() {
         cluster_id: cluster.to_bytes().into(),
         ..Default::default()
     };
-    let mut leader = LeaderServiceClient::new(nodes[0].remote());
-    assert_eq!(code(leader.heartbeat(heartbeat()).await), None, "with a quorum it does");
+    let (leader, beats) = (LeaderServiceClient::new(nodes[0].remote()), Heartbeats::default());
+    let granted = beats.beat(leader.clone(), heartbeat()).await;
+    assert_eq!(code(granted), None, "with a quorum it does");
     for node in &mut nodes[1..] {
         node.stop().await;
     }
     for _ in 0..3 {
-        let refused = code(leader.heartbeat(heartbeat()).await);
+        let refused = code(beats.beat(leader.clone(), heartbeat()).await);
         assert!(matches!(refused, Some(Code::NoQuorum | Code::NotLeader)), "{refused:?}");
     }
 }

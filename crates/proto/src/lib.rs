@@ -8,12 +8,16 @@ pub mod backup;
 #[cfg(feature = "client")]
 mod connect;
 mod convert;
+#[cfg(feature = "client")]
+mod heartbeats;
 mod metadata;
 mod status;
 
 #[cfg(feature = "client")]
 pub use connect::{Address, AddressError, connect, connect_lazy};
 pub use convert::{FieldError, required};
+#[cfg(feature = "client")]
+pub use heartbeats::Heartbeats;
 pub use metadata::{AGE_KEY, APPLIED_KEY, NODE_KEY, READ_KEY, SINCE_KEY, STALE};
 pub use status::{RemoteError, is_answer, status_from};
 

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use holdfast_proto::RemoteError;
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::{HeartbeatRequest, RegisterRequest};
+use holdfast_proto::{Heartbeats, RemoteError};
 use holdfast_types::{Code, FeatureLevel, RequestId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -144,9 +144,11 @@ impl Worker {
 
     /// Beats until it is dropped.
     async fn beat(mut self, counts: Arc<Counts>) {
+        let beats = Heartbeats::default();
         loop {
             let begun = Instant::now();
-            let asked = timeout(PERIOD, self.client.heartbeat(self.request.clone())).await;
+            let asked =
+                timeout(PERIOD, beats.beat(self.client.clone(), self.request.clone())).await;
             let answer = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("a heartbeat")));
             let pause = match answer {
                 Ok(answer) => {

@@ -15,7 +15,7 @@ pub(crate) use image::add as add_image;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, stream};
 use holdfast_proto::internal::leader_service_server::LeaderService;
 use holdfast_proto::internal::{
     AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
@@ -24,7 +24,7 @@ use holdfast_proto::internal::{
 };
 use holdfast_types::{ClusterId, Code, NodeId, RequestId};
 use tokio::time::Instant;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::fault::Fault;
 use crate::gate::Gate;
@@ -55,6 +55,7 @@ impl LeaderApi {
 
 #[tonic::async_trait]
 impl LeaderService for LeaderApi {
+    type HeartbeatStream = Pin<Box<dyn Stream<Item = Result<HeartbeatResponse, Status>> + Send>>;
     type ObserveStream = Pin<Box<dyn Stream<Item = Result<Observed, Status>> + Send>>;
     type WatchViewStream = Pin<Box<dyn Stream<Item = Result<NodeView, Status>> + Send>>;
 
@@ -76,11 +77,15 @@ impl LeaderService for LeaderApi {
 
     async fn heartbeat(
         &self,
-        request: Request<HeartbeatRequest>,
-    ) -> Result<Response<HeartbeatResponse>, Status> {
-        let request = request.into_inner();
-        let lead = self.lead_for(&request.cluster_id)?;
-        Ok(Response::new(heartbeat::answer(lead, request).await?))
+        request: Request<Streaming<HeartbeatRequest>>,
+    ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let begun = (self.clone(), request.into_inner());
+        let answers = stream::try_unfold(begun, |(api, mut heartbeats)| async move {
+            let Some(heartbeat) = heartbeats.message().await? else { return Ok(None) };
+            let lead = api.lead_for(&heartbeat.cluster_id)?;
+            Ok(Some((heartbeat::answer(lead, heartbeat).await?, (api, heartbeats))))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn watch_view(

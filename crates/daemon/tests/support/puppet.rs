@@ -18,7 +18,7 @@ use holdfast_proto::internal::{
     RegisterRequest, ReportRequest, RestampRequest, RestampResponse, SealRequest, SealResponse,
     Sealed, SyncNowRequest, SyncNowResponse, WatchViewRequest,
 };
-use holdfast_proto::{RemoteError, connect_lazy, v1};
+use holdfast_proto::{Heartbeats, RemoteError, connect_lazy, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::{Finding, Severity};
 use holdfast_types::{
@@ -212,7 +212,8 @@ impl Player {
             feature_level: self.level(),
             version: "9.9.9".into(),
         };
-        match self.client(turn).heartbeat(request).await.map_err(RemoteError::from) {
+        let client = self.client(turn);
+        match Heartbeats::default().beat(client, request).await.map_err(RemoteError::from) {
             Ok(_) => drop(self.strings.grants.fetch_add(1, Ordering::SeqCst)),
             Err(e) if matches!(e.code, Code::NodeLost | Code::StaleIncarnation) => {
                 self.strings.incarnation.store(0, Ordering::SeqCst);

@@ -577,12 +577,13 @@ pub mod leader_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Renews the lease. Answered only after a quorum round that began after it arrived.
+        /// Renews the lease, each time. Answered in order, and only after a quorum round that began after the
+        /// heartbeat arrived; the first that is refused ends the stream.
         pub async fn heartbeat(
             &mut self,
-            request: impl tonic::IntoRequest<super::HeartbeatRequest>,
+            request: impl tonic::IntoStreamingRequest<Message = super::HeartbeatRequest>,
         ) -> std::result::Result<
-            tonic::Response<super::HeartbeatResponse>,
+            tonic::Response<tonic::codec::Streaming<super::HeartbeatResponse>>,
             tonic::Status,
         > {
             self.inner
@@ -597,12 +598,12 @@ pub mod leader_service_client {
             let path = http::uri::PathAndQuery::from_static(
                 "/holdfast.internal.v1.LeaderService/Heartbeat",
             );
-            let mut req = request.into_request();
+            let mut req = request.into_streaming_request();
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("holdfast.internal.v1.LeaderService", "Heartbeat"),
                 );
-            self.inner.unary(req, path, codec).await
+            self.inner.streaming(req, path, codec).await
         }
         /// The node's view: sent at once and at each change of it.
         pub async fn watch_view(
@@ -736,14 +737,18 @@ pub mod leader_service_server {
             tonic::Response<super::RegisterResponse>,
             tonic::Status,
         >;
-        /// Renews the lease. Answered only after a quorum round that began after it arrived.
+        /// Server streaming response type for the Heartbeat method.
+        type HeartbeatStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::HeartbeatResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Renews the lease, each time. Answered in order, and only after a quorum round that began after the
+        /// heartbeat arrived; the first that is refused ends the stream.
         async fn heartbeat(
             &self,
-            request: tonic::Request<super::HeartbeatRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::HeartbeatResponse>,
-            tonic::Status,
-        >;
+            request: tonic::Request<tonic::Streaming<super::HeartbeatRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::HeartbeatStream>, tonic::Status>;
         /// Server streaming response type for the WatchView method.
         type WatchViewStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::NodeView, tonic::Status>,
@@ -951,16 +956,19 @@ pub mod leader_service_server {
                     struct HeartbeatSvc<T: LeaderService>(pub Arc<T>);
                     impl<
                         T: LeaderService,
-                    > tonic::server::UnaryService<super::HeartbeatRequest>
+                    > tonic::server::StreamingService<super::HeartbeatRequest>
                     for HeartbeatSvc<T> {
                         type Response = super::HeartbeatResponse;
+                        type ResponseStream = T::HeartbeatStream;
                         type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
+                            tonic::Response<Self::ResponseStream>,
                             tonic::Status,
                         >;
                         fn call(
                             &mut self,
-                            request: tonic::Request<super::HeartbeatRequest>,
+                            request: tonic::Request<
+                                tonic::Streaming<super::HeartbeatRequest>,
+                            >,
                         ) -> Self::Future {
                             let inner = Arc::clone(&self.0);
                             let fut = async move {
@@ -986,7 +994,7 @@ pub mod leader_service_server {
                                 max_decoding_message_size,
                                 max_encoding_message_size,
                             );
-                        let res = grpc.unary(method, req).await;
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
