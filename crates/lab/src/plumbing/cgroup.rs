@@ -1,5 +1,6 @@
 //! Cgroups of a lab, in every hierarchy there is: pure v2, v1 beside v2, or both.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -100,22 +101,27 @@ impl Hierarchies {
             Err(e) => return Err(LabError::io("cannot kill cgroup", &kill)(e)),
         }
         let what = format!("the end of every process in {relative}");
+        let kept = volumes_seen_here();
         wait_until(&what, limit, || {
-            self.thaw_filesystems(relative);
+            self.thaw_filesystems(relative, &kept);
             Ok(!self.populated(relative))
         })
     }
 
     /// Who froze a filesystem may have died with all others, and then a task that writes to it never
-    /// does: the kernel goes on, where a machine's would be gone.
-    fn thaw_filesystems(&self, relative: &str) {
+    /// does: the kernel goes on, where a machine's would be gone. What is on `kept` devices is left
+    /// alone.
+    fn thaw_filesystems(&self, relative: &str, kept: &BTreeSet<String>) {
         for dir in tree(&self.path(relative)) {
             let tasks = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             for pid in tasks.lines() {
                 let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo"));
-                for at in mounts.unwrap_or_default().lines().filter_map(ext4_mountpoint) {
-                    // What is not frozen says so, and who has died meanwhile has no mounts.
-                    let _ = fs::File::open(format!("/proc/{pid}/root{at}")).map(|f| sys::thaw(&f));
+                for (device, at) in mounts.unwrap_or_default().lines().filter_map(volume) {
+                    if !kept.contains(device) {
+                        // What is not frozen says so, and who has died meanwhile has no mounts.
+                        let root = fs::File::open(format!("/proc/{pid}/root{at}"));
+                        let _ = root.map(|root| sys::thaw(&root));
+                    }
                 }
             }
         }
@@ -149,12 +155,21 @@ impl Hierarchies {
     }
 }
 
-/// The mount point in a line of mountinfo (proc(5)), if a volume of a pool is there: an ext4 on a
-/// loop or mapped device. The machine's own filesystems are left alone.
-fn ext4_mountpoint(line: &str) -> Option<&str> {
+/// Device (`major:minor`) and mount point in a line of mountinfo (proc(5)), if what is mounted may
+/// be a volume of a pool: an ext4 on a loop or mapped device.
+fn volume(line: &str) -> Option<(&str, &str)> {
     let (head, tail) = line.split_once(" - ")?;
-    let ours = ["ext4 /dev/loop", "ext4 /dev/dm-", "ext4 /dev/mapper/holdfast"];
-    ours.iter().any(|kind| tail.starts_with(kind)).then(|| head.split(' ').nth(4)).flatten()
+    let kinds = ["ext4 /dev/loop", "ext4 /dev/dm-", "ext4 /dev/mapper/holdfast"];
+    let mut fields = head.split(' ').skip(2);
+    let found = (fields.next()?, fields.nth(1)?);
+    kinds.iter().any(|kind| tail.starts_with(kind)).then_some(found)
+}
+
+/// The devices of what is mounted here, of which a lab's processes see copies: the machine's own, and
+/// not the lab's to thaw.
+fn volumes_seen_here() -> BTreeSet<String> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().filter_map(volume).map(|(device, _)| device.to_owned()).collect()
 }
 
 /// A fresh v1 cpuset takes no process until it has cpus and memory, and LXC's own below it get
@@ -216,47 +231,61 @@ mod tests {
         std::process::Command::new(program).args(arguments).status().is_ok_and(|s| s.success())
     }
 
-    /// A mounted filesystem and a cgroup, gone with what is in them.
+    /// A cgroup, gone with what is in it, and a frozen filesystem that it has no part in.
     struct Frozen {
-        dir: tempfile::TempDir,
         hierarchies: Hierarchies,
         cgroup: String,
+        beside: PathBuf,
+    }
+
+    impl Frozen {
+        /// Whether it was frozen until now.
+        fn thaw_beside(&self) -> bool {
+            run("fsfreeze", &["--unfreeze", self.beside.to_str().unwrap_or_default()])
+        }
     }
 
     impl Drop for Frozen {
         fn drop(&mut self) {
-            let at = self.dir.path().join("at");
-            let _ = run("fsfreeze", &["--unfreeze", at.to_str().unwrap_or_default()]);
             let _ = self.hierarchies.kill(&self.cgroup, Duration::from_secs(10));
             let _ = self.hierarchies.remove(&self.cgroup);
-            let _ = run("umount", &[at.to_str().unwrap_or_default()]);
+            self.thaw_beside();
+            let _ = run("umount", &[self.beside.to_str().unwrap_or_default()]);
         }
     }
 
-    /// A lab whose power was cut in the midst of a freeze never went away. Needs root.
+    const FREEZE: &str = "mount -o loop \"$1\" \"$2\" && fsfreeze --freeze \"$2\"";
+
+    /// A lab whose power was cut in the midst of a freeze never went away; and one that went away
+    /// thawed what somebody else had frozen, because its processes saw a copy of the mount. Needs root.
     #[test]
-    fn a_task_that_writes_to_a_frozen_filesystem_ends() {
+    fn a_task_that_writes_to_a_frozen_filesystem_ends_and_no_other_is_thawed() {
         let dir = tempfile::tempdir().unwrap();
-        let (image, at) = (dir.path().join("image"), dir.path().join("at"));
-        fs::create_dir(&at).unwrap();
-        fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-        let (image, mount) = (image.to_str().unwrap(), at.to_str().unwrap());
-        assert!(run("mkfs.ext4", &["-q", image]));
-        assert!(run("mount", &["-o", "loop", image, mount]));
+        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        for (image, at) in [("image", "at"), ("beside-image", "beside")] {
+            fs::create_dir(path(at)).unwrap();
+            fs::File::create(path(image)).unwrap().set_len(16 << 20).unwrap();
+            assert!(run("mkfs.ext4", &["-q", &path(image)]));
+        }
         let cgroup = format!("holdfast-t-frozen-{}", std::process::id());
-        let frozen = Frozen { hierarchies: Hierarchies::discover().unwrap(), dir, cgroup };
+        let hierarchies = Hierarchies::discover().unwrap();
+        let frozen = Frozen { hierarchies, cgroup, beside: path("beside").into() };
         let Frozen { hierarchies, cgroup, .. } = &frozen;
         hierarchies.make(cgroup).unwrap();
-        assert!(run("fsfreeze", &["--freeze", mount]));
-        let procs = hierarchies.path(cgroup).join("cgroup.procs");
-        let script = format!("echo $$ > {}; echo x > {mount}/file", procs.display());
-        let mut writer = std::process::Command::new("sh").args(["-c", &script]).spawn().unwrap();
+        assert!(run("sh", &["-c", FREEZE, "sh", &path("beside-image"), &path("beside")]));
+        // As on a node, what is mounted is seen in its namespace alone.
+        let script = format!("echo $$ > \"$3\"; {FREEZE}; echo x > \"$2/file\"");
+        let mut writer = std::process::Command::new("unshare");
+        writer.args(["--mount", "sh", "-c", &script, "sh", &path("image"), &path("at")]);
+        writer.arg(hierarchies.path(cgroup).join("cgroup.procs"));
+        let mut writer = writer.spawn().unwrap();
         let stuck = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", writer.id())).unwrap();
-            Ok(hierarchies.populated(cgroup) && stat.contains(") D "))
+            Ok(hierarchies.populated(cgroup) && stat.contains("(sh) D "))
         };
         wait_until("a writer that waits", Duration::from_secs(10), stuck).unwrap();
         hierarchies.kill(cgroup, Duration::from_secs(10)).unwrap();
         writer.wait().unwrap();
+        assert!(frozen.thaw_beside());
     }
 }
