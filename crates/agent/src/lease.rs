@@ -16,6 +16,7 @@ use holdfast_proto::{Heartbeats, RemoteError};
 use holdfast_types::{
     ByteSize, Code, FeatureLevel, Incarnation, LeaseSettings, RequestId, Revision,
 };
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use crate::asked::Asked;
@@ -28,7 +29,7 @@ pub(crate) async fn run(context: Arc<Context>) {
     let period = Duration::from_millis(LeaseSettings::default().heartbeat_ms());
     let mut keeper = Keeper {
         period,
-        next: period,
+        next: None,
         incarnation: Incarnation(0),
         full: true,
         quiet: false,
@@ -38,7 +39,7 @@ pub(crate) async fn run(context: Arc<Context>) {
         context,
     };
     loop {
-        let begun = tokio::time::Instant::now();
+        let begun = Instant::now();
         if keeper.context.silent.load(Ordering::Relaxed) {
             tokio::time::sleep(keeper.period).await;
             continue;
@@ -56,8 +57,8 @@ pub(crate) async fn run(context: Arc<Context>) {
             }
             Err(error) => debug!(error = %error.line(), "still no lease"),
         }
-        let pause = std::mem::replace(&mut keeper.next, keeper.period);
-        tokio::time::sleep_until(begun + pause).await;
+        let due = keeper.next.take().unwrap_or(begun + keeper.period);
+        tokio::time::sleep_until(due).await;
     }
 }
 
@@ -66,8 +67,9 @@ struct Keeper {
     beats: Heartbeats,
     /// `T/6`.
     period: Duration,
-    /// From the last heartbeat to the next: what the leader asked for with its answer, else `T/6`.
-    next: Duration,
+    /// When the leader asked for the next heartbeat, with its answer to this one; else it is due `T/6`
+    /// after this one.
+    next: Option<Instant>,
     /// 0 while unregistered.
     incarnation: Incarnation,
     full: bool,
@@ -115,10 +117,8 @@ impl Keeper {
         self.check_view(Revision(grant.view_revision));
         self.full = grant.send_full;
         self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
-        self.next = match grant.next_heartbeat_ms {
-            0 => self.period,
-            next => Duration::from_millis(next).clamp(self.period / 8, self.period * 2),
-        };
+        let next = Duration::from_millis(grant.next_heartbeat_ms);
+        self.next = Some(Instant::now() + next.clamp(self.period / 8, self.period * 2));
         self.granted(&asked).await
     }
 

@@ -150,12 +150,12 @@ impl Worker {
             let asked =
                 timeout(PERIOD, beats.beat(self.client.clone(), self.request.clone())).await;
             let answer = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("a heartbeat")));
-            let pause = match answer {
+            let due = match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     self.request.full = answer.send_full;
                     counts.answered.fetch_add(1, Ordering::Relaxed);
-                    Duration::from_millis(answer.next_heartbeat_ms)
+                    Instant::now() + Duration::from_millis(answer.next_heartbeat_ms)
                 }
                 Err(status) => {
                     counts.failed.fetch_add(1, Ordering::Relaxed);
@@ -164,10 +164,10 @@ impl Worker {
                         // It was declared lost, and lives again.
                         drop(self.register().await);
                     }
-                    PERIOD
+                    begun + PERIOD
                 }
             };
-            sleep_until(begun + pause).await;
+            sleep_until(due).await;
         }
     }
 }

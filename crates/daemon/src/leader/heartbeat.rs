@@ -39,15 +39,16 @@ pub(super) async fn answer(
     let state = lead.raft.state();
     let lease = state.cluster()?.lease;
     let node = state.node(id)?;
+    let (now_ms, period_ms) = (clock::boottime_ms(), lease.heartbeat_ms());
     Ok(HeartbeatResponse {
         lease_ms: lease.lease_ms,
         fence_budget_ms: lease.fence_budget_ms,
         assignment_revision: node.assignment_revision.0,
         view_revision: node.view_revision.0,
         term: lead.leadership.term,
-        heartbeat_ms: lease.heartbeat_ms(),
+        heartbeat_ms: period_ms,
         send_full,
-        next_heartbeat_ms: rhythm::next_ms(arrived_ms, lease.heartbeat_ms(), id, state.nodes.len()),
+        next_heartbeat_ms: rhythm::next_ms(now_ms, period_ms, id, state.nodes.len()),
     })
 }
 

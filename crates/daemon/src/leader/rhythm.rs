@@ -8,9 +8,11 @@
 //!
 //! ```text
 //! period   |0                      |1                      |
-//! arrived    a        b    c                                  the answer moves b and c
+//! answered   a        b    c                                  the answer moves b and c
 //! next                              abc
 //! ```
+//! It counts from the answer: what takes long makes the next heartbeat late, which costs nobody anything.
+//! Counted from when it was sent or arrived, the next one would be early, and asked for once more.
 
 use std::time::Duration;
 
@@ -23,12 +25,12 @@ pub(super) const GATHER: Duration = Duration::from_millis(10);
 /// Nodes that beat together.
 const SLOT_NODES: u64 = 64;
 
-/// Milliseconds from a heartbeat that arrived at `arrived_ms` of the leader's clock to that node's
-/// next: more than a quarter of the period, at most five quarters.
-pub(super) fn next_ms(arrived_ms: u64, period_ms: u64, node: NodeId, nodes: usize) -> u64 {
+/// Milliseconds from an answer that is given at `now_ms` of the leader's clock to that node's next
+/// heartbeat: more than a quarter of the period, at most five quarters.
+pub(super) fn next_ms(now_ms: u64, period_ms: u64, node: NodeId, nodes: usize) -> u64 {
     let slots = (nodes as u64).div_ceil(SLOT_NODES).max(1);
     let slot_ms = node.0 % slots * period_ms / slots;
-    let into_period = (arrived_ms + period_ms - slot_ms) % period_ms;
+    let into_period = (now_ms + period_ms - slot_ms) % period_ms;
     let to_slot = period_ms - into_period;
     // One that comes a little early is on time.
     if to_slot * 4 <= period_ms { to_slot + period_ms } else { to_slot }
@@ -40,14 +42,14 @@ mod tests {
 
     const PERIOD: u64 = 500;
 
-    fn next(arrived_ms: u64) -> u64 {
-        next_ms(arrived_ms, PERIOD, NodeId(1), 3)
+    fn next(now_ms: u64) -> u64 {
+        next_ms(now_ms, PERIOD, NodeId(1), 3)
     }
 
     #[test]
     fn after_one_answer_the_nodes_of_a_slot_beat_together() {
-        for arrived_ms in 10_000..10_500 {
-            assert_eq!((arrived_ms + next(arrived_ms)) % PERIOD, 0, "arrived at {arrived_ms}");
+        for now_ms in 10_000..10_500 {
+            assert_eq!((now_ms + next(now_ms)) % PERIOD, 0, "answered at {now_ms}");
         }
     }
 
@@ -60,8 +62,8 @@ mod tests {
 
     #[test]
     fn no_answer_asks_for_a_storm_or_a_long_silence() {
-        for arrived_ms in 0..2_000 {
-            assert!((PERIOD / 4..=PERIOD * 5 / 4).contains(&next(arrived_ms)));
+        for now_ms in 0..2_000 {
+            assert!((PERIOD / 4..=PERIOD * 5 / 4).contains(&next(now_ms)));
         }
     }
 

@@ -77,6 +77,11 @@ impl Netns {
         String::from_utf8_lossy(&out.stdout).into_owned()
     }
 
+    /// Whether the address answers, with time for ports that have just come up.
+    pub(crate) fn reaches(&self, address: Ipv4Addr) -> bool {
+        self.try_exec(&format!("ping -n -c 1 -w 10 {address}")).status.success()
+    }
+
     /// Whether one echo request gets its answer within a second.
     pub(crate) fn pings(&self, address: Ipv4Addr) -> bool {
         self.try_exec(&format!("ping -n -c 1 -W 1 {address}")).status.success()

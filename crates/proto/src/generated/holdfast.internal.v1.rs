@@ -149,7 +149,7 @@ pub struct HeartbeatResponse {
     /// views is stuck.
     #[prost(uint64, tag = "7")]
     pub view_revision: u64,
-    /// From this heartbeat to the node's next, so that those of many nodes share a quorum round.
+    /// From this answer to the node's next heartbeat, so that those of many nodes share a quorum round.
     #[prost(uint64, tag = "8")]
     pub next_heartbeat_ms: u64,
 }
