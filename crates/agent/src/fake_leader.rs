@@ -24,6 +24,10 @@ pub(crate) struct FakeLeader {
     reports: Arc<Mutex<Vec<Report>>>,
     /// Whether its answers to heartbeats, which are of the term that is the asking life's number, wait.
     pub(crate) silent: watch::Sender<bool>,
+    /// The life that asked last.
+    pub(crate) heard: watch::Sender<u64>,
+    /// Whether it answers one heartbeat of a stream, and ends it.
+    pub(crate) brief: watch::Sender<bool>,
 }
 
 impl FakeLeader {
@@ -93,11 +97,13 @@ impl LeaderService for FakeLeader {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        let silent = self.silent.clone();
-        let answers = request.into_inner().then(move |heartbeat| {
-            let mut silent = silent.subscribe();
+        let (silent, heard) = (self.silent.clone(), self.heard.clone());
+        let most = if *self.brief.borrow() { 1 } else { usize::MAX };
+        let answers = request.into_inner().take(most).then(move |heartbeat| {
+            let (mut silent, heard) = (silent.subscribe(), heard.clone());
             async move {
                 let term = heartbeat?.incarnation;
+                heard.send_replace(term);
                 drop(silent.wait_for(|silent| !silent).await);
                 Ok(HeartbeatResponse { term, ..Default::default() })
             }

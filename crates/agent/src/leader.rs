@@ -1,7 +1,8 @@
 //! Finding the leader, and asking it.
 //!
 //! The order of asking: whoever answered last, whom this node's own Raft names, whom a refusal
-//! names, then every seed in turn. A silent address costs one attempt, and its connection is dropped.
+//! names, then every seed in turn. A silent address costs one attempt, and its connection is dropped; as
+//! long as it is silent it comes after those that are not, or two of them could use up every asking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,8 @@ pub(crate) struct LeaderClient {
 struct Known {
     last_good: Option<String>,
     seeds: BTreeSet<String>,
+    /// Those that did not answer when they were last asked.
+    silent: BTreeSet<String>,
     channels: BTreeMap<String, Channel>,
 }
 
@@ -41,12 +44,13 @@ impl LeaderClient {
         self.lock().seeds.extend(addresses);
     }
 
-    /// Asks the leader, each attempt for at most `attempt`, all for at most `limit`.
+    /// Asks the leader, each attempt for at most `attempt`, all for at most `limit`. `call` gets the address
+    /// too.
     pub(crate) async fn ask<T, F>(
         &self,
         attempt: Duration,
         limit: Duration,
-        call: impl Fn(LeaderServiceClient<Channel>) -> F,
+        call: impl Fn(String, LeaderServiceClient<Channel>) -> F,
     ) -> Result<T, RemoteError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
@@ -66,7 +70,9 @@ impl LeaderClient {
             let until = deadline.min(Instant::now() + attempt);
             match self.attempt(&address, until, &call).await {
                 Ok(answer) => {
-                    self.lock().last_good = Some(address);
+                    let mut known = self.lock();
+                    known.silent.remove(&address);
+                    known.last_good = Some(address);
                     return Ok(answer);
                 }
                 Err(error) if moves_on(error.code) => {
@@ -84,14 +90,14 @@ impl LeaderClient {
         &self,
         address: &str,
         until: Instant,
-        call: &impl Fn(LeaderServiceClient<Channel>) -> F,
+        call: &impl Fn(String, LeaderServiceClient<Channel>) -> F,
     ) -> Result<T, RemoteError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let channel = self.channel(address)?;
         let client = LeaderServiceClient::new(channel).max_decoding_message_size(MAX_VIEW_BYTES);
-        match timeout_at(until, call(client)).await {
+        match timeout_at(until, call(address.to_owned(), client)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(status.into()),
             Err(_) => Err(unreachable(&format!("{address} did not answer in time"))),
@@ -103,7 +109,9 @@ impl LeaderClient {
         let known = self.lock();
         let candidates = [named, known.last_good.clone(), hint];
         let first = candidates.into_iter().flatten().find(|a| !tried.contains(a));
-        first.or_else(|| known.seeds.iter().find(|a| !tried.contains(*a)).cloned())
+        let seeds = || known.seeds.iter().filter(|a| !tried.contains(*a));
+        let next = || seeds().find(|a| !known.silent.contains(*a)).or_else(|| seeds().next());
+        first.or_else(|| next().cloned())
     }
 
     fn channel(&self, address: &str) -> Result<Channel, RemoteError> {
@@ -124,6 +132,9 @@ impl LeaderClient {
         }
         if code == Code::Unavailable || code == Code::Timeout {
             known.channels.remove(address);
+            known.silent.insert(address.to_owned());
+        } else {
+            known.silent.remove(address);
         }
     }
 
@@ -142,4 +153,39 @@ fn moves_on(code: Code) -> bool {
 
 fn unreachable(why: &str) -> RemoteError {
     RemoteError { code: Code::Unavailable, message: why.to_owned(), leader: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::fake_leader::FakeLeader;
+
+    /// Two addresses that take connections and say nothing came first in every asking, whose limit they
+    /// used up: whoever leads was never asked.
+    #[tokio::test]
+    async fn who_is_silent_is_asked_after_those_who_are_not() {
+        // By name it comes after them in the order of addresses.
+        let (_leader, leads) = FakeLeader::begin().await;
+        let leads = leads.replace("127.0.0.1", "localhost");
+        let silent =
+            [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
+        let silent = silent.map(|listener| listener.unwrap());
+        let seeds = silent.each_ref().map(|l| l.local_addr().unwrap().to_string());
+        let client = LeaderClient::new(&seeds, watch::channel(None).1);
+        let attempt = Duration::from_millis(200);
+        let ask = async || {
+            let call = |_, mut leader: LeaderServiceClient<Channel>| async move {
+                leader.heartbeat(tokio_stream::once(Default::default())).await
+            };
+            let mut answers = client.ask(attempt, attempt, call).await?;
+            Ok::<_, RemoteError>(answers.next().await)
+        };
+        ask().await.unwrap_err();
+        ask().await.unwrap_err();
+        client.learn([leads].into_iter());
+        ask().await.unwrap();
+    }
 }

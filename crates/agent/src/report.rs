@@ -23,7 +23,7 @@ pub(crate) async fn send(context: &Context, report: &Report) -> Result<(), Agent
         cluster_id: identity.cluster.to_bytes().into(),
         request_id: RequestId::generate().to_bytes().into(),
     };
-    let ask = |mut leader: crate::peers::Leader| {
+    let ask = |_, mut leader: crate::peers::Leader| {
         let request = request.clone();
         async move { leader.report(request).await }
     };

@@ -38,7 +38,7 @@ async fn follow(context: &Context, incarnation: Incarnation) -> Result<(), Remot
         incarnation: incarnation.0,
         cluster_id: identity.cluster.to_bytes().into(),
     };
-    let ask = |mut leader: crate::peers::Leader| {
+    let ask = |_, mut leader: crate::peers::Leader| {
         let request = request.clone();
         async move { leader.watch_view(request).await }
     };

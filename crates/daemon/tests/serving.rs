@@ -189,13 +189,13 @@ async fn a_leader_without_its_quorum_grants_nothing() {
         ..Default::default()
     };
     let (leader, beats) = (LeaderServiceClient::new(nodes[0].remote()), Heartbeats::default());
-    let granted = beats.beat(leader.clone(), heartbeat()).await;
+    let granted = beats.beat(String::new(), leader.clone(), heartbeat()).await;
     assert_eq!(code(granted), None, "with a quorum it does");
     for node in &mut nodes[1..] {
         node.stop().await;
     }
     for _ in 0..3 {
-        let refused = code(beats.beat(leader.clone(), heartbeat()).await);
+        let refused = code(beats.beat(String::new(), leader.clone(), heartbeat()).await);
         assert!(matches!(refused, Some(Code::NoQuorum | Code::NotLeader)), "{refused:?}");
     }
 }

@@ -147,15 +147,19 @@ impl Worker {
         let beats = Heartbeats::default();
         loop {
             let begun = Instant::now();
-            let asked =
-                timeout(PERIOD, beats.beat(self.client.clone(), self.request.clone())).await;
+            let asked = timeout(
+                PERIOD,
+                beats.beat(String::new(), self.client.clone(), self.request.clone()),
+            )
+            .await;
             let answer = asked.unwrap_or_else(|_| Err(Status::deadline_exceeded("a heartbeat")));
             let due = match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
                     self.request.full = answer.send_full;
                     counts.answered.fetch_add(1, Ordering::Relaxed);
-                    Instant::now() + Duration::from_millis(answer.next_heartbeat_ms)
+                    let next = Instant::now() + Duration::from_millis(answer.next_heartbeat_ms);
+                    next.min(begun + PERIOD * 2)
                 }
                 Err(status) => {
                     counts.failed.fetch_add(1, Ordering::Relaxed);

@@ -11,8 +11,8 @@
 //! answered   a        b    c                                  the answer moves b and c
 //! next                              abc
 //! ```
-//! It counts from the answer: what takes long makes the next heartbeat late, which costs nobody anything.
-//! Counted from when it was sent or arrived, the next one would be early, and asked for once more.
+//! It counts from the answer: one that takes long makes the next heartbeat late, for which a lease has
+//! room. Counted from when it was sent or arrived, the next one would be early, and asked for once more.
 
 use std::time::Duration;
 

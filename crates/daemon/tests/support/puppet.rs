@@ -213,7 +213,8 @@ impl Player {
             version: "9.9.9".into(),
         };
         let client = self.client(turn);
-        match Heartbeats::default().beat(client, request).await.map_err(RemoteError::from) {
+        let beats = Heartbeats::default();
+        match beats.beat(String::new(), client, request).await.map_err(RemoteError::from) {
             Ok(_) => drop(self.strings.grants.fetch_add(1, Ordering::SeqCst)),
             Err(e) if matches!(e.code, Code::NodeLost | Code::StaleIncarnation) => {
                 self.strings.incarnation.store(0, Ordering::SeqCst);

@@ -274,14 +274,14 @@ mod tests {
         hierarchies.make(cgroup).unwrap();
         assert!(run("sh", &["-c", FREEZE, "sh", &path("beside-image"), &path("beside")]));
         // As on a node, what is mounted is seen in its namespace alone.
-        let script = format!("echo $$ > \"$3\"; {FREEZE}; echo x > \"$2/file\"");
+        let script = format!("echo $$ > \"$3\"; {FREEZE}; exec tee \"$2/file\"");
         let mut writer = std::process::Command::new("unshare");
         writer.args(["--mount", "sh", "-c", &script, "sh", &path("image"), &path("at")]);
         writer.arg(hierarchies.path(cgroup).join("cgroup.procs"));
         let mut writer = writer.spawn().unwrap();
         let stuck = || {
             let stat = fs::read_to_string(format!("/proc/{}/stat", writer.id())).unwrap();
-            Ok(hierarchies.populated(cgroup) && stat.contains("(sh) D "))
+            Ok(hierarchies.populated(cgroup) && stat.contains("(tee) D "))
         };
         wait_until("a writer that waits", Duration::from_secs(10), stuck).unwrap();
         hierarchies.kill(cgroup, Duration::from_secs(10)).unwrap();
