@@ -140,9 +140,6 @@ fn check_cluster(theirs: &[u8], ours: ClusterId) -> Result<(), Fault> {
 /// a vote is not told so: it would end, and the vote may be needed until it is taken away.
 fn known(lead: &Lead, node: u64) -> Result<(), Fault> {
     let (node, applied) = (NodeId(node), lead.raft.applied());
-    if lead.raft.metrics().voters.contains(&node) {
-        return Ok(());
-    }
     let cluster = lead.member.cluster();
     let message = if let Some(gap) = applied.state.lost_in(node) {
         format!(
@@ -155,7 +152,10 @@ fn known(lead: &Lead, node: u64) -> Result<(), Fault> {
     } else {
         return Ok(());
     };
-    Err(Fault::new(Code::NodeRemoved, message))
+    match lead.raft.metrics().voters.contains(&node) {
+        true => Ok(()),
+        false => Err(Fault::new(Code::NodeRemoved, message)),
+    }
 }
 
 /// A client's request id; one that sent none gets a fresh one, and may not retry.
