@@ -1,8 +1,8 @@
 //! Finding the leader, and asking it.
 //!
 //! The order of asking: whoever answered last, whom this node's own Raft names, whom a refusal
-//! names, then every seed in turn. A silent address costs one attempt, and its connection is dropped; as
-//! long as it is silent it comes after those that are not, or two of them could use up every asking.
+//! names, then every seed in turn. A silent address costs one attempt, and its connection is dropped; a
+//! seed that was silent comes after those that were not, or two of them could use up every asking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -158,7 +158,6 @@ fn unreachable(why: &str) -> RemoteError {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
-    use tokio_stream::StreamExt;
 
     use super::*;
     use crate::fake_leader::FakeLeader;
@@ -180,8 +179,7 @@ mod tests {
             let call = |_, mut leader: LeaderServiceClient<Channel>| async move {
                 leader.heartbeat(tokio_stream::once(Default::default())).await
             };
-            let mut answers = client.ask(attempt, attempt, call).await?;
-            Ok::<_, RemoteError>(answers.next().await)
+            client.ask(attempt, attempt, call).await
         };
         ask().await.unwrap_err();
         ask().await.unwrap_err();

@@ -211,8 +211,8 @@ mod tests {
             "quiet_writes_per_s": 9.0, "snapshot_writes_per_s": 8.0, "rss_peak_bytes": 1,
         });
         let rows = scale_rows(&scale).unwrap();
-        let missed: Vec<_> = rows.iter().filter(|row| row.met == Some(false)).collect();
-        let missed: Vec<_> = missed.iter().map(|row| &*row.name).collect();
+        let missed = rows.iter().filter(|row| row.met == Some(false)).map(|row| &*row.name);
+        let missed: Vec<_> = missed.collect();
         assert_eq!(missed, ["scale_restart_s", "scale_snapshot_apply_longest_ms"]);
         // The pauses of apply had another name where they are measured, and were in no table.
         scale["quiet_apply_longest_ms"] = Value::Null;
