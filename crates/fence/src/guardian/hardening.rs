@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::io;
 
 use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::sys;
 
@@ -27,6 +29,11 @@ pub(super) fn go_realtime() -> bool {
 /// The kernel's OOM killer passes the guardian over.
 pub(super) fn exempt_from_oom() -> bool {
     fs::write("/proc/self/oom_score_adj", "-1000").is_ok()
+}
+
+/// A core would be written before its death is a death: no core is written, of the init neither.
+pub(super) fn never_dump() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 #[inline(never)]

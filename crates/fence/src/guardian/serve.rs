@@ -46,6 +46,7 @@ fn start(options: &ServeOptions) -> Result<Guardian, ServeError> {
     if !(50..=10_000).contains(&options.fence_budget_ms) {
         return Err(ServeError::Budget(options.fence_budget_ms));
     }
+    hardening::never_dump().map_err(ServeError::step("forbidding cores"))?;
     let mut hardening = Hardening {
         oom_exempt: hardening::exempt_from_oom(),
         realtime: hardening::go_realtime(),

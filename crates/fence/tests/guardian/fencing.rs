@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use holdfast_fence::ChildPath;
 use holdfast_fence::protocol::{FenceCause, KillOutcome, Phase};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::harness::{BUDGET_NS, Cgroup, MS, Node, Process, in_ms, sleep_until, wait_for};
 
@@ -125,4 +127,15 @@ fn the_status_says_what_the_host_allows() {
         .expect("ran");
     assert!(told.status.success());
     assert!(String::from_utf8_lossy(&told.stdout).contains("\"phase\":\"fenced\""));
+}
+
+/// A core would be written before its end, and everything protected waits for that.
+#[test]
+fn the_guardian_leaves_no_core() {
+    let mut node = Node::start();
+    let pid = Pid::from_raw(node.guardian.pid()).expect("a process");
+    let unlimited = Rlimit { current: None, maximum: None };
+    prlimit(Some(pid), Resource::Core, unlimited).expect("more cores");
+    kill_process(pid, Signal::ABORT).expect("a signal");
+    assert!(!node.guardian.ended().core_dumped());
 }
