@@ -69,7 +69,7 @@ impl Host {
             guardian_binary: config.guardian.binary.clone(),
             link_group: config.guardian.link_group.get(),
             cgroup_root: config.cgroup_root.clone(),
-            freeze_binary: self.freeze_binary(),
+            freeze_binary: freeze_binary(config),
             underlay: config.network.underlay,
             overlay_gateways: config.network.overlay_gateways.clone(),
             vxlan_id: config.network.vxlan_id,
@@ -94,34 +94,46 @@ impl Host {
     fn is_witness(&self, me: &Identity) -> bool {
         me.role == NodeRole::Witness || self.config.pool.driver == PoolDriver::None
     }
+}
 
-    /// Installed beside the guardian.
-    fn freeze_binary(&self) -> PathBuf {
-        self.config.guardian.binary.with_file_name("holdfast-freeze")
-    }
+/// The programs that a machine with such a pool needs and that are not there, with their packages.
+pub(crate) fn missing_tools(
+    driver: PoolDriver,
+) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let of_kernel = if lxc::apparmor_enabled() { &APPARMOR_TOOLS[..] } else { &[] };
+    let [of_all, of_pool, of_kernel] = match driver {
+        // It votes, and needs no more than itself.
+        PoolDriver::None => [&[][..]; 3],
+        PoolDriver::Xfs => [&TOOLS[..], &XFS_TOOLS[..], of_kernel],
+        PoolDriver::Lvm => [&TOOLS[..], &LVM_TOOLS[..], of_kernel],
+    };
+    let all = of_all.iter().chain(of_pool).chain(of_kernel).copied();
+    all.filter(|(tool, _)| !PLACES.iter().any(|dir| Path::new(dir).join(tool).exists()))
+}
+
+/// Programs of ours that the daemon runs.
+pub(crate) fn own_programs(config: &Config) -> impl Iterator<Item = PathBuf> {
+    [config.guardian.binary.clone(), freeze_binary(config)].into_iter()
+}
+
+/// Installed beside the guardian.
+fn freeze_binary(config: &Config) -> PathBuf {
+    config.guardian.binary.with_file_name("holdfast-freeze")
 }
 
 impl Machine for Host {
     fn check(&self) -> Result<(), MachineError> {
         let missing = |message: String| MachineError { code: Code::MissingTool, message };
-        let of_pool = match self.config.pool.driver {
-            // It votes, and needs no more than itself.
-            PoolDriver::None => return Ok(()),
-            PoolDriver::Xfs => &XFS_TOOLS[..],
-            PoolDriver::Lvm => &LVM_TOOLS[..],
-        };
-        let of_kernel = if lxc::apparmor_enabled() { &APPARMOR_TOOLS[..] } else { &[] };
-        for (tool, package) in TOOLS.iter().chain(of_pool).chain(of_kernel) {
-            if !PLACES.iter().any(|dir| Path::new(dir).join(tool).exists()) {
-                return Err(missing(format!("{tool} is not installed: apt-get install {package}")));
-            }
+        if self.only_votes() {
+            return Ok(());
         }
-        for program in [self.config.guardian.binary.clone(), self.freeze_binary()] {
-            if !program.is_file() {
-                return Err(missing(format!("there is no program {}", program.display())));
-            }
+        if let Some((tool, package)) = missing_tools(self.config.pool.driver).next() {
+            return Err(missing(format!("{tool} is not installed: apt-get install {package}")));
         }
-        Ok(())
+        match own_programs(&self.config).find(|program| !program.is_file()) {
+            Some(program) => Err(missing(format!("there is no program {}", program.display()))),
+            None => Ok(()),
+        }
     }
 
     fn only_votes(&self) -> bool {

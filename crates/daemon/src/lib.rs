@@ -10,6 +10,7 @@
 //! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
 //! | `leader` | what nodes ask of the leader: admission, leases, views, reports |
 //! | `api`, `forward`, `convert` | what clients ask, of any node |
+//! | `doctor` | whether a machine is fit to be a node |
 //! | `machine`, `host`, `pools`, `survey` | what is needed of the machine, and the real one: the agent, the pool |
 
 mod api;
@@ -19,6 +20,7 @@ mod clock;
 mod config;
 mod convert;
 mod data_dir;
+mod doctor;
 mod error;
 mod fault;
 mod forward;
@@ -52,6 +54,7 @@ pub use config::{
     Config, ConsensusConfig, DEFAULT_CONFIG, GuardianConfig, LxcConfig, NetworkConfig, PoolConfig,
     PoolDriver,
 };
+pub use doctor::{Diagnosis, Finding, Grade, examine};
 pub use error::DaemonError;
 pub use host::Host;
 pub use identity::Identity;

@@ -1,13 +1,14 @@
 //! `holdfastd`: one node of a Holdfast cluster.
 
-use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use holdfast_daemon::{Config, DEFAULT_CONFIG, Daemon, DaemonError, Host, Mode};
 use holdfast_types::Code;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -53,6 +54,13 @@ enum Command {
         #[arg(long, conflicts_with = "show")]
         yes_the_others_are_gone: bool,
     },
+    /// Look at this machine, and say what is wrong with it and what to do. Changes nothing; fails if
+    /// there is a problem. The daemon may run or not.
+    Doctor {
+        /// One JSON object on standard output.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// What clap exits with itself.
@@ -78,8 +86,20 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match begin(&args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let ended = match args.command {
+        Some(Command::Doctor { json }) => examine(&args.config, json),
+        Some(Command::Recover { show, yes_the_others_are_gone }) => {
+            let mode = match (show, yes_the_others_are_gone) {
+                (true, _) => Mode::Show,
+                (false, true) => Mode::Confirmed,
+                (false, false) => Mode::Ask,
+            };
+            begin(&args, Some(mode)).map(|()| ExitCode::SUCCESS)
+        }
+        None => begin(&args, None).map(|()| ExitCode::SUCCESS),
+    };
+    match ended {
+        Ok(status) => status,
         Err(error) => {
             eprintln!("holdfastd: {}: {error}", error.code());
             ExitCode::FAILURE
@@ -96,7 +116,22 @@ fn sentence(error: &clap::Error) -> String {
     first.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn begin(args: &Args) -> Result<(), DaemonError> {
+/// Shows how the machine is. There is nobody to tell if that cannot be printed.
+fn examine(config: &Path, json: bool) -> Result<ExitCode, DaemonError> {
+    let diagnosis = holdfast_daemon::examine(config)?;
+    let mut out = std::io::stdout();
+    drop(match json {
+        true => serde_json::to_writer_pretty(&mut out, &diagnosis)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(out)),
+        false => writeln!(out, "{diagnosis}"),
+    });
+    Ok(if diagnosis.has_problem() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Is the daemon, or recovers what it left.
+fn begin(args: &Args, recovery: Option<Mode>) -> Result<(), DaemonError> {
+    never_dump()?;
     let config = Config::load(&args.config)?;
     if !rustix::process::geteuid().is_root() {
         return Err(DaemonError::NotRoot);
@@ -111,14 +146,9 @@ fn begin(args: &Args) -> Result<(), DaemonError> {
         .enable_all()
         .build()
         .map_err(|source| DaemonError::Disk { path: "/proc/self/task".into(), source })?;
-    let ended = match &args.command {
+    let ended = match recovery {
         None => runtime.block_on(run(config, host)),
-        Some(Command::Recover { show, yes_the_others_are_gone }) => {
-            let mode = match (show, yes_the_others_are_gone) {
-                (true, _) => Mode::Show,
-                (false, true) => Mode::Confirmed,
-                (false, false) => Mode::Ask,
-            };
+        Some(mode) => {
             let mut out = std::io::stdout();
             runtime.block_on(holdfast_daemon::recover(&config, mode, &mut out, typed))
         }
@@ -126,6 +156,13 @@ fn begin(args: &Args) -> Result<(), DaemonError> {
     // A thread that waits for the kernel must not keep the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Its memory has the node's keys: no core of it is written, and nobody but root looks into it. What it
+/// executes is not bound by that.
+fn never_dump() -> Result<(), DaemonError> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|source| DaemonError::Disk { path: "/proc/self".into(), source: source.into() })
 }
 
 /// A line that a person types; nothing if nobody is there.

@@ -11,7 +11,7 @@ use crate::RuntimeError;
 
 /// The cgroup hierarchies of this mount namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Hierarchies {
+pub struct Hierarchies {
     /// Mount point of the v2 hierarchy. Freezing, killing and events are always here.
     unified: PathBuf,
     /// Controllers that the v2 hierarchy carries.
@@ -25,7 +25,7 @@ pub(super) struct Hierarchies {
 
 /// Where a controller's files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Carrier<'a> {
+pub enum Carrier<'a> {
     /// In the v2 hierarchy, mounted here.
     V2(&'a Path),
     /// In a v1 hierarchy, mounted here.
@@ -34,7 +34,7 @@ pub(super) enum Carrier<'a> {
 
 impl Hierarchies {
     /// Finds out what is mounted.
-    pub(super) fn discover() -> Result<Self, RuntimeError> {
+    pub fn discover() -> Result<Self, RuntimeError> {
         let path = "/proc/self/mountinfo";
         let mounts = fs::read_to_string(path).map_err(super::io_error("read", path))?;
         let mut found = Self::parse(&mounts)
@@ -75,7 +75,7 @@ impl Hierarchies {
     }
 
     /// The v2 hierarchy's mount point.
-    pub(super) fn unified(&self) -> &Path {
+    pub fn unified(&self) -> &Path {
         &self.unified
     }
 
@@ -102,7 +102,7 @@ impl Hierarchies {
     }
 
     /// Where a controller's files are, if it is to be had.
-    pub(super) fn carrier(&self, controller: &str) -> Option<Carrier<'_>> {
+    pub fn carrier(&self, controller: &str) -> Option<Carrier<'_>> {
         let has = |list: &[String]| list.iter().any(|c| c == controller);
         if has(&self.unified_controllers) {
             return Some(Carrier::V2(&self.unified));

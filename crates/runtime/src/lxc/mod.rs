@@ -19,6 +19,7 @@ mod watcher;
 pub use config::LxcConfig;
 pub use driver::LxcRuntime;
 pub use enter::{Enter, Unguarded};
+pub use hierarchies::{Carrier, Hierarchies};
 pub use start::apparmor_enabled;
 
 use crate::error::io_error;
