@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use holdfast_proto::Address;
 
 use crate::commands::{
-    cluster, completion, container, create, events, exec, image, lab, logs, node, operation, pool,
-    replica, resize, snapshot,
+    cluster, completion, container, create, doctor, events, exec, image, lab, logs, node,
+    operation, pool, replica, resize, snapshot,
 };
 use crate::error::EXIT_STATUSES;
 use crate::output::Format;
@@ -113,6 +113,8 @@ pub(crate) enum Command {
     /// Long-running work
     #[command(subcommand)]
     Operation(operation::Command),
+    /// Look at this machine, and say what keeps it from being a node and what to do; needs root
+    Doctor(doctor::Doctor),
     /// A whole cluster on this machine, to try things and to break them (see holdfast lab --help)
     Lab(lab::Lab),
     /// Print a completion script for a shell
@@ -135,7 +137,7 @@ impl Command {
             Self::Resize(_) | Self::Exec(_) | Self::Clone(_) | Self::Logs(_) | Self::Sync(_) => {
                 false
             }
-            Self::Takeover(_) | Self::Lab(_) | Self::Completion(_) => false,
+            Self::Takeover(_) | Self::Doctor(_) | Self::Lab(_) | Self::Completion(_) => false,
         }
     }
 }

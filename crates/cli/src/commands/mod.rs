@@ -5,6 +5,7 @@ pub(crate) mod cluster;
 pub(crate) mod completion;
 pub(crate) mod container;
 pub(crate) mod create;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod image;
@@ -67,6 +68,7 @@ pub(crate) async fn run(cli: Cli) -> Result<u8, CliError> {
         Command::Diverged(args) => args.run(&context()?).await,
         Command::Takeover(args) => args.run(&context()?).await,
         Command::Operation(args) => args.run(&context()?).await,
+        Command::Doctor(args) => args.run(global.output),
         Command::Lab(args) => args.run(),
         Command::Completion(args) => args.run(),
     }?;
