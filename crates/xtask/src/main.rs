@@ -8,6 +8,7 @@ mod guest;
 mod manifests;
 mod run;
 mod soak;
+mod units;
 mod verify;
 mod workspace;
 

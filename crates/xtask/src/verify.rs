@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::workspace::Workspace;
-use crate::{arrows, codegen, documents, manifests, run};
+use crate::{arrows, codegen, documents, manifests, run, units};
 
 const CLIPPY: [&str; 8] =
     ["clippy", "--locked", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"];
@@ -37,6 +37,8 @@ pub(crate) enum Check {
     Manifests,
     /// What README.md and its neighbours point at exists, and every error code is explained.
     Documents,
+    /// The systemd units: systemd knows every setting, README.md installs what they name.
+    Units,
     /// The generated code is what proto/ generates.
     Codegen,
     /// Lints: cargo clippy, every target, warnings denied.
@@ -92,6 +94,7 @@ impl Check {
             Check::Arrows => none(arrows::violations(&Workspace::read(root)?))?,
             Check::Manifests => none(manifests::violations(root, &Workspace::read(root)?)?)?,
             Check::Documents => none(documents::violations(root)?)?,
+            Check::Units => return units(root, ci),
             Check::Codegen => none(codegen::stale(root)?)?,
             Check::Clippy => run::succeed(run::cargo(root).args(CLIPPY))?,
             Check::Doc => {
@@ -101,6 +104,16 @@ impl Check {
         }
         Ok(Verdict::Passed)
     }
+}
+
+fn units(root: &Path, ci: bool) -> Result<Verdict> {
+    const MISSING: &str = "systemd-analyze is missing: apt-get install systemd";
+    none(units::violations(root)?)?;
+    if !units::can_be_verified() {
+        return if ci { bail!(MISSING) } else { Ok(Verdict::Skipped(MISSING)) };
+    }
+    none(units::misunderstood(root)?)?;
+    Ok(Verdict::Passed)
 }
 
 /// Advisories are left out: their database is a git repository, and a build machine may reach
