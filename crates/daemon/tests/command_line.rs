@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 /// One line with a stable code, a non-zero exit, nothing on standard output.
 #[test]
@@ -65,8 +65,9 @@ fn the_daemon_leaves_no_core() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let pid = Pid::from_child(&daemon);
-    let unlimited = Rlimit { current: None, maximum: None };
-    prlimit(Some(pid), Resource::Core, unlimited).unwrap();
+    let limit = getrlimit(Resource::Core);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    prlimit(Some(pid), Resource::Core, most).unwrap();
     kill_process(pid, Signal::ABORT).unwrap();
     let ended = daemon.wait().unwrap();
     assert_eq!((ended.signal(), ended.core_dumped()), (Some(6), false));

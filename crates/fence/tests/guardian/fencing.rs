@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use holdfast_fence::ChildPath;
 use holdfast_fence::protocol::{FenceCause, KillOutcome, Phase};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::harness::{BUDGET_NS, Cgroup, MS, Node, Process, in_ms, sleep_until, wait_for};
 
@@ -134,8 +134,9 @@ fn the_status_says_what_the_host_allows() {
 fn the_guardian_leaves_no_core() {
     let mut node = Node::start();
     let pid = Pid::from_raw(node.guardian.pid()).expect("a process");
-    let unlimited = Rlimit { current: None, maximum: None };
-    prlimit(Some(pid), Resource::Core, unlimited).expect("more cores");
+    let limit = getrlimit(Resource::Core);
+    let most = Rlimit { current: limit.maximum, ..limit };
+    prlimit(Some(pid), Resource::Core, most).expect("more cores");
     kill_process(pid, Signal::ABORT).expect("a signal");
     assert!(!node.guardian.ended().core_dumped());
 }
