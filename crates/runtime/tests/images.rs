@@ -295,6 +295,16 @@ proptest! {
 }
 
 #[test]
+fn names_made_more_directories_than_entries_were_allowed() {
+    let ground = Ground::new();
+    let path = "d/".repeat(45);
+    let entries: Vec<_> = (0..3).map(|n| format!("{n}/{path}")).collect();
+    let entries: Vec<_> = entries.iter().map(|name| (Directory, &**name, "", &b""[..])).collect();
+    let error = ground.unpack(&archive(&entries)).unwrap_err();
+    assert!(matches!(error, ImageError::TooLarge { limit: 100, .. }), "{error}");
+}
+
+#[test]
 fn a_file_without_permission_to_execute_is_no_init() {
     let ground = Ground::new();
     let mut head = header(Regular, "sbin/init", "", 0);

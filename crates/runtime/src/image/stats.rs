@@ -3,7 +3,7 @@
 /// The most that one image may hold. Exceeding it is [`super::ImageError::TooLarge`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// Files, directories, links.
+    /// Files, directories, links; also directories that are there only because a name goes through them.
     pub max_entries: u64,
     /// Apparent sizes of all files together: a hole counts in full, so a sparse bomb fits no
     /// better than its length.

@@ -4,6 +4,7 @@
 //! RESOLVE_NO_XDEV` (openat2(2)), a name in it is used with the `*at` calls that do not follow
 //! links. So wherever an archive plants a link, the kernel refuses to go through it.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -35,6 +36,9 @@ pub(super) struct Target {
     path: PathBuf,
     /// Directories' times, set at the end because every entry made in one changes its time.
     times: Vec<(Name, i64)>,
+    /// What may still be made: entries, and the directories that their names imply.
+    left: Cell<u64>,
+    limit: u64,
 }
 
 /// Directories whose time is kept; those past it have the time of unpacking.
@@ -44,11 +48,20 @@ const MAX_TIMES: usize = 100_000;
 const BLOCK: usize = 64 << 10;
 
 impl Target {
-    pub(super) fn open(path: &Path) -> Result<Self, ImageError> {
+    pub(super) fn open(path: &Path, limit: u64) -> Result<Self, ImageError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = openat(CWD, path, flags, Mode::empty());
         let root = root.map_err(|e| target_error("open", path, e.into()))?;
-        Ok(Self { root, path: path.to_owned(), times: Vec::new() })
+        let (times, left) = (Vec::new(), Cell::new(limit));
+        Ok(Self { root, path: path.to_owned(), times, left, limit })
+    }
+
+    /// Refuses one more than may be made.
+    pub(super) fn count(&self) -> Result<(), ImageError> {
+        let left = self.left.get().checked_sub(1);
+        let left = left.ok_or(ImageError::TooLarge { limit: self.limit, what: "entries" })?;
+        self.left.set(left);
+        Ok(())
     }
 
     /// Makes a directory, or takes over the one that is there.
@@ -163,8 +176,10 @@ impl Target {
         }
         let mut dir = open_dir(&self.root, b".").map_err(|e| self.error("open", name, e))?;
         for part in parts {
+            self.count()?;
             match mkdirat(&dir, part.as_slice(), Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => (),
+                Ok(()) => (),
+                Err(Errno::EXIST) => self.left.set(self.left.get() + 1),
                 Err(e) => return Err(self.error("make a directory", name, e)),
             }
             dir = self.step(&dir, part, name)?;

@@ -31,7 +31,7 @@ pub fn unpack(source: impl Read, target: &Path, budget: Budget) -> Result<ImageS
     })?;
     let (ration, meter) = Ration::new(source);
     let mut archive = Archive::new(ration);
-    let tree = Target::open(target)?;
+    let tree = Target::open(target, budget.max_entries)?;
     let stats = ImageStats::default();
     let mut unpacking = Unpacking { tree, stats, budget, meter: Rc::clone(&meter) };
     unpacking.all(&mut archive)?;
@@ -149,10 +149,8 @@ impl Unpacking {
     }
 
     fn count(&mut self, size: u64) -> Result<(), ImageError> {
+        self.tree.count()?;
         self.stats.entries += 1;
-        if self.stats.entries > self.budget.max_entries {
-            return Err(ImageError::TooLarge { limit: self.budget.max_entries, what: "entries" });
-        }
         let total = self.stats.bytes.checked_add(size);
         if total.is_none_or(|total| total > self.budget.max_bytes) {
             return Err(ImageError::TooLarge { limit: self.budget.max_bytes, what: "bytes" });
