@@ -25,6 +25,8 @@ mod enter;
 mod error;
 #[cfg(test)]
 mod fake_leader;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod grow;
 mod guardian;

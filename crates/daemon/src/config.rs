@@ -234,12 +234,17 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, DaemonError> {
         let wrong = |what: String| DaemonError::Config { file: path.to_owned(), what };
         let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
-        let config: Self = toml::from_str(&text).map_err(|e| {
+        Self::read(&text).map_err(wrong)
+    }
+
+    /// Reads and checks the file's text; what is wrong with it is one line.
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|span| text[..span.start].lines().count().max(1));
             let place = line.map(|n| format!("line {n}: ")).unwrap_or_default();
-            wrong(format!("{place}{}", e.message().replace('\n', " ")))
+            format!("{place}{}", e.message().replace('\n', " "))
         })?;
-        config.check().map_err(wrong)?;
+        config.check()?;
         Ok(config)
     }
 

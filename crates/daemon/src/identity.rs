@@ -74,7 +74,7 @@ impl Identity {
         self.peers.iter().cloned().chain(own).collect()
     }
 
-    fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let Self { cluster, node, name, role, address, peers } = self;
         let peers: String = peers.iter().map(|peer| format!("peer {peer}\n")).collect();
         let body = format!(
@@ -84,7 +84,7 @@ impl Identity {
         format!("{body}blake3 {hash}\n")
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut lines = text.lines();
         (lines.next()? == HEADER).then_some(())?;
         let mut next = |key: &str| lines.next()?.strip_prefix(key)?.strip_prefix(' ');

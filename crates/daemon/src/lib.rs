@@ -25,6 +25,8 @@ mod error;
 mod fault;
 mod forward;
 mod found;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod gate;
 mod hints;
 mod host;

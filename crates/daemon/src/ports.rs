@@ -109,7 +109,7 @@ impl Ports for RaftPorts {
 }
 
 /// What a holder named under the seal, for each volume that it was asked about and answered for.
-fn sealed_copies(
+pub(crate) fn sealed_copies(
     node: NodeId,
     items: &[(VolumeUid, Epoch)],
     answer: SealResponse,

@@ -154,7 +154,7 @@ impl Seen {
         parts.into_iter().map(|part| Observed { part: Some(part) }).collect()
     }
 
-    fn begin(leader: &ObservedLeader) -> Self {
+    pub(crate) fn begin(leader: &ObservedLeader) -> Self {
         let (leading_ms, cold_start) = (leader.leading_ms, leader.cold_start);
         Self {
             observations: Observations { nodes: BTreeMap::new(), leading_ms, cold_start },
@@ -168,7 +168,7 @@ impl Seen {
     }
 
     /// Takes in a node, or more of its copies.
-    fn add(&mut self, part: ObservedNode) -> Result<(), Fault> {
+    pub(crate) fn add(&mut self, part: ObservedNode) -> Result<(), Fault> {
         let id = NodeId(part.node_id);
         if let Some(silent_ms) = part.silent_ms {
             self.silent_ms.insert(id, silent_ms);

@@ -8,6 +8,8 @@ pub mod backup;
 #[cfg(feature = "client")]
 mod connect;
 mod convert;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 #[cfg(feature = "client")]
 mod heartbeats;
 mod metadata;

@@ -12,6 +12,8 @@ mod error;
 mod exec;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod image;
 pub mod lxc;
 mod process;

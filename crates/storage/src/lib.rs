@@ -18,6 +18,8 @@ mod error;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod fsys;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod holds;
 mod loopdev;
 pub mod lvm;

@@ -7,6 +7,8 @@
 mod chain;
 mod code;
 mod container;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ids;
 mod keep;
 mod kept;

@@ -42,6 +42,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cli", &["proto", "types"]),
     ("lab", &["cli", "proto", "types"]),
     ("sim", &["core", "planner", "reconcile", "controller", "agent", "raft"]),
+    ("fuzz", &["agent", "daemon", "proto", "raft", "runtime", "storage", "types"]),
     ("xtask", &[]),
     ("chaos-tests", &["lab", "cli", "proto", "types"]),
 ];

@@ -24,6 +24,8 @@ use crate::context::Context;
 use crate::error::AgentError;
 
 pub(crate) use intake::Intake;
+#[cfg(any(test, fuzzing))]
+pub(crate) use receive::offer_of;
 
 /// The node's service for the leader and its peers.
 #[derive(Clone)]

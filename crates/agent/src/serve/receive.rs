@@ -180,7 +180,7 @@ impl PeerApi {
     }
 }
 
-fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {
+pub(crate) fn offer_of(start: &ReceiveStart) -> Result<Offer, AgentError> {
     let base = match start.base.is_empty() {
         true => None,
         false => Some(SnapshotUuid::try_from(&start.base[..]).map_err(FieldError::from)?),

@@ -11,7 +11,7 @@ mod import;
 mod logs;
 mod node;
 mod operation;
-mod pool;
+pub(crate) mod pool;
 mod resize;
 mod route;
 mod snapshot;

@@ -155,7 +155,7 @@ impl PoolApi {
     }
 }
 
-fn asked(request: v1::CreatePoolRequest) -> Result<NewPool, Fault> {
+pub(crate) fn asked(request: v1::CreatePoolRequest) -> Result<NewPool, Fault> {
     let invalid = |message: &str| Err(Fault::new(Code::InvalidArgument, message));
     if request.driver != "lvm" {
         return invalid("only a pool of driver lvm is made by command; xfs is configured");
@@ -175,7 +175,7 @@ fn asked(request: v1::CreatePoolRequest) -> Result<NewPool, Fault> {
     })
 }
 
-fn change(request: v1::ChangePoolRequest) -> Result<Change, Fault> {
+pub(crate) fn change(request: v1::ChangePoolRequest) -> Result<Change, Fault> {
     use v1::change_pool_request::Change as Asked;
     let paths = |texts: Vec<String>| texts.into_iter().map(PathBuf::from).collect();
     let name = |text: String| {

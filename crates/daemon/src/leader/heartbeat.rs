@@ -52,7 +52,7 @@ pub(super) async fn answer(
     })
 }
 
-fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
+pub(crate) fn sighting(request: HeartbeatRequest) -> Result<Sighting, Fault> {
     let mut sighting = Sighting { full: request.full, ..Default::default() };
     for holding in request.holdings {
         match holding.removed {

@@ -42,7 +42,11 @@ fn admissible(state: &State, name: &ImageName, node: NodeId) -> Result<(), Fault
     Err(Fault::new(Code::Unavailable, message))
 }
 
-fn command(image: UnpackedImage, name: ImageName, node: NodeId) -> Result<AddImage, Fault> {
+pub(crate) fn command(
+    image: UnpackedImage,
+    name: ImageName,
+    node: NodeId,
+) -> Result<AddImage, Fault> {
     let snapshot: SnapshotId = required(image.snapshot, "snapshot")?.try_into()?;
     Ok(AddImage {
         uid: ImageUid::try_from(&image.uid[..])?,

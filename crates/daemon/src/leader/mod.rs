@@ -2,8 +2,8 @@
 //! answers with where the leader is.
 
 mod admit;
-mod heartbeat;
-mod image;
+pub(crate) mod heartbeat;
+pub(crate) mod image;
 mod observe;
 pub(crate) mod pool_seen;
 mod report;

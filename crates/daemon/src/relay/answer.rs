@@ -3,7 +3,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::stream::{self, BoxStream, StreamExt};
 use holdfast_proto::MAX_MESSAGE_BYTES;
@@ -107,10 +106,9 @@ async fn one(
     answers: mpsc::Sender<RelayAnswer>,
     _place: OwnedSemaphorePermit,
 ) {
-    let RelayCall { number, path, headers, body } = call;
-    let answer = AssertUnwindSafe(answer(routes, &path, received(headers), body)).catch_unwind();
-    let answer = match answer.await {
-        Ok(Ok(answer)) => RelayAnswer { number, ..answer },
+    let number = call.number;
+    let answer = match AssertUnwindSafe(made(routes, call)).catch_unwind().await {
+        Ok(Ok(answer)) => answer,
         Ok(Err(status)) => refusal(number, status),
         Err(_) => refusal(number, Status::unavailable("the call ended in a panic")),
     };
@@ -123,16 +121,13 @@ fn refusal(number: u64, status: Status) -> RelayAnswer {
     RelayAnswer { number, headers, ..Default::default() }
 }
 
-async fn answer(
-    routes: Routes,
-    path: &str,
-    headers: http::HeaderMap,
-    body: Bytes,
-) -> Result<RelayAnswer, Status> {
+/// Makes a call, and gives back what is answered.
+pub(crate) async fn made(routes: Routes, call: RelayCall) -> Result<RelayAnswer, Status> {
+    let RelayCall { number, path, headers, body } = call;
     let bad = |e: http::Error| Status::invalid_argument(format!("{path} is no method: {e}"));
-    let request = http::Request::post(path).version(http::Version::HTTP_2);
+    let request = http::Request::post(&*path).version(http::Version::HTTP_2);
     let mut request = request.body(Body::new(Full::new(body))).map_err(bad)?;
-    *request.headers_mut() = headers;
+    *request.headers_mut() = received(headers);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     let Ok(response) = routes.oneshot(request).await;
     let (head, body) = response.into_parts();
@@ -141,5 +136,5 @@ async fn answer(
     let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await.map_err(large)?;
     let trailers = body.trailers().map(passed_on).unwrap_or_default();
     let headers = passed_on(&head.headers);
-    Ok(RelayAnswer { number: 0, headers, body: body.to_bytes(), trailers })
+    Ok(RelayAnswer { number, headers, body: body.to_bytes(), trailers })
 }

@@ -148,7 +148,7 @@ async fn carry(
     }
 }
 
-fn respond(answer: RelayAnswer) -> http::Response<Body> {
+pub(crate) fn respond(answer: RelayAnswer) -> http::Response<Body> {
     let RelayAnswer { headers, body, trailers, .. } = answer;
     let trailers = (!trailers.is_empty()).then(|| Ok(received(trailers)));
     let body = Full::new(body).with_trailers(ready(trailers));

@@ -25,7 +25,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc;
 
 pub(crate) use self::answer::RelayApi;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::answer::made;
 pub(crate) use self::ask::Relay;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::ask::respond;
 
 /// Calls or answers in one message,
 const MOST: usize = 64;

@@ -2,7 +2,7 @@
 //! memory stays bounded, the node goes on leading, and its term and log stay as they are.
 //!
 //! The messages begin as those that are kept in `tests/golden`, and are changed by a generator that
-//! makes the same ones each time. [`fuzzing`](crate::fuzzing) tries more of them, without connections.
+//! makes the same ones each time. [`consensus`](crate::fuzzing::consensus) tries more of them, without connections.
 
 use std::fs;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::{Command, Entry, RemoveImage};
+use holdfast_fuzz::Random;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::{
     RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
@@ -28,7 +29,6 @@ use tonic::{Response, Status};
 use super::door::{Call, well_formed};
 use crate::codec::encode;
 use crate::config::{Identity, RaftConfig};
-use crate::fuzzing::spoil::Random;
 use crate::node::RaftNode;
 use crate::snapshot::MAX_SNAPSHOT_BYTES;
 use crate::types::{TypeConfig, Vote};
@@ -144,7 +144,7 @@ async fn spoiled_messages_change_nothing() {
     let mut victim = Victim::leading().await;
     victim.write().await;
     let (before, memory) = (victim.standing(), peak_memory());
-    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut random = Random::new(0x9E37_79B9_7F4A_7C15);
     let mut refused = 0;
     for round in 0..ROUNDS {
         let (name, call) = SEEDS[random.below(SEEDS.len())];
@@ -171,7 +171,7 @@ async fn spoiled_messages_change_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_of_strange_candidates_break_nothing() {
     let mut victim = Victim::leading().await;
-    let mut random = Random(0x0123_4567_89AB_CDEF);
+    let mut random = Random::new(0x0123_4567_89AB_CDEF);
     let mut asked = 0;
     while asked < ROUNDS / 10 {
         let (name, call) = SEEDS[random.below(SEEDS.len())];
@@ -246,14 +246,14 @@ async fn what_is_too_large_is_refused_before_it_takes_memory() {
 async fn noise_on_the_wire_is_survived() {
     let victim = Victim::leading().await;
     let before = victim.standing();
-    let mut random = Random(42);
+    let mut random = Random::new(42);
     for round in 0..40 {
         let mut peer = TcpStream::connect(&victim.addr).await.unwrap();
         let mut noise: Vec<u8> = Vec::new();
         if round % 2 == 0 {
             noise.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         }
-        noise.extend((0..2_000).map(|_| random.next() as u8));
+        noise.extend((0..2_000).map(|_| random.number() as u8));
         // It may hang up before it has all.
         drop(peer.write_all(&noise).await);
         drop(peer.shutdown().await);

@@ -1,5 +1,7 @@
-//! `cargo xtask soak NAME`: long runs of a whole cluster under harm, as root, with release programs. The
-//! runs themselves, and what they hold against what, are in `chaos-tests/`.
+//! `cargo xtask soak NAME`: long runs. Those of a whole cluster under harm, as root, with release
+//! programs, and what they hold against what, are in `chaos-tests/`; those of the fuzzer in `crates/fuzz`.
+
+mod fuzz;
 
 use std::path::Path;
 
@@ -30,11 +32,20 @@ pub(crate) enum Soak {
         #[arg(long)]
         json: bool,
     },
+    /// Everything that reads bytes of a peer, a user or a disk, against inputs that libFuzzer makes up,
+    /// guided by what they reach. Needs a nightly toolchain and `cargo install cargo-fuzz`. Fails on any
+    /// finding, whose input is kept.
+    Fuzz(fuzz::Options),
 }
 
 impl Soak {
     pub(crate) fn run(self, root: &Path) -> Result<()> {
-        let Self::Consensus { minutes, seed, nodes, standbys, json } = self;
+        let (minutes, seed, nodes, standbys, json) = match self {
+            Self::Consensus { minutes, seed, nodes, standbys, json } => {
+                (minutes, seed, nodes, standbys, json)
+            }
+            Self::Fuzz(options) => return fuzz::run(root, &options),
+        };
         let programs = bench::build(root, &["holdfast-chaos-tests"])?;
         let mut soak = programs.command("holdfast-soak");
         soak.args(["consensus", "--minutes", &minutes.to_string(), "--nodes", &nodes.to_string()]);

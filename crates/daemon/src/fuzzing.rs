@@ -1,0 +1,5 @@
+//! For the fuzzer: see `crates/fuzz`.
+
+pub mod config;
+pub mod relay;
+pub mod requests;

@@ -1,0 +1,4 @@
+//! Backup files.
+#![no_main]
+
+holdfast_fuzz::target!(holdfast_proto::fuzzing::backup);

@@ -1,0 +1,4 @@
+//! What the log, and the files beside it, hold.
+#![no_main]
+
+holdfast_fuzz::target!(holdfast_raft::fuzzing::records);

@@ -1,0 +1,4 @@
+//! The delta stream.
+#![no_main]
+
+holdfast_fuzz::target!(holdfast_storage::fuzzing::stream);

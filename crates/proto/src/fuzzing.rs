@@ -1,0 +1,4 @@
+//! For the fuzzer: see `crates/fuzz`.
+
+pub mod backup;
+pub mod messages;
