@@ -12,7 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use holdfast_cli::client::retry::{BACKOFF_FIRST, Failure, HEDGE_AFTER};
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
-use holdfast_proto::{Address, RemoteError, connect_lazy, v1};
+use holdfast_proto::{Address, Dialer, v1};
 use holdfast_types::{Code, RequestId};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
@@ -71,19 +71,19 @@ enum Outcome<T> {
 
 impl Load {
     /// Clients for nodes of these names and addresses. To be called where the connections are to be made.
-    pub(super) fn new(nodes: &[(String, Address)]) -> Result<Self, RemoteError> {
-        let connect = |address: &Address| connect_lazy(address, Duration::from_secs(2));
+    pub(super) fn new(nodes: &[(String, Address)], dialer: &Dialer) -> Self {
+        let connect = |address: &Address| dialer.lazy(address, Duration::from_secs(2));
         let all =
             |(_, address): &(_, Address)| (0..CONNECTIONS).map(|_| connect(address)).collect();
-        Ok(Self {
-            channels: nodes.iter().map(all).collect::<Result<_, _>>()?,
+        Self {
+            channels: nodes.iter().map(all).collect(),
             nodes: nodes.iter().map(|(name, _)| name.clone()).collect(),
             began: Instant::now(),
             values: AtomicU64::new(1),
             calls: AtomicU64::new(0),
             answered: nodes.iter().map(|_| AtomicU64::new(0)).collect(),
             notes: Mutex::default(),
-        })
+        }
     }
 
     /// Nanoseconds since the run began.

@@ -30,7 +30,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use holdfast_lab::{LabError, NodeRecord, Programs, Purpose, ScopedLab, UpOptions, in_client};
-use holdfast_proto::{Address, RemoteError};
+use holdfast_proto::{Address, Dialer, RemoteError};
+use holdfast_trust::{Bundle, Expected, TlsClient};
 use tokio::runtime::Builder;
 
 use self::history::Call;
@@ -101,7 +102,8 @@ pub fn soak(options: &Options, say: &dyn Fn(&str)) -> Result<Report, LabError> {
     let (tell, told) = channel();
     let clients = {
         let (nodes, over, options) = (lab.record()?.nodes, over.clone(), options.clone());
-        in_client(lab.layout(), move || live(&nodes, &options, &over, &tell))?
+        let dialer = dialer(&lab, &nodes)?;
+        in_client(lab.layout(), move || live((&nodes, &dialer), &options, &over, &tell))?
     };
     let schedule = Schedule::new(options.seed, &options.kinds());
     let harm = told.recv().map(|load| nemesis::run(&lab, &load, schedule, ended, say)).ok();
@@ -121,6 +123,19 @@ pub fn soak(options: &Options, say: &dyn Fn(&str)) -> Result<Report, LabError> {
     })
 }
 
+/// How the clients reach the nodes: as the first of them, which may ask for anything.
+fn dialer(lab: &ScopedLab, nodes: &[NodeRecord]) -> Result<Dialer, LabError> {
+    let Some(first) = nodes.first() else { return Ok(Dialer::local()) };
+    let file = lab.layout().keys_file(&first.name);
+    let unread = |source| LabError::Io { what: "cannot read", path: file.clone(), source };
+    let pem = std::fs::read_to_string(&file).map_err(unread)?;
+    let client = Bundle::from_pem(&pem).and_then(|own| {
+        let cluster = own.certificate.principal()?.cluster();
+        TlsClient::new(&own, Expected { cluster, member: true, roster: None })
+    });
+    client.map(Dialer::tls).map_err(|error| unread(std::io::Error::other(error)))
+}
+
 /// What the clients' thread brings back.
 struct Lived {
     judged: Judged,
@@ -131,7 +146,7 @@ struct Lived {
 
 /// The clients' thread: rounds, until it is over.
 fn live(
-    nodes: &[NodeRecord],
+    (nodes, dialer): (&[NodeRecord], &Dialer),
     options: &Options,
     over: &Arc<AtomicBool>,
     tell: &Sender<Arc<Load>>,
@@ -144,7 +159,7 @@ fn live(
     let runtime = Builder::new_current_thread().enable_all().build().map_err(broken)?;
     runtime.block_on(async {
         let address = |node: &NodeRecord| (node.name.clone(), Address::Tcp(node.api().to_string()));
-        let load = Arc::new(Load::new(&nodes.iter().map(address).collect::<Vec<_>>())?);
+        let load = Arc::new(Load::new(&nodes.iter().map(address).collect::<Vec<_>>(), dialer));
         let watch = Arc::new(Watch::default());
         let metrics: Vec<_> = nodes.iter().map(NodeRecord::metrics).collect();
         let watching = {

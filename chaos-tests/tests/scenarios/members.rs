@@ -1,5 +1,6 @@
 //! Voters come and go.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use holdfast_chaos_tests::client::holdfast;
@@ -70,15 +71,20 @@ fn a_lost_voter_is_replaced_and_a_removed_one_does_not_disturb() -> Result<(), L
 fn form(lab: &ScopedLab) -> Result<(), LabError> {
     let nodes = lab.record()?.nodes;
     let peer = format!("{}:7443", nodes[0].address);
-    for (number, node) in nodes.iter().enumerate() {
-        let what: &[&str] = match number {
-            0 => &["cluster", "init"],
-            _ => &["node", "join", "--peer", &peer],
-        };
-        at(lab, &node.name, what)?;
+    at(lab, &nodes[0].name, &["cluster", "init"])?;
+    for node in &nodes[1..] {
+        let token = at(lab, &nodes[0].name, &["node", "token"])?;
+        let file = lab.layout().node_dir(&node.name).join("token");
+        std::fs::write(&file, token).map_err(|source| unwritten(&file, source))?;
+        let file = file.display().to_string();
+        at(lab, &node.name, &["node", "join", "--peer", &peer, "--token-file", &file])?;
     }
     let cluster = Cluster::at(lab, "n1")?;
     settle(&cluster, SETTLED_WITHIN, |voters| voters == ["n1", "n2", "n3", "n4", "n5"])
+}
+
+fn unwritten(path: &Path, source: std::io::Error) -> LabError {
+    LabError::Io { what: "cannot write", path: path.to_owned(), source }
 }
 
 /// Asks this node, and returns what it said.

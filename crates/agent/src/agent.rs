@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use holdfast_network::Network;
 use holdfast_runtime::{ExecRequest, ExecSession, Runtime};
 use holdfast_storage::Pool;
-use holdfast_types::{ByteSize, ContainerUid, ImageUid, NodeView, Protection};
+use holdfast_types::{ByteSize, ContainerUid, ImageUid, NodeId, NodeView, Protection};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -94,6 +94,12 @@ impl AgentHandle {
     /// Whether the guardian holds a live lease.
     pub fn is_leased(&self) -> bool {
         self.context.is_leased()
+    }
+
+    /// Whether that node is of the cluster, by the newest view; nothing before the first.
+    pub fn knows(&self, node: NodeId) -> Option<bool> {
+        let view = self.context.view()?;
+        Some(view.node == node || view.peers.iter().any(|peer| peer.node == node))
     }
 
     /// Returns once the cluster has let this node go, with its words. It asks for no lease any more

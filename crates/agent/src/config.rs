@@ -2,12 +2,15 @@
 
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_proto::Dialers;
 use holdfast_types::{ClusterId, NodeId};
 
 use crate::replicate::TransferLimits;
 use crate::scrub::ScrubPace;
+use crate::standing::Standing;
 
 /// Who this node is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct AgentIdentity {
 }
 
 /// How an agent starts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AgentConfig {
     /// Who this node is.
     pub identity: AgentIdentity,
@@ -52,6 +55,10 @@ pub struct AgentConfig {
     pub transfers: TransferLimits,
     /// Whether this node only votes: it runs nothing, so that it needs no guardian to hold its lease.
     pub witness: bool,
+    /// How other nodes are called.
+    pub dialers: Dialers,
+    /// Whom this node believes.
+    pub standing: Arc<Standing>,
     /// Addresses at which a leader may be asked for, `host:port`.
     pub seeds: Vec<String>,
 }

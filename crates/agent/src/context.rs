@@ -69,10 +69,10 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(config: AgentConfig, hint: watch::Receiver<Option<String>>) -> Self {
         Self {
-            leader: LeaderClient::new(&config.seeds, hint),
+            leader: LeaderClient::new(&config.seeds, hint, config.dialers.members.clone()),
             guardian: Guardian::new(config.guardian_socket.clone()),
             holdings: Holdings::default(),
-            peers: Peers::default(),
+            peers: Peers::new(config.dialers.nodes.clone()),
             shipments: Shipments::default(),
             slots: Slots::new(config.transfers.sends, LONG_MS),
             intake: Intake::new(config.transfers.receives),
@@ -119,7 +119,8 @@ impl Context {
 
     /// Takes in a view. Views of one life come in order; one of an older life is dropped.
     pub(crate) fn set_view(&self, view: NodeView) {
-        let addresses = view.peers.iter().map(|peer| peer.address.clone());
+        let members = view.peers.iter().filter(|peer| !peer.worker);
+        let addresses = members.map(|peer| peer.address.clone());
         self.leader.learn(addresses);
         if view.incarnation == self.incarnation() {
             self.view.send_replace(Some(Arc::new(view)));

@@ -5,7 +5,7 @@ use holdfast_network::NetworkError;
 use holdfast_proto::{FieldError, RemoteError};
 use holdfast_runtime::RuntimeError;
 use holdfast_runtime::image::ImageError;
-use holdfast_types::{Code, ContainerUid};
+use holdfast_types::{Code, ContainerUid, NodeId, VolumeUid};
 
 /// Why the agent did not do something.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,14 @@ pub enum AgentError {
         uid: ContainerUid,
         /// What about it.
         reason: &'static str,
+    },
+    /// Another node than the one that has it to give speaks for a volume.
+    #[error("node {sender} has nothing to say of {volume} here, by this node's newest view")]
+    NotTheirs {
+        /// Who spoke.
+        sender: NodeId,
+        /// Of what.
+        volume: VolumeUid,
     },
     /// A sender is behind or ahead of what this node knows of the volume.
     #[error("{0}")]
@@ -97,6 +105,7 @@ impl AgentError {
             Self::WrongCluster => Code::WrongCluster,
             Self::Starting => Code::Unavailable,
             Self::NotHere { .. } => Code::WrongState,
+            Self::NotTheirs { .. } => Code::Forbidden,
             Self::Epoch(_) => Code::StaleEpoch,
             Self::NotSynced => Code::Timeout,
             Self::PoolFull | Self::NoHistory => Code::PoolFull,

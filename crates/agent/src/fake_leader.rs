@@ -7,7 +7,7 @@ use holdfast_proto::internal::leader_service_server::{LeaderService, LeaderServi
 use holdfast_proto::internal::{
     AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
     HeartbeatResponse, NodeView, ObserveRequest, Observed, RegisterRequest, RegisterResponse,
-    ReportRequest, ReportResponse, WatchViewRequest,
+    RenewRequest, RenewResponse, ReportRequest, ReportResponse, WatchViewRequest,
 };
 use holdfast_types::{Incarnation, Report};
 use tokio::net::TcpListener;
@@ -84,6 +84,10 @@ impl LeaderService for FakeLeader {
 
     async fn admit(&self, _: Request<AdmitRequest>) -> Result<Response<AdmitResponse>, Status> {
         Err(Status::unimplemented("admit"))
+    }
+
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewResponse>, Status> {
+        Err(Status::unimplemented("renew"))
     }
 
     async fn register(

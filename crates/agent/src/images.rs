@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_runtime::image::{Budget, ImageStats, ROOTFS_DIR, unpack};
 use holdfast_storage::{AtRest, Pool, fsys, round_size};
 use holdfast_types::{
-    ByteSize, Epoch, ImageUid, ImageView, Report, SnapshotId, SnapshotUuid, VolumeUid,
+    ByteSize, ContainerUid, Epoch, ImageUid, ImageView, Report, SnapshotId, SnapshotUuid, VolumeUid,
 };
 use tracing::{debug, info, warn};
 
@@ -141,13 +141,18 @@ pub(crate) async fn run(context: Arc<Context>) {
 async fn look_after(context: &Arc<Context>, image: &ImageView) -> Result<(), AgentError> {
     let parts = context.parts().ok_or(AgentError::Starting)?;
     let (pool, id) = (parts.pool.clone(), image.snapshot);
+    // Whoever says that a container's volume is an image: it is none here.
+    let is_container = context.view().is_some_and(|view| {
+        let uid = |uid: ContainerUid| uid.0 == id.volume.0;
+        view.assigned.iter().any(|c| uid(c.uid)) || view.replicas.iter().any(|c| uid(c.uid))
+    });
     let found = blocking(move || {
         let state = match pool.volume(id.volume) {
             Ok(volume) => volume.state,
             Err(holdfast_storage::Error::NoVolume(_)) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if state.find(id.uuid).is_some() && state.record.role != ROLE_IMAGE {
+        if !is_container && state.find(id.uuid).is_some() && state.record.role != ROLE_IMAGE {
             pool.set_role(id.volume, ROLE_IMAGE)?;
         }
         Ok::<_, AgentError>(state.find(id.uuid).map(|s| (s.clone(), state.is_rotten(id.uuid))))
@@ -242,7 +247,7 @@ mod tests {
         };
         let image = |held| {
             let uid = ImageUid(Uuid::from_u128(1));
-            ImageView { uid, snapshot, held, ship_to: Vec::new() }
+            ImageView { uid, snapshot, held, ship_to: Vec::new(), source: None }
         };
         assert!(is_lost(&image(true), None));
         assert!(is_lost(&image(true), Some(true)), "it has rotted");

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
-use holdfast_proto::{Address, MAX_VIEW_BYTES, RemoteError, connect_lazy};
+use holdfast_proto::{Address, Dialer, MAX_VIEW_BYTES, RemoteError};
 use holdfast_types::Code;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +21,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A client of whoever leads.
 pub(crate) struct LeaderClient {
     hint: watch::Receiver<Option<String>>,
+    dialer: Dialer,
     known: Mutex<Known>,
 }
 
@@ -34,9 +35,13 @@ struct Known {
 }
 
 impl LeaderClient {
-    pub(crate) fn new(seeds: &[String], hint: watch::Receiver<Option<String>>) -> Self {
+    pub(crate) fn new(
+        seeds: &[String],
+        hint: watch::Receiver<Option<String>>,
+        dialer: Dialer,
+    ) -> Self {
         let known = Known { seeds: seeds.iter().cloned().collect(), ..Known::default() };
-        Self { hint, known: Mutex::new(known) }
+        Self { hint, dialer, known: Mutex::new(known) }
     }
 
     /// Adds addresses at which a leader may be asked for.
@@ -120,7 +125,7 @@ impl LeaderClient {
             return Ok(channel.clone());
         }
         let parsed: Address = address.parse().map_err(|_| unreachable(address))?;
-        let channel = connect_lazy(&parsed, CONNECT_TIMEOUT)?;
+        let channel = self.dialer.lazy(&parsed, CONNECT_TIMEOUT);
         known.channels.insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -130,7 +135,7 @@ impl LeaderClient {
         if known.last_good.as_deref() == Some(address) {
             known.last_good = None;
         }
-        if code == Code::Unavailable || code == Code::Timeout {
+        if matches!(code, Code::Unavailable | Code::Timeout | Code::Untrusted) {
             known.channels.remove(address);
             known.silent.insert(address.to_owned());
         } else {
@@ -147,7 +152,12 @@ impl LeaderClient {
 fn moves_on(code: Code) -> bool {
     matches!(
         code,
-        Code::NotLeader | Code::Unavailable | Code::Timeout | Code::NoQuorum | Code::NotInitialized
+        Code::NotLeader
+            | Code::Unavailable
+            | Code::Timeout
+            | Code::NoQuorum
+            | Code::NotInitialized
+            | Code::Untrusted
     )
 }
 
@@ -173,7 +183,7 @@ mod tests {
             [TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await];
         let silent = silent.map(|listener| listener.unwrap());
         let seeds = silent.each_ref().map(|l| l.local_addr().unwrap().to_string());
-        let client = LeaderClient::new(&seeds, watch::channel(None).1);
+        let client = LeaderClient::new(&seeds, watch::channel(None).1, Dialer::plaintext());
         let attempt = Duration::from_millis(200);
         let ask = async || {
             let call = |_, mut leader: LeaderServiceClient<Channel>| async move {

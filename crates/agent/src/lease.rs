@@ -117,6 +117,7 @@ impl Keeper {
         self.context.led_in(grant.term);
         self.check_view(Revision(grant.view_revision));
         self.full = grant.send_full;
+        self.context.config.standing.want(grant.standing);
         self.period = Duration::from_millis(grant.heartbeat_ms.clamp(50, 10_000));
         let next = Duration::from_millis(grant.next_heartbeat_ms).max(self.period / 8);
         // The lease counts from when this one began, so a slow answer may not delay the next one much.
@@ -164,6 +165,7 @@ impl Keeper {
             cluster_id: identity.cluster.to_bytes().into(),
             feature_level: FeatureLevel::OURS.0,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            standing: self.context.config.standing.own(),
             ..Default::default()
         };
         let Some(parts) = self.context.parts() else {
@@ -263,7 +265,7 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_proto::connect_lazy;
+    use holdfast_proto::Dialer;
     use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
     use tokio::sync::watch;
 
@@ -282,8 +284,10 @@ mod tests {
     #[tokio::test]
     async fn a_late_answer_is_not_taken_for_the_next_heartbeat_s() {
         let (leader, address) = FakeLeader::begin().await;
-        let (client, beats) =
-            (LeaderClient::new(&[address], watch::channel(None).1), Heartbeats::default());
+        let (client, beats) = (
+            LeaderClient::new(&[address], watch::channel(None).1, Dialer::plaintext()),
+            Heartbeats::default(),
+        );
         assert_eq!(ask(&client, &beats, 1).await, 1);
         leader.silent.send_replace(true);
         let mut heard = leader.heard.subscribe();
@@ -301,10 +305,11 @@ mod tests {
         let (_old, old_at) = FakeLeader::begin().await;
         let (new, new_at) = FakeLeader::begin().await;
         let (hint, hinted) = watch::channel(Some(old_at));
-        let (client, beats) = (LeaderClient::new(&[], hinted.clone()), Heartbeats::default());
+        let (client, beats) =
+            (LeaderClient::new(&[], hinted.clone(), Dialer::plaintext()), Heartbeats::default());
         assert_eq!(ask(&client, &beats, 1).await, 1);
         hint.send_replace(Some(new_at));
-        let client = LeaderClient::new(&[], hinted);
+        let client = LeaderClient::new(&[], hinted, Dialer::plaintext());
         assert_eq!(ask(&client, &beats, 2).await, 2);
         assert_eq!(*new.heard.borrow(), 2);
     }
@@ -314,7 +319,7 @@ mod tests {
     async fn a_stream_that_broke_is_opened_anew() {
         let (leader, address) = FakeLeader::begin().await;
         leader.brief.send_replace(true);
-        let channel = connect_lazy(&address.parse().unwrap(), Duration::from_secs(5)).unwrap();
+        let channel = Dialer::plaintext().lazy(&address.parse().unwrap(), Duration::from_secs(5));
         let (client, beats) = (LeaderServiceClient::new(channel), Heartbeats::default());
         for incarnation in 1..4 {
             let request = HeartbeatRequest { incarnation, ..Default::default() };

@@ -48,6 +48,7 @@ mod report;
 mod rotten;
 mod scrub;
 mod serve;
+mod standing;
 mod strangers;
 #[cfg(test)]
 mod testing;
@@ -63,3 +64,4 @@ pub use images::ImportedImage;
 pub use replicate::TransferLimits;
 pub use scrub::{ScrubPace, ScrubSummary};
 pub use serve::PeerApi;
+pub use standing::Standing;

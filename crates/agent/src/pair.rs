@@ -4,10 +4,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_network::fake::FakeNetwork;
 use holdfast_proto::internal::peer_service_server::PeerServiceServer;
+use holdfast_proto::{Dialer, Dialers, Sender};
 use holdfast_runtime::fake::FakeRuntime;
 use holdfast_storage::fake::FakePool;
 use holdfast_storage::{AlreadyQuiet, Pool, PoolIdentity, SnapshotInfo};
@@ -19,6 +21,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::Request;
+use tonic::service::interceptor::InterceptedService;
 use uuid::Uuid;
 
 use crate::agent::Parts;
@@ -37,6 +41,8 @@ pub(crate) const RECEIVER: NodeId = NodeId(2);
 pub(crate) struct Node {
     pub(crate) context: Arc<Context>,
     pub(crate) pool: FakePool,
+    /// Whom it takes its callers for.
+    pub(crate) sender: Arc<AtomicU64>,
 }
 
 /// The primary and the replica of [`UID`].
@@ -146,6 +152,8 @@ impl Node {
             scrub: ScrubPace { rate: ByteSize(0), every: Duration::ZERO },
             transfers,
             witness: false,
+            dialers: Dialers::both(Dialer::plaintext()),
+            standing: Arc::default(),
             seeds: Vec::new(),
         };
         let context = Arc::new(Context::new(config, watch::channel(None).1));
@@ -156,7 +164,7 @@ impl Node {
             runtime: Arc::new(FakeRuntime::default()),
             network: Arc::new(FakeNetwork::new()),
         });
-        Self { context, pool }
+        Self { context, pool, sender: Arc::new(AtomicU64::new(SENDER.0)) }
     }
 
     /// The view of a replica under that epoch.
@@ -167,6 +175,7 @@ impl Node {
             chain: Chain::begin(epoch),
             primary: SENDER,
             keep: Vec::new(),
+            origin: None,
             kept: Vec::new(),
         };
         self.context.set_view(NodeView { replicas: vec![replica], ..view(RECEIVER) });
@@ -191,6 +200,11 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let service = PeerServiceServer::new(PeerApi::new(self.context.clone()))
             .max_decoding_message_size(holdfast_proto::MAX_MESSAGE_BYTES);
+        let sender = self.sender.clone();
+        let service = InterceptedService::new(service, move |mut request: Request<()>| {
+            request.extensions_mut().insert(Sender(NodeId(sender.load(Ordering::Relaxed))));
+            Ok(request)
+        });
         let server = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         address

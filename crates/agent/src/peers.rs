@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::peer_service_client::PeerServiceClient;
-use holdfast_proto::{Address, MAX_MESSAGE_BYTES, RemoteError, connect_lazy};
+use holdfast_proto::{Address, Dialer, MAX_MESSAGE_BYTES, RemoteError};
 use holdfast_types::Code;
 use tonic::transport::Channel;
 
@@ -19,12 +19,16 @@ pub(crate) type Peer = PeerServiceClient<Channel>;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One channel per address, made at its first use.
-#[derive(Default)]
 pub(crate) struct Peers {
+    dialer: Dialer,
     channels: Mutex<BTreeMap<String, Channel>>,
 }
 
 impl Peers {
+    pub(crate) fn new(dialer: Dialer) -> Self {
+        Self { dialer, channels: Mutex::default() }
+    }
+
     /// A client of the node at that address.
     pub(crate) fn at(&self, address: &str) -> Result<Peer, RemoteError> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,7 +40,7 @@ impl Peers {
                     message: format!("{address:?} is no address of a node"),
                     leader: None,
                 })?;
-                let channel = connect_lazy(&parsed, CONNECT_TIMEOUT)?;
+                let channel = self.dialer.lazy(&parsed, CONNECT_TIMEOUT);
                 channels.insert(address.to_owned(), channel.clone());
                 channel
             }

@@ -10,6 +10,7 @@ use holdfast_types::{Incarnation, NodeId, TimestampMs};
 use crate::lease::{GrantRefusal, LeaseTable};
 use crate::levels::Levels;
 use crate::sightings::Sightings;
+use crate::standings::Standings;
 
 /// One leadership.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct Leadership {
     pub sightings: Sightings,
     /// The nodes' versions.
     pub levels: Levels,
+    /// Whom the nodes believe.
+    pub standings: Standings,
     /// Held by who moves votes.
     pub votes: tokio::sync::Mutex<()>,
     began_ms: u64,
@@ -41,6 +44,7 @@ impl Leadership {
             leases: LeaseTable::new(began_ms, state),
             sightings: Sightings::default(),
             levels: Levels::default(),
+            standings: Standings::default(),
             votes: tokio::sync::Mutex::default(),
             began_ms,
             had_nodes: state.nodes.values().any(|n| n.is_up() || is_restored(n)),

@@ -18,6 +18,7 @@ mod lost;
 mod ports;
 mod schedule;
 mod sightings;
+mod standings;
 mod takeover;
 #[cfg(test)]
 mod testing;
@@ -30,3 +31,4 @@ pub use lease::{GrantRefusal, LeaseTable};
 pub use levels::{Levels, Version};
 pub use ports::{PortError, Ports};
 pub use sightings::{Sighting, Sightings};
+pub use standings::Standings;

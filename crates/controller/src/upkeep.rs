@@ -1,5 +1,5 @@
-//! What the leader does besides: replicas, the coarse floor, membership, the feature level. One look a
-//! second.
+//! What the leader does besides: replicas, the coarse floor, membership, the feature level, a new
+//! authority. One look a second.
 
 use std::time::Duration;
 
@@ -29,6 +29,10 @@ pub(crate) async fn run<P: Ports>(ports: &P, leadership: &Leadership) {
         let seen = leadership.observe(&state, ports.boottime_ms(), ports.wall());
         if let Some(raise) = leadership.levels.raise(&state) {
             propose(ports, Command::RaiseLevel(raise)).await;
+        }
+        if let Some(step) = leadership.standings.step(&state) {
+            info!(reason = %step.reason, "authorities change");
+            propose(ports, Command::SetAuthorities(step)).await;
         }
         let floor = floor(&state, &seen);
         if !floor.copies.is_empty() {

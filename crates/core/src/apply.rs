@@ -59,6 +59,9 @@ impl Change<'_> {
             Command::RaiseLevel(c) => c.apply(self),
             Command::RecoverCluster(c) => c.apply(self),
             Command::RestoreCluster(c) => c.apply(self),
+            Command::SetAuthorities(c) => c.apply(self),
+            Command::AddToken(c) => c.apply(self),
+            Command::LetIn(c) => c.apply(self),
             Command::Guarded(c) => c.apply(self),
         }
     }

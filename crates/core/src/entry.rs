@@ -7,10 +7,11 @@ use holdfast_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::command::{
-    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded, HoldTakeover,
-    InitCluster, MarkNodeLost, RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode,
-    RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, SetDesired,
-    SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
+    AddImage, AddToken, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded,
+    HoldTakeover, InitCluster, LetIn, MarkNodeLost, RaiseLevel, RecordFloor, RecordReport,
+    RecoverCluster, RegisterNode, RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster,
+    RestoreSnapshot, SetAuthorities, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles,
+    SetSchedule, TakeOver,
 };
 
 /// One entry of the log. At most 64 KiB when encoded.
@@ -80,6 +81,12 @@ pub enum Command {
     RecoverCluster(RecoverCluster),
     /// A backup becomes a new cluster.
     RestoreCluster(RestoreCluster),
+    /// The authorities that are believed change.
+    SetAuthorities(SetAuthorities),
+    /// A token that lets one machine in is made.
+    AddToken(AddToken),
+    /// A machine comes in with a token.
+    LetIn(LetIn),
     /// A command under its client's conditions.
     Guarded(Guarded),
 }
@@ -101,6 +108,7 @@ impl Command {
             Self::RemoveSnapshot(_) | Self::RestoreSnapshot(_) => FeatureLevel::FIRST,
             Self::SetSchedule(_) | Self::RaiseLevel(_) => FeatureLevel::FIRST,
             Self::SetLabels(_) | Self::SetRoles(_) | Self::RemoveNode(_) => FeatureLevel::FIRST,
+            Self::SetAuthorities(_) | Self::AddToken(_) | Self::LetIn(_) => FeatureLevel::FIRST,
             Self::Guarded(guarded) => guarded.command.level(),
             Self::RecoverCluster(_) | Self::RestoreCluster(_) => FeatureLevel::DISASTERS,
         }

@@ -35,15 +35,17 @@ mod state;
 mod table;
 #[cfg(test)]
 mod testing;
+mod trust;
 mod view;
 
 pub use addresses::Addresses;
 pub use apply::apply;
 pub use command::{
-    AddImage, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded, HoldTakeover,
-    InitCluster, MarkNodeLost, NewNode, Origin, RaiseLevel, RecordFloor, RecordReport,
-    RecoverCluster, RegisterNode, RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster,
-    RestoreSnapshot, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
+    AddImage, AddToken, AdmitNode, CreateContainer, CreateSnapshot, DecideTakeover, Guarded,
+    HoldTakeover, InitCluster, LetIn, MarkNodeLost, NewNode, Origin, RaiseLevel, RecordFloor,
+    RecordReport, RecoverCluster, RegisterNode, RemoveImage, RemoveNode, RemoveSnapshot, Resize,
+    RestoreCluster, RestoreSnapshot, SetAuthorities, SetDesired, SetLabels, SetReplicas, SetRole,
+    SetRoles, SetSchedule, TakeOver,
 };
 pub use container::{Container, Copy, Hold, HoldCause};
 pub use containers::{ContainerMut, Containers};
@@ -59,3 +61,4 @@ pub use operation::{Operation, OperationKind, OperationState, Operations};
 pub use queue::Queue;
 pub use state::{Cluster, Diverged, State};
 pub use table::Table;
+pub use trust::{Hidden, Token, Trust, TrustedAuthority, Used, standing};

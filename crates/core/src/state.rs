@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Addresses, Container, Containers, Event, Image, Lineage, Map, Node, Operations, Queue, Refusal,
-    Response, Table,
+    Response, Table, Trust,
 };
 
 /// What belongs to the cluster as a whole.
@@ -87,6 +87,9 @@ pub struct State {
     /// What disasters have left.
     #[serde(skip_serializing_if = "Lineage::is_plain")]
     pub lineage: Lineage,
+    /// Whom it believes, and whom it lets in.
+    #[serde(skip_serializing_if = "Trust::is_empty")]
+    pub trust: Trust,
 }
 
 impl State {

@@ -44,6 +44,7 @@ impl State {
                 address: n.address.clone(),
                 underlay: n.underlay,
                 up: n.is_up(),
+                worker: !n.role.has_log(),
             })
             .collect()
     }
@@ -60,6 +61,7 @@ impl State {
             snapshot: image.snapshot,
             held: image.held_by.contains(&id),
             ship_to: if source == Some(id) { lacking().collect() } else { Vec::new() },
+            source,
         }
     }
 }
@@ -96,6 +98,7 @@ fn replica_view(c: &Container, id: NodeId) -> ReplicaView {
         chain: c.chain.clone(),
         primary: c.node,
         keep: keep.into_iter().collect(),
+        origin: Some(c.image_snapshot.uuid),
         kept: c.kept_views(id),
     }
 }

@@ -74,7 +74,8 @@ fn header(applied: &Applied, node: String) -> Result<v1::BackupHeader, Fault> {
 
 fn write(sink: Sink, header: &v1::BackupHeader, state: &State) -> io::Result<()> {
     let mut writer = BackupWriter::begin(sink, header)?;
-    rmp_serde::encode::write_named(&mut writer, state).map_err(io::Error::other)?;
+    rmp_serde::encode::write_named(&mut writer, &state.without_secrets())
+        .map_err(io::Error::other)?;
     writer.finish().map(drop)
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_proto::{Address, connect_lazy};
+use holdfast_proto::{Address, Dialer, Dialers};
 use tonic::transport::Channel;
 
 use crate::fault::Fault;
@@ -18,8 +18,18 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const KEPT: usize = 256;
 
 /// The channels. Cheap to clone.
-#[derive(Clone, Default)]
-pub(crate) struct Channels(Arc<Mutex<BTreeMap<String, There>>>);
+#[derive(Clone)]
+pub(crate) struct Channels {
+    nodes: Ways,
+    members: Ways,
+}
+
+/// Those of one dialer.
+#[derive(Clone)]
+struct Ways {
+    dialer: Dialer,
+    known: Arc<Mutex<BTreeMap<String, There>>>,
+}
 
 /// The ways to a node.
 #[derive(Clone)]
@@ -31,21 +41,32 @@ pub(crate) struct There {
 }
 
 impl Channels {
-    /// The channel to that `host:port`; it connects by itself, again and again.
-    pub(crate) fn to(&self, address: &str) -> Result<Channel, Fault> {
-        Ok(self.there(address)?.channel)
+    pub(crate) fn new(dialers: Dialers) -> Self {
+        let ways = |dialer| Ways { dialer, known: Arc::default() };
+        Self { nodes: ways(dialers.nodes), members: ways(dialers.members) }
     }
 
-    /// The same, and the relay over it. Within a runtime.
+    /// The channel to the node at that `host:port`; it connects by itself, again and again.
+    pub(crate) fn to(&self, address: &str) -> Result<Channel, Fault> {
+        Ok(self.nodes.there(address)?.channel)
+    }
+
+    /// The ways to the member there, who may lead. Within a runtime.
     pub(crate) fn there(&self, address: &str) -> Result<There, Fault> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        self.members.there(address)
+    }
+}
+
+impl Ways {
+    fn there(&self, address: &str) -> Result<There, Fault> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(there) = known.get(address) {
             return Ok(there.clone());
         }
         let parsed: Address = address
             .parse()
             .map_err(|e: holdfast_proto::AddressError| Fault::new(e.code(), e.to_string()))?;
-        let channel = connect_lazy(&parsed, CONNECT_TIMEOUT)?;
+        let channel = self.dialer.lazy(&parsed, CONNECT_TIMEOUT);
         if known.len() >= KEPT {
             known.clear();
         }

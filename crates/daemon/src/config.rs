@@ -249,7 +249,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        tcp("advertise", &self.advertise)?;
+        holdfast_trust::check_address(&self.advertise).map_err(|e| format!("advertise: {e}"))?;
         tcp("listen", &self.listen)?;
         if let Some(metrics) = &self.metrics {
             tcp("metrics", metrics)?;

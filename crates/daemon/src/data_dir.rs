@@ -10,7 +10,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use holdfast_core::NodeRole;
@@ -34,6 +34,9 @@ impl DataDir {
     pub(crate) fn open(path: &Path) -> Result<Self, DaemonError> {
         let disk = |source: io::Error| DaemonError::Disk { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(disk)?;
+        // Also one that was there: keys are in it.
+        let owner_only = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(path, owner_only).map_err(disk)?;
         let file = path.join("lock");
         let disk = |source: io::Error| DaemonError::Disk { path: file.clone(), source };
         let lock = File::options().create(true).append(true).open(&file).map_err(disk)?;

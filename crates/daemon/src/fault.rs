@@ -5,6 +5,7 @@ use holdfast_core::Refusal;
 use holdfast_planner::{GrowthError, PlacementError};
 use holdfast_proto::{FieldError, RemoteError, status_from};
 use holdfast_raft::RaftError;
+use holdfast_trust::TrustError;
 use holdfast_types::{Code, IdError, LabelError, NameError, SpecError};
 use tonic::Status;
 
@@ -60,6 +61,7 @@ coded!(
     PlacementError,
     GrowthError,
     GrantRefusal,
+    TrustError,
     DaemonError
 );
 

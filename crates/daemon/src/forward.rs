@@ -210,7 +210,8 @@ pub(crate) fn transient(code: Code) -> bool {
 /// What to say when the time is over.
 pub(crate) fn exhausted(last: Fault) -> Fault {
     match last.code {
-        Code::NoQuorum => last,
+        // A person can do something about the second.
+        Code::NoQuorum | Code::Untrusted => last,
         _ => Fault::no_quorum(),
     }
 }

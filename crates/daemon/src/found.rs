@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use holdfast_core::{Command, Entry, InitCluster, NewNode, NodeRole};
 use holdfast_raft::RaftNode;
+use holdfast_trust::Authority;
 use holdfast_types::{CidrV4, ClusterId, Code, LeaseSettings, NodeId, RequestId};
-use tracing::{info, warn};
+use tracing::info;
 
+use crate::certify;
 use crate::clock;
 use crate::fault::Fault;
 use crate::identity::Identity;
@@ -36,15 +38,15 @@ pub(crate) async fn found(shell: &Arc<Shell>, lease: LeaseSettings) -> Result<Id
         address: config.advertise.clone(),
         peers: Vec::new(),
     };
-    let (duties, hint) = shell.begin(&identity)?;
-    let made = make(shell, &identity, lease, &*duties).await;
+    let (authority, bundle) = certify::found(&identity)?;
+    shell.keyring().enforce(bundle)?;
+    let (duties, hint) = shell.begin(&identity).inspect_err(|_| shell.forget_keys())?;
+    let made = make(shell, &identity, lease, &authority, &*duties).await;
     let raft = match made {
         Ok(raft) => raft,
         Err(fault) => {
             duties.stop().await;
-            if let Err(error) = shell.data().discard_raft() {
-                warn!(%error, "what is left of a cluster that was not made");
-            }
+            shell.discard();
             return Err(fault);
         }
     };
@@ -57,15 +59,19 @@ async fn make(
     shell: &Shell,
     identity: &Identity,
     lease: LeaseSettings,
+    authority: &Authority,
     duties: &dyn Duties,
 ) -> Result<RaftNode, Fault> {
     duties.run().await?;
     let raft = shell.open_raft(identity).await?;
     let begun = async {
         raft.initialize(&identity.address).await?;
-        let command = Command::InitCluster(first_command(shell, identity, lease)?);
-        let entry = Entry { request: RequestId::generate(), at: clock::wall(), command };
-        raft.propose(entry).await??;
+        let made = Command::InitCluster(first_command(shell, identity, lease)?);
+        for command in [made, certify::first(authority)] {
+            let entry = Entry { request: RequestId::generate(), at: clock::wall(), command };
+            raft.propose(entry).await??;
+        }
+        shell.keyring().keep()?;
         Ok::<(), Fault>(identity.write(shell.data().path())?)
     };
     match begun.await {

@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use futures::future::{BoxFuture, FutureExt, ready};
 use holdfast_proto::internal::raft_service_server::RaftServiceServer;
+use holdfast_proto::{Sender, status_from};
 use holdfast_raft::RaftService;
 use holdfast_types::Code;
 use tonic::Status;
@@ -54,7 +55,7 @@ impl Gate {
             Stage::Starting => Err(Fault::new(Code::Unavailable, "this node is starting")),
             Stage::Uninitialised => Err(Fault::new(
                 Code::NotInitialized,
-                "this node is in no cluster: holdfast cluster init, or holdfast cluster join",
+                "this node is in no cluster: holdfast cluster init, or holdfast node join",
             )),
         }
     }
@@ -78,6 +79,11 @@ impl Service<http::Request<Body>> for RaftGate {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        // The guard says who it is of everyone whom it lets through.
+        let Some(Sender(_)) = request.extensions().get() else {
+            let what = "consensus is for members of the cluster alone";
+            return ready(Ok(status_from(Code::Untrusted, what, None).into_http())).boxed();
+        };
         let service = self.0.member().and_then(|member| {
             let none = || Fault::new(Code::WrongState, "this node takes no part in consensus");
             member.raft.as_ref().map(|raft| raft.service()).ok_or_else(none)

@@ -8,16 +8,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 use holdfast_agent::{
     Agent, AgentConfig, AgentError, AgentHandle, AgentIdentity, GuardedEnter, Parts, ScrubPace,
-    ScrubSummary, TransferCounts, TransferLimits,
+    ScrubSummary, Standing, TransferCounts, TransferLimits,
 };
 use holdfast_core::NodeRole;
 use holdfast_network::LinuxNetwork;
 use holdfast_proto::internal::peer_service_server::PeerService;
-use holdfast_proto::v1;
+use holdfast_proto::{Dialers, v1};
 use holdfast_runtime::lxc::{self, LxcRuntime};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::Finding;
-use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid};
+use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid, NodeId};
 use tokio::sync::watch;
 use tracing::warn;
 
@@ -60,7 +60,11 @@ impl Host {
         Self { pools: Arc::new(Pools::new(&config)), config }
     }
 
-    fn agent_config(&self, me: &Identity) -> AgentConfig {
+    fn agent_config(
+        &self,
+        me: &Identity,
+        (dialers, standing): (Dialers, Arc<Standing>),
+    ) -> AgentConfig {
         let config = &self.config;
         AgentConfig {
             identity: AgentIdentity { cluster: me.cluster, node: me.node },
@@ -86,6 +90,8 @@ impl Host {
             },
             trim_every: Duration::from_secs(config.pool.trim_every_s),
             witness: self.is_witness(me),
+            dialers,
+            standing,
             seeds: me.seeds(),
         }
     }
@@ -175,9 +181,10 @@ impl Machine for Host {
     fn begin(
         &self,
         me: &Identity,
+        trust: (Dialers, Arc<Standing>),
         leader: watch::Receiver<Option<String>>,
     ) -> Result<Arc<dyn Duties>, MachineError> {
-        let config = self.agent_config(me);
+        let config = self.agent_config(me, trust);
         let agent = Agent::start(config.clone(), leader);
         Ok(Arc::new(HostDuties {
             handle: agent.handle(),
@@ -285,6 +292,10 @@ impl Duties for HostDuties {
 
     fn is_silent(&self) -> bool {
         self.host.pools.is_closed()
+    }
+
+    fn knows(&self, node: NodeId) -> Option<bool> {
+        self.handle.knows(node)
     }
 
     fn peers(&self) -> Arc<dyn PeerService> {

@@ -6,15 +6,19 @@
 //! | `startup`, `found`, `join` | from a process to a node |
 //! | `recover`, `restore`, `backup` | after a disaster, and before one |
 //! | `data_dir`, `identity` | who this machine is, and that nothing contradicts it |
-//! | `serve`, `gate` | listening, and answering only as far as the node is |
+//! | `serve`, `accept`, `gate` | listening, and answering only as far as the node is |
+//! | `keyring`, `certify`, `renew`, `authorize` | who this node is, who others are, and what they may do |
 //! | `reign`, `ports`, `membership` | the controller's loops while this process leads |
 //! | `leader` | what nodes ask of the leader: admission, leases, views, reports |
 //! | `api`, `forward`, `convert` | what clients ask, of any node |
 //! | `doctor` | whether a machine is fit to be a node |
 //! | `machine`, `host`, `pools`, `survey` | what is needed of the machine, and the real one: the agent, the pool |
 
+mod accept;
 mod api;
+mod authorize;
 mod backup;
+mod certify;
 mod channels;
 mod clock;
 mod config;
@@ -32,6 +36,7 @@ mod hints;
 mod host;
 mod identity;
 mod join;
+mod keyring;
 mod leader;
 mod machine;
 mod member;
@@ -45,6 +50,7 @@ mod recover;
 mod reign;
 mod relay;
 mod remember;
+mod renew;
 mod restore;
 mod seen;
 mod serve;

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use holdfast_agent::TransferCounts;
+use holdfast_agent::{Standing, TransferCounts};
 use holdfast_proto::internal::peer_service_server::PeerService;
-use holdfast_proto::v1;
+use holdfast_proto::{Dialers, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::{Change, Finding};
-use holdfast_types::{ByteSize, ClusterId, Code, ContainerUid, ImageUid, PoolName, SnapshotId};
+use holdfast_types::{
+    ByteSize, ClusterId, Code, ContainerUid, ImageUid, NodeId, PoolName, SnapshotId,
+};
 use tokio::sync::watch;
 
 use crate::identity::Identity;
@@ -122,11 +124,12 @@ pub trait Machine: Send + Sync + 'static {
     fn check_pool(&self) -> Result<Vec<Finding>, MachineError>;
 
     /// Begins the lease side of a node: its first heartbeat leaves within a second of this
-    /// process's start (DESIGN section 5 rule 1), so it returns at once. `leader` is where the
-    /// leader was last heard.
+    /// process's start (DESIGN section 5 rule 1), so it returns at once. `trust` is what reaches
+    /// other nodes and what heartbeats say of it, and `leader` is where the leader was last heard.
     fn begin(
         &self,
         me: &Identity,
+        trust: (Dialers, Arc<Standing>),
         leader: watch::Receiver<Option<String>>,
     ) -> Result<Arc<dyn Duties>, MachineError>;
 }
@@ -142,6 +145,11 @@ pub trait Duties: Send + Sync + 'static {
     /// lease, so what it ran is taken over by others.
     fn is_silent(&self) -> bool {
         false
+    }
+
+    /// Whether that node is of the cluster, by what this one was told last; nothing if it was told nothing.
+    fn knows(&self, _node: NodeId) -> Option<bool> {
+        Some(true)
     }
 
     /// What other nodes call.

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_controller::Leadership;
-use holdfast_core::{Command, Entry, Guarded, Outcome, State};
+use holdfast_core::{Command, Entry, Guarded, Outcome, State, Trust, TrustedAuthority};
 use holdfast_planner::Observations;
-use holdfast_proto::APPLIED_KEY;
+use holdfast_proto::{APPLIED_KEY, Dialers};
 use holdfast_raft::{RaftError, RaftNode};
 use holdfast_types::{ClusterId, NodeId, RequestId, Revision};
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ pub(crate) struct Member {
     seeds: Mutex<Vec<String>>,
     /// What the leader sees, where that is another node.
     pub(crate) last_seen: LastSeen,
+    standing: Mutex<(Vec<TrustedAuthority>, u64)>,
 }
 
 /// This process as the leader, for one call.
@@ -54,10 +55,12 @@ impl Member {
         raft: Option<RaftNode>,
         duties: Arc<dyn Duties>,
         reign: watch::Receiver<Option<Arc<Leadership>>>,
+        dialers: Dialers,
     ) -> Self {
         let seeds = Mutex::new(identity.peers.clone());
-        let (channels, last_seen) = (Channels::default(), LastSeen::default());
-        Self { identity, raft, duties, channels, reign, seeds, last_seen }
+        let (channels, last_seen) = (Channels::new(dialers), LastSeen::default());
+        let standing = Mutex::default();
+        Self { identity, raft, duties, channels, reign, seeds, last_seen, standing }
     }
 
     pub(crate) fn cluster(&self) -> ClusterId {
@@ -66,6 +69,15 @@ impl Member {
 
     pub(crate) fn node(&self) -> NodeId {
         self.identity.node
+    }
+
+    /// What each node's standing should be. Asked for with each heartbeat, and worked out once.
+    pub(crate) fn standing(&self, trust: &Trust) -> u64 {
+        let mut known = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != trust.authorities {
+            *known = (trust.authorities.clone(), trust.standing());
+        }
+        known.1
     }
 
     /// This process as the leader, or where to find it.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use holdfast_core::{NodeRole, State};
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
-use holdfast_proto::{is_answer, v1};
+use holdfast_proto::{Dialers, is_answer, v1};
 use holdfast_raft::{Recovery, Survey};
 use holdfast_types::{ClusterId, Code, NodeId, TimestampMs};
 use tokio::time::timeout;
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::error::DaemonError;
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 
 /// How long the others have to answer.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -56,7 +57,9 @@ pub async fn recover(
         return refused(Code::NotInitialized, "this machine is in no cluster");
     };
     let seen = holdfast_raft::survey(&data.raft()).await?;
-    let words = words(&seen, identity.cluster).await;
+    let keyring = Keyring::new(data.path());
+    keyring.read(&identity)?;
+    let words = words(&seen, identity.cluster, keyring.dialers()).await;
     say(out, &picture(&seen, &identity, &words, clock::wall()))?;
     if mode == Mode::Show {
         return Ok(());
@@ -124,8 +127,8 @@ fn check(seen: &Survey, words: &[(NodeId, Word)]) -> Result<(), DaemonError> {
 }
 
 /// Asks every other voter whether it is there.
-async fn words(seen: &Survey, cluster: ClusterId) -> Vec<(NodeId, Word)> {
-    let channels = Channels::default();
+async fn words(seen: &Survey, cluster: ClusterId, dialers: Dialers) -> Vec<(NodeId, Word)> {
+    let channels = Channels::new(dialers);
     let others = seen
         .members
         .iter()
@@ -138,7 +141,7 @@ async fn words(seen: &Survey, cluster: ClusterId) -> Vec<(NodeId, Word)> {
             let word = match timeout(ANSWER, client.status(v1::StatusRequest {})).await {
                 Ok(Ok(status)) if status.get_ref().cluster_id == cluster.to_string() => Word::Alive,
                 // It is there and does not know yet, or knows and has no quorum.
-                Ok(Err(status)) if is_answer(&status) && is_member(&status) => Word::Alive,
+                Ok(Err(status)) if is_there(&status) => Word::Alive,
                 _ => Word::Silent,
             };
             (peer.node, word)
@@ -147,9 +150,15 @@ async fn words(seen: &Survey, cluster: ClusterId) -> Vec<(NodeId, Word)> {
     futures::future::join_all(asked).await
 }
 
-/// A machine that is in no cluster is not the node that it was.
-fn is_member(status: &tonic::Status) -> bool {
-    holdfast_proto::RemoteError::from(status.clone()).code != Code::NotInitialized
+/// A machine that is in no cluster is not the node that it was. One that is not believed, or does not
+/// believe this one, is there all the same.
+fn is_there(status: &tonic::Status) -> bool {
+    let is_answer = is_answer(status);
+    match holdfast_proto::RemoteError::from(status.clone()).code {
+        Code::Untrusted => true,
+        Code::NotInitialized => false,
+        _ => is_answer,
+    }
 }
 
 /// What is here, and what may be lost.

@@ -16,16 +16,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use holdfast_core::{NewNode, NodeRole, RestoredFrom, State};
+use holdfast_core::{Entry, NewNode, NodeRole, RestoredFrom, State};
 use holdfast_proto::backup::{Backup, BackupCheck};
 use holdfast_proto::v1;
 use holdfast_raft::{RaftNode, Restoring};
-use holdfast_types::{ClusterId, Code, FeatureLevel, TimestampMs};
+use holdfast_trust::Authority;
+use holdfast_types::{ClusterId, Code, FeatureLevel, RequestId, TimestampMs};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tonic::Status;
 use tracing::{info, warn};
 
+use crate::certify;
 use crate::clock;
 use crate::error::DaemonError;
 use crate::fault::Fault;
@@ -144,9 +146,11 @@ pub(crate) async fn restore(shell: &Arc<Shell>, upload: Upload) -> Result<Identi
         address: config.advertise.clone(),
         peers: Vec::new(),
     };
+    let (authority, bundle) = certify::found(&identity)?;
+    shell.keyring().enforce(bundle)?;
     shell.inherit_pool(from);
-    let (duties, hint) = shell.begin(&identity)?;
-    let raft = match make(shell, &identity).await {
+    let (duties, hint) = shell.begin(&identity).inspect_err(|_| shell.forget_keys())?;
+    let raft = match make(shell, &identity, &authority).await {
         Ok(raft) => raft,
         Err(fault) => {
             give_up(shell, &*duties).await;
@@ -179,13 +183,15 @@ pub(crate) async fn restore(shell: &Arc<Shell>, upload: Upload) -> Result<Identi
 
 async fn give_up(shell: &Shell, duties: &dyn Duties) {
     duties.stop().await;
-    if let Err(error) = shell.data().discard_raft() {
-        warn!(%error, "what is left of a cluster that was not made");
-    }
+    shell.discard();
 }
 
 /// The identity comes before the pool: a start after a crash goes on with what the pool may be of by then.
-async fn make(shell: &Shell, identity: &Identity) -> Result<RaftNode, Fault> {
+async fn make(
+    shell: &Shell,
+    identity: &Identity,
+    authority: &Authority,
+) -> Result<RaftNode, Fault> {
     let raft = shell.open_raft(identity).await?;
     let begun = async {
         let mut leadership = raft.leadership();
@@ -194,6 +200,10 @@ async fn make(shell: &Shell, identity: &Identity) -> Result<RaftNode, Fault> {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => return Err(Fault::no_quorum()),
         }
+        let (request, at, command) =
+            (RequestId::generate(), clock::wall(), certify::first(authority));
+        raft.propose(Entry { request, at, command }).await??;
+        shell.keyring().keep()?;
         Ok::<(), Fault>(identity.write(shell.data().path())?)
     };
     match begun.await {

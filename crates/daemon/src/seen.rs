@@ -71,7 +71,7 @@ impl Seen {
             observations: leadership.observe(state, now_ms, wall),
             silent_ms: state.nodes.keys().filter_map(silent).collect(),
             told: state.nodes.values().map(told).collect(),
-            trouble: voters(state, raft),
+            trouble: voters(state, raft).into_iter().chain(replacing(leadership, state)).collect(),
             wall,
             taken: Instant::now(),
             term: leadership.term,
@@ -210,6 +210,18 @@ async fn collect(mut stream: Streaming<Observed>) -> Result<Seen, Fault> {
         }
     }
     Ok(seen)
+}
+
+/// Whom the replacement of the authority waits for.
+fn replacing(leadership: &Leadership, state: &State) -> Option<String> {
+    if state.trust.authorities.len() < 2 {
+        return None;
+    }
+    let behind = leadership.standings.behind(state).join(", ");
+    Some(format!(
+        "the authority is being replaced, and the next step waits for: {behind}; one that is gone for \
+         good holds it up until it is removed (holdfast node rm)"
+    ))
 }
 
 /// What was seen last. Whoever comes while it is being asked for waits for the same answer.

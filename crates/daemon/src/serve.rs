@@ -1,5 +1,5 @@
-//! Listening: the local socket for this machine's owner, TCP for the cluster and its clients. Both
-//! serve the same API; only the local socket makes and joins clusters.
+//! Listening: the local socket for this machine's owner, TLS for the cluster and its clients. Both
+//! serve the same API, each to whom it is for (`authorize`).
 
 use std::fs;
 use std::io;
@@ -24,11 +24,16 @@ use tokio::time::timeout;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
+use tower::Layer;
+use tower::layer::util::{Identity, Stack};
+use tower::util::BoxCloneSyncService;
 
+use crate::accept::connections;
 use crate::api::{
     ClusterApi, ContainerApi, EventApi, ImageApi, OperationApi, Origin, PoolApi, SnapshotApi,
 };
+use crate::authorize::Guard;
 use crate::config::Config;
 use crate::error::DaemonError;
 use crate::gate::RaftGate;
@@ -43,6 +48,14 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A peer that is silent for so long is asked whether it is there.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Calls of one node at a time: more than any makes, and a bound all the same.
+const STREAMS: u32 = 8_192;
+
+/// An admission is a few kilobytes, and takes a few seconds.
+const LOBBY_WINDOW: u32 = 64 << 10;
+const LOBBY_STREAMS: u32 = 4;
+const LOBBY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A service that takes and gives messages as large as any.
 macro_rules! sized {
@@ -95,18 +108,24 @@ impl Listeners {
         let Self { local, socket, remote, metrics } = self;
         let mut tasks = JoinSet::new();
         let stop = CancellationToken::new();
-        let here = router(shell, Origin::Local, &stop);
+        let local_guard = guard(shell, Origin::Local);
+        let here = router(shell, &local_guard, &stop);
         let asked = stop.clone().cancelled_owned();
         tasks.spawn(async move {
             let _socket = socket;
             let local = UnixListenerStream::new(local);
             report("the local server", here.serve_with_incoming_shutdown(local, asked).await)
         });
-        let there = router(shell, Origin::Remote, &stop);
-        let remote = TcpIncoming::from(remote).with_nodelay(Some(true));
+        let there = router(shell, &guard(shell, Origin::Remote), &stop);
+        let [nodes, strangers] = connections(remote, shell.keyring().clone());
         let asked = stop.clone().cancelled_owned();
         tasks.spawn(async move {
-            report("the server", there.serve_with_incoming_shutdown(remote, asked).await)
+            report("the server", there.serve_with_incoming_shutdown(nodes, asked).await)
+        });
+        let lobby = lobby(shell);
+        let asked = stop.clone().cancelled_owned();
+        tasks.spawn(async move {
+            report("the lobby", lobby.serve_with_incoming_shutdown(strangers, asked).await)
         });
         if let Some(listener) = metrics {
             let (gate, asked) = (shell.gate().clone(), stop.clone());
@@ -176,19 +195,44 @@ fn bind_socket(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn router(shell: &Arc<Shell>, origin: Origin, stop: &CancellationToken) -> Router {
+fn guard(shell: &Arc<Shell>, origin: Origin) -> Guard {
+    Guard { gate: shell.gate().clone(), keyring: shell.keyring().clone(), origin }
+}
+
+fn router(
+    shell: &Arc<Shell>,
+    guard: &Guard,
+    stop: &CancellationToken,
+) -> Router<Stack<Guard, Identity>> {
     let gate = || shell.gate().clone();
-    let api = api(shell, origin);
+    let api = api(shell, guard.origin);
+    let relayed = BoxCloneSyncService::new(guard.layer(api.clone()));
     tonic::transport::Server::builder()
+        .layer(guard.clone())
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(STREAM_WINDOW * 2)
         .max_frame_size(STREAM_FRAME)
+        .max_concurrent_streams(STREAMS)
         .add_routes(api.clone())
-        .add_service(RelayApi::server(api, stop.clone()))
+        .add_service(RelayApi::server(relayed, stop.clone()))
         .add_service(sized!(PeerServiceServer, PeerGate(gate())))
         .add_service(RaftGate(gate()))
+}
+
+/// What strangers are served: a place to ask to be let in, and little memory for it.
+fn lobby(shell: &Arc<Shell>) -> Router<Stack<Guard, Identity>> {
+    let leader = LeaderServiceServer::new(LeaderApi { gate: shell.gate().clone() });
+    tonic::transport::Server::builder()
+        .layer(guard(shell, Origin::Remote))
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .initial_stream_window_size(LOBBY_WINDOW)
+        .initial_connection_window_size(LOBBY_WINDOW)
+        .max_concurrent_streams(LOBBY_STREAMS)
+        .timeout(LOBBY_PATIENCE)
+        .add_service(leader.max_decoding_message_size(LOBBY_WINDOW as usize))
 }
 
 /// What clients call, and nodes the leader.

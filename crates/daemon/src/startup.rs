@@ -19,7 +19,8 @@ use holdfast_core::NodeRole;
 use holdfast_proto::v1;
 use holdfast_raft::{RaftConfig, RaftNode, Timing};
 use holdfast_storage::lvm::admin::Finding;
-use holdfast_types::{ClusterId, Code, LeaseSettings, RequestId};
+use holdfast_trust::{Roster, SecretKey, TrustError};
+use holdfast_types::{ClusterId, Code, LeaseSettings};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -31,11 +32,12 @@ use crate::error::DaemonError;
 use crate::fault::Fault;
 use crate::gate::{Gate, Stage};
 use crate::identity::Identity;
+use crate::keyring::Keyring;
 use crate::machine::{Duties, Machine, MachineError, NewPool, PoolChange, PoolNews};
 use crate::member::Member;
 use crate::restore::Upload;
 use crate::serve::{Listeners, Servers};
-use crate::{hints, reign, remember};
+use crate::{hints, reign, remember, renew};
 
 /// A running daemon.
 pub struct Daemon {
@@ -49,11 +51,12 @@ pub(crate) struct Shell {
     config: Config,
     machine: Arc<dyn Machine>,
     data: DataDir,
+    keyring: Keyring,
     gate: Gate,
     /// One change of what this machine is at a time.
     changing: tokio::sync::Mutex<()>,
-    /// One for all attempts to join: the cluster lets this machine in once.
-    pub(crate) admission: RequestId,
+    /// The key under which all attempts to join are made, PKCS #8.
+    pub(crate) joining_key: Vec<u8>,
     tasks: Mutex<JoinSet<()>>,
     fatal: mpsc::Sender<DaemonError>,
 }
@@ -74,14 +77,16 @@ impl Daemon {
         let identity = data.identity(&config)?;
         let listeners = Listeners::bind(&config).await?;
         let stage = if identity.is_some() { Stage::Starting } else { Stage::Uninitialised };
+        let joining_key = SecretKey::generate().map_err(no_key)?.to_der();
         let (fatal, failures) = mpsc::channel(8);
         let shell = Arc::new(Shell {
             config,
             machine,
+            keyring: Keyring::new(data.path()),
             data,
             gate: Gate::new(stage),
             changing: tokio::sync::Mutex::default(),
-            admission: RequestId::generate(),
+            joining_key,
             tasks: Mutex::default(),
             fatal,
         });
@@ -126,7 +131,12 @@ impl Daemon {
             }
         }
         self.servers.closed().await;
+        self.shell.keyring.retire();
     }
+}
+
+fn no_key(error: TrustError) -> DaemonError {
+    DaemonError::Refused { code: error.code(), what: error.to_string() }
 }
 
 /// A leader that stops on purpose spares the others the wait for its silence.
@@ -155,6 +165,19 @@ async fn try_again(duties: Arc<dyn Duties>) {
     }
 }
 
+/// Who is of the cluster, as this member knows it. Who still has a vote is: it may be needed until the
+/// vote is taken away.
+fn roster(member: &Arc<Member>) -> Roster {
+    let member = member.clone();
+    Arc::new(move |node| match &member.raft {
+        Some(raft) => {
+            let applied = raft.applied();
+            !applied.state.is_removed(node, applied.index) || raft.metrics().voters.contains(&node)
+        }
+        None => member.duties.knows(node).unwrap_or(true),
+    })
+}
+
 impl Shell {
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
@@ -166,6 +189,25 @@ impl Shell {
 
     pub(crate) fn data(&self) -> &DataDir {
         &self.data
+    }
+
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.keyring
+    }
+
+    /// Removes what is left of a cluster that was not made.
+    pub(crate) fn discard(&self) {
+        if let Err(error) = self.data.discard_raft() {
+            warn!(%error, "what is left of a cluster that was not made");
+        }
+        self.forget_keys();
+    }
+
+    /// This machine has not become a node.
+    pub(crate) fn forget_keys(&self) {
+        if let Err(error) = self.keyring.discard() {
+            warn!(%error, "keys that are of no use stay behind");
+        }
     }
 
     /// Whether this machine can be no more than a witness.
@@ -187,8 +229,12 @@ impl Shell {
         self: Arc<Self>,
         peers: Vec<String>,
         role: v1::NodeRole,
+        token: String,
     ) -> Result<Identity, Fault> {
-        self.change(move |shell| async move { crate::join::join(&shell, peers, role).await }).await
+        let join = move |shell: Arc<Self>| async move {
+            crate::join::join(&shell, peers, role, &token).await
+        };
+        self.change(join).await
     }
 
     /// Makes a new cluster of a backup.
@@ -295,6 +341,13 @@ impl Shell {
 
     async fn resume(self: &Arc<Self>, identity: Identity) -> Result<(), DaemonError> {
         info!(node = %identity.name, id = %identity.node, cluster = %identity.cluster, "starting");
+        match self.keyring.read(&identity) {
+            // It has the authority's key in its state, and makes itself another.
+            Err(error) if identity.role.has_log() && error.code() == Code::Corrupt => {
+                warn!(%error, "this member's keys are lost: it makes itself new ones");
+            }
+            read => read?,
+        }
         let (duties, hint) = self.begin(&identity)?;
         let raft = match identity.role.has_log() {
             true => Some(self.open_raft(&identity).await?),
@@ -323,7 +376,13 @@ impl Shell {
         identity: &Identity,
     ) -> Result<(Arc<dyn Duties>, Hint), DaemonError> {
         let (hint, leader) = watch::channel(None);
-        Ok((self.machine.begin(identity, leader)?, hint))
+        Ok((
+            {
+                let trust = (self.keyring.dialers(), self.keyring.standing());
+                self.machine.begin(identity, trust, leader)?
+            },
+            hint,
+        ))
     }
 
     /// Opens the log and takes part.
@@ -339,7 +398,11 @@ impl Shell {
     ) -> Result<RaftNode, DaemonError> {
         let who = holdfast_raft::Identity { cluster: identity.cluster, node: identity.node };
         let timing = Timing::with_heartbeat(self.config.consensus.heartbeat_ms);
-        let config = RaftConfig { timing, generation, ..RaftConfig::new(self.data.raft(), who) };
+        let config = RaftConfig {
+            timing,
+            generation,
+            ..RaftConfig::new(self.data.raft(), who, self.keyring.dialers().members)
+        };
         Ok(RaftNode::start(config).await?)
     }
 
@@ -353,7 +416,9 @@ impl Shell {
     ) {
         let (reigns, reign) = watch::channel(None);
         self.watch_removal(duties.clone());
-        let member = Arc::new(Member::new(identity, raft, duties, reign));
+        let member = Arc::new(Member::new(identity, raft, duties, reign, self.keyring.dialers()));
+        self.keyring.know(roster(&member));
+        self.spawn(renew::follow(member.clone(), self.keyring.clone()));
         self.spawn(remember::follow(member.clone(), self.data.path().to_owned()));
         match member.raft.clone() {
             None => self.spawn(async move {

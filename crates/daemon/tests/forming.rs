@@ -7,7 +7,6 @@ mod support;
 use std::time::Duration;
 
 use holdfast_proto::v1;
-use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::container_service_client::ContainerServiceClient;
 use holdfast_types::Code;
 use support::{Node, all_up, code, three, wait};
@@ -15,16 +14,18 @@ use support::{Node, all_up, code, three, wait};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_in_no_cluster_says_so() {
     let node = Node::fresh("n1").await;
-    let mut containers = ContainerServiceClient::new(node.remote());
+    let mut containers = ContainerServiceClient::new(node.local());
     let answer = containers.list(v1::ListContainersRequest {}).await;
     assert_eq!(code(answer), Some(Code::NotInitialized));
     let status = node.status().await;
     assert_eq!((status.node.as_str(), status.cluster_id.as_str()), ("n1", ""));
 
-    let mut remote = ClusterServiceClient::new(node.remote());
-    let answer = remote.init(v1::InitRequest::default()).await;
-    assert_eq!(code(answer), Some(Code::WrongState), "only on the local socket");
-    assert!(!node.config.data_dir.join("identity").exists());
+    // It has no certificate, and so nothing to say to other machines.
+    let stranger = tokio::net::TcpStream::connect(&node.config.listen).await.unwrap();
+    let mut answer = [0; 1];
+    stranger.readable().await.unwrap();
+    assert!(matches!(stranger.try_read(&mut answer), Ok(0) | Err(_)), "it is closed at once");
+    assert!(!node.config.data_dir.join("keys.pem").exists());
 }
 
 /// I1: three machines become three voters with one leader.

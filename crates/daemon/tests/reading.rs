@@ -127,7 +127,7 @@ async fn a_node_without_a_state_does_not_say_that_nothing_happened() {
     late.start().await.unwrap();
     late.join(&nodes[0], v1::NodeRole::Unspecified).await.unwrap();
     let watch = async |node: &Node| {
-        EventServiceClient::new(node.remote()).watch(v1::WatchEventsRequest::default()).await
+        EventServiceClient::new(node.local()).watch(v1::WatchEventsRequest::default()).await
     };
     let all = collect(watch(&late).await.unwrap().into_inner()).await;
     assert!(all.iter().any(|event| event.kind == "node-admitted" && event.node == "n4"), "{all:?}");

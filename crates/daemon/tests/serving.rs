@@ -38,7 +38,7 @@ async fn import(node: &Node, name: &str) -> Result<v1::Image, tonic::Status> {
     let end = Part::End(v1::ImportEnd { size_bytes: 1024 });
     let parts = [Part::Start(start), first, second, end];
     let parts = parts.map(|part| v1::ImportRequest { part: Some(part) });
-    let answer = ImageServiceClient::new(node.remote()).import(tokio_stream::iter(parts)).await?;
+    let answer = ImageServiceClient::new(node.local()).import(tokio_stream::iter(parts)).await?;
     Ok(answer.into_inner().image.unwrap())
 }
 
@@ -130,7 +130,7 @@ async fn a_survivor_alone_says_no_quorum_within_five_seconds() {
     for survivor in [0, 2] {
         let mut nodes = three().await;
         import(&nodes[survivor], "busybox").await.unwrap();
-        let newcomer = Node::fresh("n4").await;
+        let newcomer = (Node::fresh("n4").await, nodes[survivor].token().await.unwrap());
         for at in (0..3).filter(|at| *at != survivor) {
             nodes[at].stop().await;
         }
@@ -141,7 +141,7 @@ async fn a_survivor_alone_says_no_quorum_within_five_seconds() {
             }
             assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
         }
-        assert_eq!(newcomer.status().await.cluster_id, "", "nothing changed");
+        assert_eq!(newcomer.0.status().await.cluster_id, "", "nothing changed");
         let status = nodes[survivor].status().await;
         assert_eq!((status.leader.as_str(), status.nodes.len()), ("", 3));
         assert!(!status.warnings.is_empty());
@@ -149,7 +149,10 @@ async fn a_survivor_alone_says_no_quorum_within_five_seconds() {
 }
 
 /// All of them at a time; how each was refused.
-async fn every_write(node: &Node, newcomer: &Node) -> [(&'static str, Option<Code>); 7] {
+async fn every_write(
+    node: &Node,
+    (newcomer, token): &(Node, String),
+) -> [(&'static str, Option<Code>); 7] {
     let name = || "web".to_owned();
     let containers = || ContainerServiceClient::new(node.remote());
     let (mut c1, mut c2, mut c3, mut c4) = (containers(), containers(), containers(), containers());
@@ -162,7 +165,10 @@ async fn every_write(node: &Node, newcomer: &Node) -> [(&'static str, Option<Cod
         async { code(c4.delete(v1::DeleteRequest { name: name(), ..Default::default() }).await) },
         async { code(import(node, "other").await.map(tonic::Response::new)) },
         async { code(images.delete(delete_image).await) },
-        async { newcomer.join(node, v1::NodeRole::Voter).await.err().map(|e| e.code) },
+        async {
+            let joined = newcomer.join_with(node, v1::NodeRole::Voter, token.clone()).await;
+            joined.err().map(|e| e.code)
+        },
     );
     [
         ("create", answers.0),
@@ -257,7 +263,8 @@ async fn a_container_whose_takeover_is_held_says_so() {
     assert_eq!(code(client.logs(logs).await), Some(Code::Held));
 }
 
-/// A worker has no state and no vote; clients do not notice.
+/// A worker has no state and no vote: who looks does not notice, and who would change something is told
+/// where to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_answers_like_any_node() {
     let (one, mut worker) = (Node::fresh("n1").await, Node::fresh("w1").await);
@@ -271,7 +278,11 @@ async fn a_worker_answers_like_any_node() {
     })
     .await;
     import(&worker, "busybox").await.unwrap();
-    let mut client = ContainerServiceClient::new(worker.remote());
+    for channel in [worker.remote(), worker.local()] {
+        let mut client = ContainerServiceClient::new(channel);
+        assert_eq!(code(client.create(create("web", "busybox")).await), Some(Code::Forbidden));
+    }
+    let mut client = ContainerServiceClient::new(one.remote());
     let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
     assert_eq!(finished(&worker, made.operation.unwrap()).await.state(), v1::OperationState::Done);
     // A stream that does not end, too.
@@ -293,10 +304,10 @@ async fn a_program_runs_by_way_of_any_node() {
     one.init().await;
     worker.join(&one, v1::NodeRole::Worker).await.unwrap();
     all_up(&one, 2).await;
-    import(&one, "busybox").await.unwrap();
-    let mut client = ContainerServiceClient::new(worker.remote());
+    import(&worker, "busybox").await.unwrap();
+    let mut client = ContainerServiceClient::new(one.remote());
     let made = client.create(create("web", "busybox")).await.unwrap().into_inner();
-    assert_eq!(made.container.as_ref().unwrap().node, "n1", "not where the client asks");
+    assert_eq!(made.container.as_ref().unwrap().node, "w1", "not where the client asks");
     finished(&worker, made.operation.unwrap()).await;
 
     let start = |script: &str| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use holdfast_cli::client::{Session, import_start};
 use holdfast_proto::v1::import_request::Part;
-use holdfast_proto::{Address, LEASE_UNKNOWN, RemoteError, v1};
+use holdfast_proto::{Address, Dialer, LEASE_UNKNOWN, RemoteError, v1};
 use holdfast_types::{Code, ImageName};
 use tokio::runtime::{Builder, Runtime};
 use tokio_stream::StreamExt;
@@ -50,7 +50,7 @@ impl Cluster {
             Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
                 LabError::io("cannot start", std::path::Path::new("the client's runtime")),
             )?;
-        Ok(Self { runtime, session: Session::new(addresses, limit) })
+        Ok(Self { runtime, session: Session::new(addresses, Dialer::local(), limit) })
     }
 
     /// Runs something on the session to its end.
@@ -185,10 +185,17 @@ impl Lab {
             Role::Worker => v1::NodeRole::Worker,
         };
         let peers = vec![api_address(member)];
-        let client = Cluster::at(self, &node.name)?;
         let limit = self.pace().of(FORM_LIMIT);
+        // One for all attempts: whoever comes again with it is known by its key.
+        let token = Cluster::at(self, &member.name)?.wait_for(
+            &format!("a token for {}", node.name),
+            limit,
+            async |session| session.join_token(None).await.map(Some),
+        )?;
+        let token = token.token.to_string();
+        let client = Cluster::at(self, &node.name)?;
         client.wait_for(&format!("{} to join", node.name), limit, async |session| {
-            match session.join(peers.clone(), role).await {
+            match session.join(peers.clone(), role, token.clone()).await {
                 Ok(_) => Ok(Some(())),
                 // An attempt whose answer was lost had joined already.
                 Err(e) if e.code == Code::AlreadyExists => Ok(Some(())),

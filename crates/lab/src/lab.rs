@@ -6,7 +6,7 @@ use crate::LabError;
 use crate::layout::Layout;
 use crate::pace::Pace;
 use crate::plumbing::tool;
-use crate::record::{LabLock, LabRecord};
+use crate::record::{LabLock, LabRecord, Role};
 use crate::teardown;
 
 /// A lab that is up.
@@ -52,8 +52,8 @@ impl Lab {
 
     /// The client sockets of all nodes.
     pub fn sockets(&self) -> Result<Vec<PathBuf>, LabError> {
-        let names = self.record()?.nodes.into_iter().map(|n| n.name);
-        Ok(names.map(|n| self.layout.socket(&n)).collect())
+        let members = self.record()?.nodes.into_iter().filter(|n| n.role != Role::Worker);
+        Ok(members.map(|n| self.layout.socket(&n.name)).collect())
     }
 
     /// Changes the record under the lab's lock.

@@ -89,6 +89,11 @@ impl Layout {
         self.node_dir(node).join("holdfastd.toml")
     }
 
+    /// The daemon's key and certificate.
+    pub fn keys_file(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("state/keys.pem")
+    }
+
     /// A node's pool, where it is a volume group of its own, and that group.
     pub fn pool(&self, node: &str) -> String {
         format!("{}{node}", self.pool_prefix())

@@ -166,8 +166,10 @@ fn write_address_file(layout: &Layout, record: &LabRecord) -> Result<(), LabErro
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).map_err(LabError::io("cannot make", parent))?;
     }
+    // A worker's root may only look.
+    let members = record.nodes.iter().filter(|n| n.role != Role::Worker);
     let list: Vec<_> =
-        record.nodes.iter().map(|n| format!("unix:{}", layout.socket(&n.name).display())).collect();
+        members.map(|n| format!("unix:{}", layout.socket(&n.name).display())).collect();
     fs::write(&path, list.join(",") + "\n").map_err(LabError::io("cannot write", &path))
 }
 

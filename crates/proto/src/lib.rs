@@ -13,14 +13,16 @@ pub mod fuzzing;
 #[cfg(feature = "client")]
 mod heartbeats;
 mod metadata;
+mod sender;
 mod status;
 
 #[cfg(feature = "client")]
-pub use connect::{Address, AddressError, connect, connect_lazy};
+pub use connect::{Address, AddressError, Dialer, Dialers};
 pub use convert::{FieldError, required};
 #[cfg(feature = "client")]
 pub use heartbeats::Heartbeats;
 pub use metadata::{AGE_KEY, APPLIED_KEY, NODE_KEY, READ_KEY, SINCE_KEY, STALE};
+pub use sender::Sender;
 pub use status::{RemoteError, is_answer, status_from};
 
 /// The largest message either side accepts, in bytes.

@@ -53,7 +53,8 @@ fn grpc_code(code: Code) -> Grpc {
         | Code::NoAddress
         | Code::Busy
         | Code::TooManySnapshots => Grpc::ResourceExhausted,
-        Code::NotRoot => Grpc::PermissionDenied,
+        Code::Untrusted => Grpc::Unauthenticated,
+        Code::NotRoot | Code::Forbidden => Grpc::PermissionDenied,
         Code::NoQuorum
         | Code::NotLeader
         | Code::NoLease
@@ -116,6 +117,10 @@ impl RemoteError {
 
 impl From<Status> for RemoteError {
     fn from(status: Status) -> Self {
+        #[cfg(feature = "client")]
+        if let Some(message) = holdfast_trust::why_untrusted(&status) {
+            return Self { code: Code::Untrusted, message, leader: None };
+        }
         let text = |key| status.metadata().get(key).and_then(|v| v.to_str().ok());
         let code = text(CODE_KEY).and_then(|t| t.parse().ok()).unwrap_or(match status.code() {
             Grpc::DeadlineExceeded | Grpc::Cancelled => Code::Timeout,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::{RemoteError, connect_lazy};
+use holdfast_proto::{Dialer, RemoteError};
 use holdfast_types::{ClusterId, NodeId};
 use tonic::transport::Channel;
 
@@ -22,18 +22,17 @@ pub struct Identity {
 }
 
 /// Makes a channel to a peer's address. Called again after failures, so it should be lazy.
-/// The hook for TLS.
 pub type Connector = Arc<dyn Fn(&str) -> Result<Channel, RemoteError> + Send + Sync>;
 
-/// The connector for plaintext HTTP/2.
-pub fn plaintext() -> Connector {
-    Arc::new(|addr| {
+/// The connector for that dialer.
+pub fn connector(dialer: Dialer) -> Connector {
+    Arc::new(move |addr| {
         let address = addr.parse().map_err(|e: holdfast_proto::AddressError| RemoteError {
             code: e.code(),
             message: e.to_string(),
             leader: None,
         })?;
-        connect_lazy(&address, CONNECT_TIMEOUT)
+        Ok(dialer.lazy(&address, CONNECT_TIMEOUT))
     })
 }
 
@@ -70,13 +69,13 @@ pub struct RaftConfig {
 }
 
 impl RaftConfig {
-    /// The defaults of DESIGN section 8 for this directory and identity.
-    pub fn new(dir: impl Into<PathBuf>, identity: Identity) -> Self {
+    /// The defaults of DESIGN section 8 for this directory and identity, and those peers.
+    pub fn new(dir: impl Into<PathBuf>, identity: Identity, peers: Dialer) -> Self {
         Self {
             dir: dir.into(),
             identity,
             generation: 0,
-            connector: plaintext(),
+            connector: connector(peers),
             timing: Timing::default(),
             care: CareLimits::default(),
             snapshot_every: 5_000,

@@ -48,7 +48,7 @@ mod types;
 mod watchdog;
 
 pub use care::{CareLimits, Unfit};
-pub use config::{Connector, Identity, RaftConfig, Timing, plaintext};
+pub use config::{Connector, Identity, RaftConfig, Timing, connector};
 pub use error::RaftError;
 pub use leadership::{Leadership, Peer, Reign};
 pub use metrics::{Lag, Metrics};

@@ -497,6 +497,7 @@ fn finished(dir: &Path) -> Result<(), RaftError> {
 #[cfg(test)]
 mod tests {
     use holdfast_core::{Command, Entry, RemoveImage};
+    use holdfast_proto::Dialer;
     use holdfast_types::{ClusterId, Code, RequestId, TimestampMs};
 
     use super::*;
@@ -511,7 +512,7 @@ mod tests {
     async fn a_failing_disk_stops_the_node() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
-        let config = RaftConfig::new(dir.path().join("raft"), identity);
+        let config = RaftConfig::new(dir.path().join("raft"), identity, Dialer::plaintext());
         let node = RaftNode::start_on(config, LogStore::open_failing_after_100).await.unwrap();
         node.initialize("127.0.0.1:1").await.unwrap();
         let mut acked = 0;
@@ -536,7 +537,7 @@ mod tests {
     async fn a_panic_in_consensus_ends_the_node_with_its_reason() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
-        let config = RaftConfig::new(dir.path().join("raft"), identity);
+        let config = RaftConfig::new(dir.path().join("raft"), identity, Dialer::plaintext());
         let node = RaftNode::start(config).await.unwrap();
         node.initialize("127.0.0.1:1").await.unwrap();
         let panics = node.raft().with_state_machine(|_| Box::pin(async { panic!("on purpose") }));
@@ -550,8 +551,13 @@ mod tests {
     async fn only_members_are_unfit_peers() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
-        let node =
-            RaftNode::start(RaftConfig::new(dir.path().join("raft"), identity)).await.unwrap();
+        let node = RaftNode::start(RaftConfig::new(
+            dir.path().join("raft"),
+            identity,
+            Dialer::plaintext(),
+        ))
+        .await
+        .unwrap();
         node.initialize("127.0.0.1:1").await.unwrap();
         node.add_learner(NodeId(2), "127.0.0.1:2").await.unwrap();
         let peers = &node.shared.peers;
@@ -574,7 +580,7 @@ mod tests {
     async fn a_slow_disk_makes_unfit_to_lead() {
         let dir = tempfile::tempdir().unwrap();
         let identity = Identity { cluster: ClusterId::generate(), node: NodeId(1) };
-        let mut config = RaftConfig::new(dir.path().join("raft"), identity);
+        let mut config = RaftConfig::new(dir.path().join("raft"), identity, Dialer::plaintext());
         config.timing = Timing::with_heartbeat(50);
         config.care.slow_ms = 200;
         let node = RaftNode::start_on(config, LogStore::open_slow).await.unwrap();

@@ -4,6 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use holdfast_proto::Dialer;
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::{RaftRequest, SnapshotPart, SnapshotStart, snapshot_part};
@@ -403,7 +404,7 @@ async fn strangers_and_garbage_are_refused_at_the_door() {
     let machine = &cluster.machines[0];
     let before = machine.node().metrics();
     let address = machine.addr.parse().unwrap();
-    let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+    let channel = Dialer::plaintext().connect(&address, Duration::from_secs(5)).await.unwrap();
     let mut client = RaftServiceClient::new(channel);
     let right = RaftRequest {
         cluster_id: cluster.cluster.to_bytes().into(),

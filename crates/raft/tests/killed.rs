@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use holdfast_proto::Dialer;
 use holdfast_raft::{Identity, RaftConfig, RaftNode};
 use holdfast_types::{ClusterId, NodeId, RequestId};
 use support::entry;
@@ -88,7 +89,8 @@ fn spawn(dir: &Path, cluster: ClusterId) -> Child {
 }
 
 async fn start(dir: &Path, cluster: ClusterId) -> RaftNode {
-    let mut config = RaftConfig::new(dir, Identity { cluster, node: NodeId(1) });
+    let mut config =
+        RaftConfig::new(dir, Identity { cluster, node: NodeId(1) }, Dialer::plaintext());
     // Snapshots and purges happen while it is killed.
     config.snapshot_every = 100;
     config.keep_entries = 50;

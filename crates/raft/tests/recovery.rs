@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use holdfast_core::{AdmitNode, Command, Outcome, RegisterNode, RestoredFrom};
+use holdfast_proto::Dialer;
 use holdfast_raft::{RaftConfig, RaftError, RaftNode, Recovery, Restoring, recover, survey};
 use holdfast_types::{ClusterId, Code, Epoch, NodeId, RequestId, TimestampMs};
 use support::{Cluster, commit, new_node, wait};
@@ -243,7 +244,7 @@ async fn a_backup_s_state_is_where_a_new_cluster_begins() {
     let again = holdfast_raft::restore(&dir, asked, (*applied.state).clone()).await.unwrap_err();
     assert_eq!(again.code(), Code::WrongState);
 
-    let node = RaftNode::start(RaftConfig::new(&dir, identity)).await.unwrap();
+    let node = RaftNode::start(RaftConfig::new(&dir, identity, Dialer::plaintext())).await.unwrap();
     let mut leadership = node.leadership();
     let ready = leadership.wait_for(|l| l.reign.is_some_and(|r| r.ready));
     timeout(Duration::from_secs(10), ready).await.unwrap().unwrap();

@@ -5,6 +5,7 @@ mod support;
 use std::time::Duration;
 
 use holdfast_core::{Command, RemoveNode};
+use holdfast_proto::Dialer;
 use holdfast_proto::RemoteError;
 use holdfast_proto::internal::RaftRequest;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
@@ -23,7 +24,7 @@ async fn ask(cluster: &Cluster, at: usize, from: NodeId) -> Option<Code> {
         ..Default::default()
     };
     let address = machine.addr.parse().ok()?;
-    let channel = holdfast_proto::connect_lazy(&address, Duration::from_secs(2)).ok()?;
+    let channel = Dialer::plaintext().lazy(&address, Duration::from_secs(2));
     let mut client = RaftServiceClient::new(channel);
     let mut codes = Vec::new();
     for answer in [

@@ -430,6 +430,7 @@ mod tests {
             chain: chain(epoch),
             primary: NodeId(2),
             keep: Vec::new(),
+            origin: None,
             kept: Vec::new(),
         }
     }

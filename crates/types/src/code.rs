@@ -125,6 +125,10 @@ codes! {
     ToolTooOld = "HF-TOOL-TOO-OLD", retry false;
     /// The program must run as root.
     NotRoot = "HF-NOT-ROOT", retry false;
+    /// The caller has not shown who it is, or what it has shown is not believed.
+    Untrusted = "HF-UNTRUSTED", retry false;
+    /// The caller is known, and may not do this.
+    Forbidden = "HF-FORBIDDEN", retry false;
     /// An address or socket is already taken.
     AddressInUse = "HF-ADDRESS-IN-USE", retry false;
     /// A file of ours on disk is damaged; the message names it. Nothing was guessed.

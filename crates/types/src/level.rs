@@ -9,7 +9,8 @@
 //! leaves; the samples in `crates/raft/tests/golden/level-1` say what that is, and from then on they are read
 //! by every version. What is added after them is not so free: a new kind of entry, a new value in an old
 //! one, and a field by which an entry does something else, or which is always in the state and so in its
-//! hash (I4), need the next level, and are not said before.
+//! hash (I4), need the next level, and are not said before. Authorities and tokens are of level 1 all the
+//! same: no node without them can speak to one that has them.
 
 use std::fmt;
 

@@ -53,6 +53,9 @@ pub struct PeerView {
     pub underlay: Ipv4Addr,
     /// Whether it is up as far as the cluster has agreed.
     pub up: bool,
+    /// Whether it has no part in Raft: it never leads.
+    #[serde(default)]
+    pub worker: bool,
 }
 
 /// A container whose primary copy is on this node.
@@ -116,6 +119,10 @@ pub struct ReplicaView {
     pub primary: NodeId,
     /// Snapshots that are the newest known of some other copy: they are kept as bases.
     pub keep: Vec<SnapshotUuid>,
+    /// The snapshot that it began as, of an image or of another container: a base of its first copy. No
+    /// other volume's content has any business here.
+    #[serde(default)]
+    pub origin: Option<SnapshotUuid>,
     /// Its named snapshots.
     #[serde(default)]
     pub kept: Vec<KeptView>,
@@ -132,4 +139,7 @@ pub struct ImageView {
     pub held: bool,
     /// Nodes that this node should ship the image to.
     pub ship_to: Vec<NodeId>,
+    /// The node that ships it to those that lack it.
+    #[serde(default)]
+    pub source: Option<NodeId>,
 }

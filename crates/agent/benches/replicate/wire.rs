@@ -13,7 +13,7 @@ use holdfast_proto::internal::{
     OfferRequest, OfferResponse, ReceiveRequest, ReceiveResponse, RestampRequest, RestampResponse,
     SealRequest, SealResponse, SyncNowRequest, SyncNowResponse, receive_request::Part,
 };
-use holdfast_proto::{Address, MAX_MESSAGE_BYTES, STREAM_FRAME, STREAM_WINDOW, connect};
+use holdfast_proto::{Address, Dialer, MAX_MESSAGE_BYTES, STREAM_FRAME, STREAM_WINDOW};
 use holdfast_storage::xfs::XfsPool;
 use holdfast_storage::{Begin, Offer, Pool, stream};
 use tokio::runtime::Runtime;
@@ -62,7 +62,8 @@ impl Link {
                 .max_frame_size(STREAM_FRAME)
                 .add_service(service);
             tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-            let channel = connect(&address, std::time::Duration::from_secs(5)).await;
+            let channel =
+                Dialer::plaintext().connect(&address, std::time::Duration::from_secs(5)).await;
             channel.map(PeerServiceClient::new).map_err(anyhow::Error::from)
         })?;
         Ok(Self { runtime, client })

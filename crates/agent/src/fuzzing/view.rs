@@ -62,6 +62,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             address: "10.0.0.2:7443".into(),
             underlay: Ipv4Addr::new(10, 0, 0, 2),
             up: true,
+            worker: true,
         }],
         assigned: vec![assigned()],
         replicas: vec![replica()],
@@ -71,6 +72,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             snapshot: snapshot(4, 1),
             held: true,
             ship_to: vec![NodeId(2)],
+            source: Some(NodeId(2)),
         }],
         ..empty()
     };
@@ -130,6 +132,7 @@ fn replica() -> ReplicaView {
         chain: chain(2),
         primary: NodeId(2),
         keep: vec![SnapshotUuid(uid(8))],
+        origin: Some(SnapshotUuid(uid(9))),
         kept: vec![kept()],
     }
 }

@@ -101,6 +101,7 @@ mod tests {
             chain: Chain::begin(Epoch(1)),
             primary: PRIMARY,
             keep: vec![uuid(1)],
+            origin: None,
             kept: (1..=3).map(kept).collect(),
         };
         let peer = PeerView {
@@ -109,6 +110,7 @@ mod tests {
             address: "n1:1".into(),
             underlay: [192, 0, 2, 1].into(),
             up,
+            worker: false,
         };
         NodeView {
             revision: Revision(1),

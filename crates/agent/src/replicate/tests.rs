@@ -1,11 +1,14 @@
 //! Transfers between two agents over a real connection, interrupted in every way.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_proto::RemoteError;
-use holdfast_proto::internal::{ReceiveRequest, receive_request::Part};
-use holdfast_storage::{Offer, Pool, SnapshotInfo, SnapshotKind, stream};
+use holdfast_proto::internal::{
+    OfferRequest, ReceiveRequest, RestampItem, RestampRequest, receive_request::Part,
+};
+use holdfast_storage::{AlreadyQuiet, Offer, Pool, SnapshotInfo, SnapshotKind, stream};
 use holdfast_types::{ByteSize, Code, ContainerSpec, Epoch, SnapshotUuid, VolumeUid};
 use tokio::sync::watch;
 
@@ -13,17 +16,19 @@ use super::lanes::Due;
 use super::limits::TransferLimits;
 use super::prune::{Acked, Bases, give_up};
 use super::resume::resync;
-use super::ship::{offer, send, start_of};
+use super::ship::{Offered, offer, send, start_of};
 use super::slots::Slots;
 use super::source::Latest;
 use super::target::Target;
 use crate::clock::boottime_ms;
 use crate::context::Context;
 use crate::error::AgentError;
-use crate::pair::{Fault, Pair, RECEIVER};
+use crate::pair::{Fault, Pair, RECEIVER, SENDER};
 use crate::testing::UID;
 
 const MIB: u64 = 1 << 20;
+/// A node that has nothing to do with the volume.
+const THIEF: u64 = 9;
 /// What an interruption may lose: a message under way, and a record that was not whole.
 const LOST: u64 = 2 * MIB;
 /// How long ago a copy was last vouched for.
@@ -31,6 +36,71 @@ const OLD_MS: u64 = 60_000;
 
 fn due() -> Due {
     Due::of(&ContainerSpec::default(), boottime_ms())
+}
+
+/// I26: a node takes in, and believes of its copies' age, only what comes of the node that its view names:
+/// not of another, with the right cluster, volume, epoch and snapshot.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_the_primary_ships_and_vouches_for_nothing() {
+    let pair = Pair::new(ByteSize::mib(2), TransferLimits::default()).await;
+    let (snapshot, direct) = (pair.snapshot(), pair.address.to_string());
+    let forbidden = |error: AgentError| assert_eq!(error.code(), Code::Forbidden, "{error}");
+    let offered = offer(&pair.sender.context, &direct, snapshot.id, &[]).await.unwrap();
+    pair.receiver.sender.store(THIEF, Ordering::Relaxed);
+    forbidden(offer(&pair.sender.context, &direct, snapshot.id, &[]).await.unwrap_err());
+    let slot = pair.sender.context.slots.take(due(), false).await;
+    let sent = send(&pair.sender.context, &direct, &snapshot, boottime_ms(), &offered, &slot).await;
+    forbidden(sent.unwrap_err());
+    drop(slot);
+    assert!(pair.receiver.pool.volume(UID.into()).is_err(), "something is there");
+
+    pair.receiver.sender.store(SENDER.0, Ordering::Relaxed);
+    ship(&pair.sender.context, &direct, &snapshot).await.unwrap();
+    pair.receiver.sender.store(THIEF, Ordering::Relaxed);
+    let item = RestampItem {
+        volume: snapshot.id.volume.to_bytes().into(),
+        epoch: snapshot.id.epoch.0,
+        snapshot: snapshot.id.uuid.to_bytes().into(),
+        age_ms: 0,
+    };
+    let request = RestampRequest {
+        cluster_id: pair.sender.context.config.identity.cluster.to_bytes().into(),
+        items: vec![item],
+        ..Default::default()
+    };
+    let mut peer = pair.sender.context.peers.at(&direct).unwrap();
+    let refused = peer.restamp(request).await.map_err(RemoteError::from).unwrap_err();
+    assert_eq!(refused.code, Code::Forbidden, "{refused}");
+}
+
+/// I26: a delta on another volume's snapshot made a copy of that volume under the sender's own name, which
+/// was then shipped to the sender.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delta_is_made_on_no_other_volumes_snapshot() {
+    let pair = Pair::new(ByteSize::mib(2), TransferLimits::default()).await;
+    let (snapshot, direct) = (pair.snapshot(), pair.address.to_string());
+    let (victim, stolen) = (VolumeUid::generate(), SnapshotUuid::generate());
+    let pool = &pair.receiver.pool;
+    pool.create(victim, ByteSize::mib(2), Epoch(1)).unwrap();
+    let id = pool.volume(victim).unwrap().state.next_snapshot(stolen).unwrap();
+    pool.snapshot(&id, crate::clock::wall(), &mut AlreadyQuiet).unwrap();
+    let context = &pair.sender.context;
+    let request = OfferRequest {
+        cluster_id: context.config.identity.cluster.to_bytes().into(),
+        snapshot: Some(snapshot.id.into()),
+        candidates: vec![stolen.to_bytes().into()],
+    };
+    let mut peer = context.peers.at(&direct).unwrap();
+    let answer = peer.offer(request).await.unwrap().into_inner();
+    assert!(answer.base.is_empty(), "it would be the base");
+    // And without asking.
+    let offered = offer(context, &direct, snapshot.id, &[]).await.unwrap();
+    let offered = Offered { base: Some(stolen), ..offered };
+    let start = Part::Start(start_of(context, &snapshot, boottime_ms(), &offered));
+    let start = tokio_stream::iter([ReceiveRequest { part: Some(start) }]);
+    let refused = peer.receive(start).await.map_err(RemoteError::from).unwrap_err();
+    assert_eq!(refused.code, Code::Forbidden, "{refused}");
+    assert!(pool.volume(UID.into()).is_err(), "something is there");
 }
 
 /// Where it began.

@@ -9,12 +9,12 @@ mod seal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_proto::FieldError;
 use holdfast_proto::internal::peer_service_server::PeerService;
 use holdfast_proto::internal::{
     OfferRequest, OfferResponse, ReceiveRequest, ReceiveResponse, RestampRequest, RestampResponse,
     SealRequest, SealResponse, SyncNowRequest, SyncNowResponse,
 };
+use holdfast_proto::{FieldError, Sender};
 use holdfast_types::{ClusterId, ContainerUid, VolumeUid};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
@@ -67,14 +67,19 @@ impl PeerService for PeerApi {
         &self,
         request: Request<OfferRequest>,
     ) -> Result<Response<OfferResponse>, Status> {
-        self.answer_offer(request.into_inner()).await.map(Response::new).map_err(|e| e.to_status())
+        let sender = Sender::of(&request)?;
+        self.answer_offer(sender, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(|e| e.to_status())
     }
 
     async fn receive(
         &self,
         request: Request<Streaming<ReceiveRequest>>,
     ) -> Result<Response<ReceiveResponse>, Status> {
-        match self.take_in(request.into_inner()).await {
+        let sender = Sender::of(&request)?;
+        match self.take_in(sender, request.into_inner()).await {
             Ok(()) => Ok(Response::new(ReceiveResponse {})),
             Err(error) => {
                 debug!(error = %error.line(), "a transfer was refused or broke");
@@ -87,7 +92,8 @@ impl PeerService for PeerApi {
         &self,
         request: Request<RestampRequest>,
     ) -> Result<Response<RestampResponse>, Status> {
-        self.restamp_all(request.get_ref()).map(Response::new).map_err(|e| e.to_status())
+        let sender = Sender::of(&request)?;
+        self.restamp_all(sender, request.get_ref()).map(Response::new).map_err(|e| e.to_status())
     }
 
     async fn sync_now(

@@ -3,7 +3,9 @@
 use holdfast_proto::internal::{OfferRequest, OfferResponse};
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::{Partial, Pool};
-use holdfast_types::{ContainerUid, Epoch, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid};
+use holdfast_types::{
+    ContainerUid, Epoch, NodeId, SnapshotId, SnapshotName, SnapshotUuid, VolumeUid,
+};
 
 use super::PeerApi;
 use crate::clock::boottime_ms;
@@ -12,18 +14,22 @@ use crate::error::{AgentError, blocking};
 impl PeerApi {
     pub(super) async fn answer_offer(
         &self,
+        sender: NodeId,
         request: OfferRequest,
     ) -> Result<OfferResponse, AgentError> {
         let parts = self.parts(&request.cluster_id)?;
         let id = SnapshotId::try_from(required(request.snapshot, "snapshot")?)?;
-        self.may_receive(&id)?;
+        self.may_receive(sender, &id)?;
         let view = self.context.view().ok_or(AgentError::Starting)?;
         if !view.images.iter().any(|image| image.snapshot == id) {
             self.context.intake.end(id.volume).await?;
         }
         let candidates = request.candidates.iter().map(|c| SnapshotUuid::try_from(&c[..]));
         let candidates: Vec<_> = candidates.collect::<Result<_, _>>().map_err(FieldError::from)?;
+        let origin = self.origin_of(id.volume);
         let look = move || {
+            let own = |base: &SnapshotUuid| is_base(&*parts.pool, id.volume, origin, *base);
+            let candidates: Vec<_> = candidates.into_iter().filter(own).collect();
             let chosen = choose(&*parts.pool, &id, &candidates);
             let is_history = !chosen.already_there && is_history(&*parts.pool, &id);
             Ok::<_, AgentError>((chosen, is_history))
@@ -44,32 +50,46 @@ impl PeerApi {
         self.context.intake.check(resume_at > 0).inspect_err(refused)
     }
 
-    /// Whether this node is to hold that snapshot, by its newest view (I11).
-    pub(super) fn may_receive(&self, id: &SnapshotId) -> Result<(), AgentError> {
-        let is_image = || {
-            let view = self.context.view();
-            view.is_some_and(|view| view.images.iter().any(|image| image.snapshot == *id))
-        };
-        match self.is_present(id.volume, id.epoch) {
+    /// Whether this node is to hold that snapshot, and to have it of that node, by its newest view (I11,
+    /// I26).
+    pub(super) fn may_receive(&self, sender: NodeId, id: &SnapshotId) -> Result<(), AgentError> {
+        let view = self.context.view().ok_or(AgentError::Starting)?;
+        if let Some(image) = view.images.iter().find(|image| image.snapshot == *id) {
+            return is_theirs(image.source == Some(sender), sender, id.volume);
+        }
+        match self.is_present(sender, id.volume, id.epoch) {
             Err(AgentError::Epoch(_)) if self.name_of(id).is_some() => Ok(()),
-            Err(AgentError::NotHere { .. }) if is_image() => Ok(()),
             other => other,
         }
     }
 
-    /// Whether that is the present epoch of a volume that has its replica here, by the newest view.
-    pub(super) fn is_present(&self, volume: VolumeUid, epoch: Epoch) -> Result<(), AgentError> {
+    /// Whether that is the present epoch of a volume that has its replica here and its primary copy
+    /// there, by the newest view.
+    pub(super) fn is_present(
+        &self,
+        sender: NodeId,
+        volume: VolumeUid,
+        epoch: Epoch,
+    ) -> Result<(), AgentError> {
         let view = self.context.view().ok_or(AgentError::Starting)?;
         let uid = ContainerUid(volume.0);
         let replica = view.replicas.iter().find(|replica| replica.uid == uid);
         let reason = "has no replica on this node";
-        let known = replica.ok_or(AgentError::NotHere { uid, reason })?.chain.epoch;
+        let replica = replica.ok_or(AgentError::NotHere { uid, reason })?;
+        is_theirs(replica.primary == sender, sender, volume)?;
+        let known = replica.chain.epoch;
         match epoch == known {
             true => Ok(()),
             false => Err(AgentError::Epoch(format!(
                 "the snapshot is of epoch {epoch}, this node knows epoch {known}"
             ))),
         }
+    }
+
+    /// What a volume that has its replica here began as, by the newest view.
+    pub(super) fn origin_of(&self, volume: VolumeUid) -> Option<SnapshotUuid> {
+        let view = self.context.view()?;
+        view.replicas.iter().find(|replica| replica.uid.0 == volume.0)?.origin
     }
 
     /// The name under which this node, as the volume's replica, is to keep that snapshot.
@@ -79,6 +99,22 @@ impl PeerApi {
         let kept = replica.kept.iter().find(|kept| kept.uuid == id.uuid)?;
         Some(kept.name.clone())
     }
+}
+
+fn is_theirs(it_is: bool, sender: NodeId, volume: VolumeUid) -> Result<(), AgentError> {
+    if it_is { Ok(()) } else { Err(AgentError::NotTheirs { sender, volume }) }
+}
+
+/// Whether a delta of that volume may be made on that snapshot: of another volume's it would make a copy
+/// of what its sender has no part in (I26).
+pub(super) fn is_base(
+    pool: &dyn Pool,
+    volume: VolumeUid,
+    origin: Option<SnapshotUuid>,
+    base: SnapshotUuid,
+) -> bool {
+    let own = pool.volume(volume).is_ok_and(|volume| volume.state.find(base).is_some());
+    own || origin == Some(base)
 }
 
 /// Which base the sender should use: the one of an interrupted transfer of this very snapshot,

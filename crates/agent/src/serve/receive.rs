@@ -7,7 +7,7 @@ use holdfast_proto::internal::{self, ReceiveRequest, ReceiveStart, receive_reque
 use holdfast_proto::{FieldError, required};
 use holdfast_storage::{Begin, Member, Offer, Receiver, SnapshotKind};
 use holdfast_types::{
-    ByteSize, Code, ContainerUid, ImageUid, Report, SnapshotId, SnapshotUuid, TimestampMs,
+    ByteSize, ContainerUid, ImageUid, NodeId, Report, SnapshotId, SnapshotUuid, TimestampMs,
 };
 use tokio::sync::mpsc;
 use tonic::Streaming;
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 
 use super::PeerApi;
 use super::intake::{Place, Stay};
+use super::offer::is_base;
 use crate::agent::Parts;
 use crate::clock::{boottime_ms, meant_ms};
 use crate::counts::End;
@@ -31,6 +32,7 @@ const FRAMES_AHEAD: usize = 4;
 impl PeerApi {
     pub(super) async fn take_in(
         &self,
+        sender: NodeId,
         mut stream: Streaming<ReceiveRequest>,
     ) -> Result<(), AgentError> {
         let first = next_part(&mut stream).await?;
@@ -40,21 +42,30 @@ impl PeerApi {
         let arrived_ms = boottime_ms();
         let parts = self.parts(&start.cluster_id)?;
         let offer = offer_of(&start)?;
-        self.may_receive(&offer.snapshot)?;
+        self.may_receive(sender, &offer.snapshot)?;
+        if let Some(base) = offer.base {
+            let (pool, volume) = (parts.pool.clone(), offer.snapshot.volume);
+            let origin = self.origin_of(volume);
+            let own = move || Ok::<_, AgentError>(is_base(&*pool, volume, origin, base));
+            if !blocking(own).await? {
+                return Err(AgentError::NotTheirs { sender, volume });
+            }
+        }
         let offer = Offer { history: self.name_of(&offer.snapshot).is_some(), ..offer };
         let as_of_ms = meant_ms(arrived_ms, start.age_ms, start.clock_ms, start.since_ms);
         let id = offer.snapshot;
         let volume = parts.pool.volume(id.volume).ok().map(|volume| volume.state);
         let there = volume.is_some_and(|v| v.find(id.uuid).is_some() && !v.is_rotten(id.uuid));
         if !there {
-            self.receive(&parts, offer, start.resume_at, &mut stream).await?;
+            self.receive(sender, &parts, offer, start.resume_at, &mut stream).await?;
         }
-        self.arrived(&parts, id, as_of_ms).await
+        self.arrived(sender, &parts, id, as_of_ms).await
     }
 
     /// Makes a snapshot of the stream, which is to begin at `resume_at`.
     async fn receive(
         &self,
+        sender: NodeId,
         parts: &Parts,
         offer: Offer,
         resume_at: u64,
@@ -73,7 +84,7 @@ impl PeerApi {
             return Err(AgentError::Epoch(text.to_owned()));
         }
         let counted = received.begin(resume_at);
-        let fed = self.feed((receiver, place), stay, &id, stream).await;
+        let fed = self.feed((receiver, place), stay, (sender, &id), stream).await;
         counted.ended(End::of(&fed));
         fed
     }
@@ -84,7 +95,7 @@ impl PeerApi {
         &self,
         (receiver, place): (Box<dyn Receiver>, Place),
         mut stay: Stay,
-        id: &SnapshotId,
+        (sender, id): (NodeId, &SnapshotId),
         stream: &mut Streaming<ReceiveRequest>,
     ) -> Result<(), AgentError> {
         let (frames, mut incoming) = mpsc::channel::<Option<bytes::Bytes>>(FRAMES_AHEAD);
@@ -107,7 +118,7 @@ impl PeerApi {
             match part {
                 Ok(Some(receive_request::Part::Frame(bytes))) => {
                     self.context.counters.received.moved(bytes.len());
-                    if let Err(error) = self.may_receive(id) {
+                    if let Err(error) = self.may_receive(sender, id) {
                         break Some(error);
                     }
                     if frames.send(Some(bytes)).await.is_err() {
@@ -138,14 +149,15 @@ impl PeerApi {
     /// A verified snapshot is here: stamp it, tell of an image, drop what it supersedes.
     async fn arrived(
         &self,
+        sender: NodeId,
         parts: &Arc<Parts>,
         id: SnapshotId,
         as_of_ms: u64,
     ) -> Result<(), AgentError> {
         // A named one is taken in of any epoch. If that is over, nobody knows what was written since:
         // it is as old as it was taken, whatever its sender says.
-        let vouched = self.may_vouch(&*parts.pool, id.volume, id.epoch);
-        let is_over = vouched.is_err_and(|error| error.code() == Code::StaleEpoch);
+        let vouched = self.may_vouch(sender, &*parts.pool, id.volume, id.epoch);
+        let is_over = vouched.is_err();
         let age_ms = boottime_ms().saturating_sub(as_of_ms);
         let name = self.name_of(&id);
         let pool = parts.pool.clone();

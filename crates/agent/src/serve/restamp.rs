@@ -7,7 +7,7 @@
 use holdfast_proto::FieldError;
 use holdfast_proto::internal::{RestampRequest, RestampResponse};
 use holdfast_storage::{Error, Pool};
-use holdfast_types::{Epoch, SnapshotUuid, VolumeUid};
+use holdfast_types::{Epoch, NodeId, SnapshotUuid, VolumeUid};
 
 use super::PeerApi;
 use crate::clock::{boottime_ms, meant_ms};
@@ -16,6 +16,7 @@ use crate::error::AgentError;
 impl PeerApi {
     pub(super) fn restamp_all(
         &self,
+        sender: NodeId,
         request: &RestampRequest,
     ) -> Result<RestampResponse, AgentError> {
         let arrived_ms = boottime_ms();
@@ -25,7 +26,7 @@ impl PeerApi {
             let volume = VolumeUid::try_from(&item.volume[..]).map_err(FieldError::from)?;
             let uuid = SnapshotUuid::try_from(&item.snapshot[..]).map_err(FieldError::from)?;
             let epoch = Epoch(item.epoch);
-            self.may_vouch(&*parts.pool, volume, epoch)?;
+            self.may_vouch(sender, &*parts.pool, volume, epoch)?;
             let state = parts.pool.volume(volume).map(|v| v.state);
             let newest = state.ok().filter(|s| s.live.is_none()).and_then(|s| s.newest().cloned());
             let is_it = newest.is_some_and(|s| s.id.uuid == uuid && s.id.epoch == epoch);
@@ -43,11 +44,12 @@ impl PeerApi {
     /// Whether the primary of that epoch may say how old a copy here is.
     pub(super) fn may_vouch(
         &self,
+        sender: NodeId,
         pool: &dyn Pool,
         volume: VolumeUid,
         epoch: Epoch,
     ) -> Result<(), AgentError> {
-        self.is_present(volume, epoch)?;
+        self.is_present(sender, volume, epoch)?;
         // A seal may be here before the view that follows it.
         let sealed = pool.volume(volume).map(|v| v.state.record.sealed);
         match sealed.ok().filter(|sealed| epoch <= *sealed) {

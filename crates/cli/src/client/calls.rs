@@ -13,14 +13,30 @@ use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::pool_service_client::PoolServiceClient;
 use holdfast_proto::v1::snapshot_service_client::SnapshotServiceClient;
 use holdfast_proto::{RemoteError, required, v1};
+use holdfast_trust::{Fingerprint, JoinToken, Secret, TrustError};
 use holdfast_types::{
     ByteSize, Code, ContainerName, ContainerSpec, ImageName, KeepRules, LabelKey, LabelValue,
-    NodeName, RequestId, Revision, SnapshotName, VolumeName,
+    NodeName, RequestId, Revision, SnapshotName, TimestampMs, VolumeName,
 };
 use tokio::time::Instant;
 use tonic::Streaming;
 
 use super::Session;
+
+/// A join token that was just made.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    /// The token, a secret.
+    pub token: JoinToken,
+    /// From when on it lets nobody in.
+    pub expires: TimestampMs,
+    /// Where members answer, `host:port`.
+    pub peers: Vec<String>,
+}
+
+fn untrusted(error: TrustError) -> RemoteError {
+    RemoteError { code: error.code(), message: error.to_string(), leader: None }
+}
 
 const AT_ONCE: Duration = Duration::ZERO;
 
@@ -62,13 +78,37 @@ impl Session {
         self.once(async |channel| ClusterServiceClient::new(channel).init(request).await).await
     }
 
-    /// Makes the answering node join the cluster of `peers`. Sent once: it has no id.
+    /// Makes a token that lets one machine in; it is good for an hour if nothing else is said. Its secret
+    /// is made here, and told to nobody.
+    pub async fn join_token(&self, lifetime: Option<Duration>) -> Result<NewToken, RemoteError> {
+        let (id, secret) = (RequestId::generate(), Secret::generate().map_err(untrusted)?);
+        let request = v1::CreateTokenRequest {
+            lifetime_s: lifetime.map_or(0, |lifetime| lifetime.as_secs().max(1)),
+            request_id: id.to_bytes().into(),
+            hash: secret.hash().to_vec().into(),
+        };
+        let made = change!(self, ClusterServiceClient, create_token, request)?;
+        let authority = made.authority.as_ref().try_into().map(Fingerprint);
+        let authority = authority
+            .map_err(|_| untrusted(TrustError::NoToken("the cluster named no authority")))?;
+        let token = JoinToken { id: id.0, secret, authority };
+        Ok(NewToken { token, expires: TimestampMs(made.expires_ms), peers: made.peers })
+    }
+
+    /// Begins to replace the cluster's authority.
+    pub async fn rotate_authority(&self) -> Result<(), RemoteError> {
+        let request = v1::RotateAuthorityRequest { request_id: fresh_id().into() };
+        change!(self, ClusterServiceClient, rotate_authority, request).map(drop)
+    }
+
+    /// Makes the answering node join the cluster of `peers`, with a token of it. Sent once: it has no id.
     pub async fn join(
         &self,
         peers: Vec<String>,
         role: v1::NodeRole,
+        token: String,
     ) -> Result<v1::JoinResponse, RemoteError> {
-        let request = v1::JoinRequest { peers, role: role.into() };
+        let request = v1::JoinRequest { peers, role: role.into(), token };
         self.once(async |channel| ClusterServiceClient::new(channel).join(request).await).await
     }
 

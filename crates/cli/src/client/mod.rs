@@ -12,5 +12,5 @@ pub mod retry;
 mod session;
 
 pub use addresses::{ADDRESS_FILE, AddressesError, DEFAULT_SOCKET, discover, parse_list};
-pub use calls::import_start;
+pub use calls::{NewToken, import_start};
 pub use session::{Freshness, Session};

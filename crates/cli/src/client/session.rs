@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use holdfast_proto::{
-    AGE_KEY, APPLIED_KEY, Address, NODE_KEY, READ_KEY, RemoteError, SINCE_KEY, STALE, connect,
+    AGE_KEY, APPLIED_KEY, Address, Dialer, NODE_KEY, READ_KEY, RemoteError, SINCE_KEY, STALE,
 };
 use holdfast_types::{Code, Revision};
 use tokio::time::Instant;
@@ -28,6 +28,7 @@ const HEARD_LATELY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Session {
     addresses: Vec<Address>,
+    dialer: Dialer,
     timeout: Duration,
     channels: Mutex<Vec<Option<Channel>>>,
     /// Index of the address that answered last: asked first next time.
@@ -69,12 +70,13 @@ enum Round<T> {
 }
 
 impl Session {
-    /// A session with the cluster whose nodes listen at `addresses`; each call ends within
-    /// `timeout`, plus what it was asked to wait.
-    pub fn new(addresses: Vec<Address>, timeout: Duration) -> Self {
+    /// A session with the cluster whose nodes listen at `addresses`, which are reached by `dialer`; each
+    /// call ends within `timeout`, plus what it was asked to wait.
+    pub fn new(addresses: Vec<Address>, dialer: Dialer, timeout: Duration) -> Self {
         let channels = Mutex::new(vec![None; addresses.len()]);
         Self {
             addresses,
+            dialer,
             timeout,
             channels,
             preferred: AtomicUsize::new(0),
@@ -259,7 +261,8 @@ impl Session {
         if let Some(channel) = self.slot(index, |slot| slot.clone()) {
             return Ok(channel);
         }
-        let channel = connect(&self.addresses[index], CONNECT_TIMEOUT.min(self.timeout)).await?;
+        let limit = CONNECT_TIMEOUT.min(self.timeout);
+        let channel = self.dialer.connect(&self.addresses[index], limit).await?;
         self.slot(index, |slot| *slot = Some(channel.clone()));
         Ok(channel)
     }

@@ -37,6 +37,12 @@ pub(crate) enum Command {
         after_help = "Only through the local socket, on a machine that is in no cluster:\n  holdfast --address unix:/run/holdfast/holdfastd.sock cluster restore FILE"
     )]
     Restore(backup::Restore),
+    /// Replace the cluster's certificate authority, with the cluster up
+    #[command(
+        name = "rotate-ca",
+        after_help = "Do this when a member was stolen: it had the authority's key. Remove it first (holdfast node rm).\nEach step waits until every node has caught up; holdfast cluster status says which it waits for."
+    )]
+    RotateCa,
     /// Go on without a majority of the voters, which is lost for good (see holdfastd recover --help)
     #[command(disable_help_flag = true)]
     Recover {
@@ -52,6 +58,13 @@ impl Command {
             Self::Status => {
                 let view = StatusView::from(context.session.status().await?);
                 context.show(&view, || view.table())
+            }
+            Self::RotateCa => {
+                context.session.rotate_authority().await?;
+                show(context.format, &json!({ "begun": true }), || {
+                    "the authority is being replaced: holdfast cluster status says how far it is"
+                        .into()
+                })
             }
             Self::Backup(args) => args.run(context).await,
             Self::Restore(args) => args.run(context).await,

@@ -23,6 +23,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use holdfast_cli::client::{ADDRESS_FILE, Freshness, Session, discover};
+use holdfast_proto::Dialer;
 use serde::Serialize;
 use serde_json::json;
 
@@ -82,7 +83,7 @@ impl Context {
             given => given.to_vec(),
         };
         let timeout = global.timeout.map(|t| t.0);
-        let session = Session::new(addresses, timeout.unwrap_or(DEFAULT_TIMEOUT));
+        let session = Session::new(addresses, Dialer::local(), timeout.unwrap_or(DEFAULT_TIMEOUT));
         let session = if global.stale { session.stale() } else { session };
         Ok(Self { session, format: global.output, timeout })
     }

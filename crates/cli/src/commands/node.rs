@@ -1,5 +1,9 @@
 //! `holdfast node`: the machines.
 
+use std::fs::File;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
 use clap::{Subcommand, ValueEnum};
 use holdfast_proto::{Address, v1};
 use holdfast_types::{LabelKey, NodeName, Revision};
@@ -8,8 +12,11 @@ use serde_json::json;
 use super::Context;
 use crate::error::CliError;
 use crate::output::show;
-use crate::values::LabelArg;
+use crate::values::{DurationArg, LabelArg};
 use crate::view::{NodeView, role_word};
+
+/// More than any token has.
+const TOKEN_BYTES: u64 = 4_096;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -37,11 +44,23 @@ pub(crate) enum Command {
         #[arg(long, value_name = "VERSION")]
         if_version: Option<u64>,
     },
+    /// Make a token that lets one machine into the cluster
+    #[command(
+        after_help = "Whoever has the token can join once with it, so it is a secret until then:\n  holdfast node token > token\n  ssh n2 holdfast node join --peer 10.0.0.1:7443 < token"
+    )]
+    Token {
+        /// How long it is good, 30 days at most
+        #[arg(long, value_name = "DURATION", default_value = "1h")]
+        lifetime: DurationArg,
+    },
     /// Make the local node join an existing cluster
     #[command(
-        after_help = "Only through the local socket of the node that is to join:\n  holdfast node join --peer 10.0.0.1:7443 --peer 10.0.0.2:7443"
+        after_help = "Only through the local socket of the node that is to join. The token is read from a file, or from standard input, so that no list of processes shows it:\n  ssh n1 holdfast node token | holdfast node join --peer 10.0.0.1:7443 --peer 10.0.0.2:7443"
     )]
     Join {
+        /// The file with the token that `holdfast node token` has printed; - is standard input
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        token_file: PathBuf,
         /// A member's host:port; may be repeated, any one that answers will do
         #[arg(long = "peer", required = true, value_name = "HOST:PORT")]
         peers: Vec<Address>,
@@ -95,10 +114,21 @@ impl Command {
                 let json = json!({ "name": name, "revision": version.0 });
                 show(context.format, &json, || format!("node {name} is of version {version}"))
             }
-            Self::Join { peers, role } => {
+            Self::Token { lifetime } => {
+                let made = context.session.join_token(Some(lifetime.0)).await?;
+                let json = json!({
+                    "token": made.token.to_string(),
+                    "expires_ms": made.expires.0,
+                    "peers": made.peers,
+                });
+                // The token alone, so that it can be piped.
+                show(context.format, &json, || made.token.to_string())
+            }
+            Self::Join { token_file, peers, role } => {
+                let token = read_token(&token_file)?;
                 let peers = peers.iter().map(ToString::to_string).collect();
                 let role = role.map_or(v1::NodeRole::Unspecified, v1::NodeRole::from);
-                let joined = context.session.join(peers, role).await?;
+                let joined = context.session.join(peers, role, token).await?;
                 let role = role_word(joined.role());
                 let (cluster, node) = (&joined.cluster_id, joined.node_id);
                 let json = json!({ "cluster_id": cluster, "node_id": node, "role": role });
@@ -116,6 +146,27 @@ impl Command {
             }
         }
     }
+}
+
+/// What the file has, or standard input.
+fn read_token(file: &Path) -> Result<String, CliError> {
+    let what = match file == Path::new("-") {
+        true => "the join token from standard input".to_owned(),
+        false => format!("the join token in {}", file.display()),
+    };
+    let mut token = String::new();
+    let read = match file == Path::new("-") {
+        true if std::io::stdin().is_terminal() => {
+            eprint!("Join token: ");
+            std::io::stdin().read_line(&mut token).map(drop)
+        }
+        true => std::io::stdin().take(TOKEN_BYTES).read_to_string(&mut token).map(drop),
+        false => File::open(file)
+            .and_then(|file| file.take(TOKEN_BYTES).read_to_string(&mut token))
+            .map(drop),
+    };
+    read.map_err(|source| CliError::Read { what, source })?;
+    Ok(token.trim().to_owned())
 }
 
 impl From<Role> for v1::NodeRole {

@@ -153,13 +153,31 @@ impl ClusterService for Service {
         Ok(Response::new(v1::InitResponse { cluster_id: "c1".into(), node_id: 1 }))
     }
 
+    async fn rotate_authority(
+        &self,
+        _: Request<v1::RotateAuthorityRequest>,
+    ) -> Reply<v1::RotateAuthorityResponse> {
+        Ok(Response::new(v1::RotateAuthorityResponse {}))
+    }
+
+    async fn create_token(
+        &self,
+        _: Request<v1::CreateTokenRequest>,
+    ) -> Reply<v1::CreateTokenResponse> {
+        Ok(Response::new(v1::CreateTokenResponse {
+            authority: vec![7; 32].into(),
+            expires_ms: 1_700_000_000_000,
+            peers: vec!["10.0.0.1:7443".into()],
+        }))
+    }
+
     async fn join(&self, request: Request<v1::JoinRequest>) -> Reply<v1::JoinResponse> {
         let request = request.into_inner();
         let role = match request.role() {
             v1::NodeRole::Unspecified => v1::NodeRole::Standby.into(),
             asked => asked.into(),
         };
-        let cluster_id = request.peers.join("+");
+        let cluster_id = format!("{}{}", request.peers.join("+"), request.token);
         Ok(Response::new(v1::JoinResponse { cluster_id, node_id: 2, role }))
     }
 

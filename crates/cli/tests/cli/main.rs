@@ -395,6 +395,9 @@ async fn the_other_commands_reach_their_calls() {
         out("node join --peer a:1 --peer b:2 --role worker").await,
         "cluster a:1+b:2: joined as worker, node 2\n"
     );
+    assert!(out("cluster rotate-ca").await.contains("is being replaced"));
+    let token = out("node token --lifetime 2h").await;
+    assert!(token.starts_with("hfjoin1.") && token.lines().count() == 1, "to be piped: {token}");
     let joined = out("node join --peer a:1").await;
     assert_eq!(joined, "cluster a:1: joined as standby, node 2\n", "the cluster decided");
     assert_eq!(out("node rm n2").await, "node n2: removed; n4 votes in its place\n");

@@ -1,6 +1,7 @@
 //! The replicated commands, one file each.
 
 mod add_image;
+mod add_token;
 mod admit_node;
 mod create_container;
 mod create_snapshot;
@@ -8,6 +9,7 @@ mod decide_takeover;
 mod guarded;
 mod hold_takeover;
 mod init_cluster;
+mod let_in;
 mod mark_node_lost;
 mod raise_level;
 mod record_floor;
@@ -22,6 +24,7 @@ mod remove_snapshot;
 mod resize;
 mod restore_cluster;
 mod restore_snapshot;
+mod set_authorities;
 mod set_desired;
 mod set_labels;
 mod set_replicas;
@@ -31,6 +34,7 @@ mod set_schedule;
 mod take_over;
 
 pub use add_image::AddImage;
+pub use add_token::AddToken;
 pub use admit_node::{AdmitNode, NewNode};
 pub use create_container::{CreateContainer, Origin};
 pub use create_snapshot::CreateSnapshot;
@@ -38,6 +42,7 @@ pub use decide_takeover::DecideTakeover;
 pub use guarded::Guarded;
 pub use hold_takeover::HoldTakeover;
 pub use init_cluster::InitCluster;
+pub use let_in::LetIn;
 pub use mark_node_lost::MarkNodeLost;
 pub use raise_level::RaiseLevel;
 pub use record_floor::RecordFloor;
@@ -50,6 +55,7 @@ pub use remove_snapshot::RemoveSnapshot;
 pub use resize::Resize;
 pub use restore_cluster::RestoreCluster;
 pub use restore_snapshot::RestoreSnapshot;
+pub use set_authorities::SetAuthorities;
 pub use set_desired::SetDesired;
 pub use set_labels::SetLabels;
 pub use set_replicas::SetReplicas;

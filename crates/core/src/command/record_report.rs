@@ -205,6 +205,10 @@ impl RecordReport {
         changed_bytes: u64,
     ) -> Response {
         let container = change.state.container(uid)?.clone();
+        if !container.holders.contains(&self.node) {
+            let message = format!("node {} has no copy of {}", self.node, container.name);
+            return Err(Refusal::new(Code::Forbidden, message));
+        }
         if change.state.diverged.contains_key(&snapshot) {
             return Ok(Outcome::Unchanged);
         }

@@ -48,6 +48,8 @@ impl RemoveNode {
                 image.held_by.remove(&self.node);
             }
         }
+        // It may have made some.
+        change.state.trust.close_tokens();
         change.touch_all_views();
         let message =
             format!("node {} was removed; its id {} is not used again", node.name, node.id);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::apply::Change;
 use crate::command::NewNode;
 use crate::lineage::RestoredFrom;
-use crate::{Evidence, Lineage, NodeLife, NodeRole, Outcome, Refusal, Response, State};
+use crate::{Evidence, Lineage, NodeLife, NodeRole, Outcome, Refusal, Response, State, Trust};
 
 /// Makes a new cluster of a backup's state, with one node. Never proposed: `holdfast_raft` applies it to
 /// the backup's state, and makes a log that begins with the result.
@@ -52,6 +52,7 @@ impl RestoreCluster {
             node.life = NodeLife::Lost { at, evidence: Evidence::Restored };
         });
         let (absent, restored) = (state.nodes.keys().copied().collect(), Some(self.from.clone()));
+        state.trust = Trust::default();
         state.lineage = Lineage { absent, restored, ..Lineage::default() };
         match state.nodes.contains_key(&id) {
             true => change.return_as(id, self.founder),

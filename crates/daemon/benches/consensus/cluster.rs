@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use holdfast_proto::Dialer;
+use holdfast_trust::{Bundle, Expected, TlsClient};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::process::Process;
 
@@ -27,6 +29,9 @@ pub(crate) trait Cluster: Send + Sync + 'static {
 
     /// Where each node answers, `host:port`.
     fn addresses(&self) -> &[String];
+
+    /// How they are reached.
+    fn dialer(&self) -> &Dialer;
 
     /// The nodes' processes, in the order of the addresses.
     fn processes(&mut self) -> &mut [Process];
@@ -53,10 +58,16 @@ pub(crate) trait Cluster: Send + Sync + 'static {
     fn ready(&self) -> impl Future<Output = Result<()>> + Send;
 }
 
-/// A connection that is made when first used. The same for both clusters.
-pub(crate) fn connect(address: &str) -> Result<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).context("an address")?;
-    Ok(endpoint.tcp_nodelay(true).connect_timeout(Duration::from_secs(1)).connect_lazy())
+/// A connection that is made when first used, by mutual TLS. The same for both clusters.
+pub(crate) fn connect(dialer: &Dialer, address: &str) -> Result<Channel> {
+    Ok(dialer.lazy(&address.parse().context("an address")?, Duration::from_secs(1)))
+}
+
+/// How to reach nodes that believe that key.
+pub(crate) fn dialer(own: &Bundle) -> Result<Dialer> {
+    let cluster = own.certificate.principal()?.cluster();
+    let expected = Expected { cluster, member: true, roster: None };
+    Ok(Dialer::tls(TlsClient::new(own, expected)?))
 }
 
 /// The `n`-th value that is written: no two in a row are the same.

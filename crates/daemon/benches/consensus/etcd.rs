@@ -1,15 +1,18 @@
-//! Three nodes of etcd with its default settings, and what is needed of its API.
+//! Three nodes of etcd with its default settings but for TLS, which is mutual as ours is, and what is needed of its API.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use holdfast_proto::Dialer;
+use holdfast_trust::{Authority, Bundle, LIFETIME, Principal, SecretKey, SigningRequest, Subject};
+use holdfast_types::{ClusterId, NodeId};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use crate::cluster::{Cluster, NODES, VALUE_BYTES, connect, wait_until};
+use crate::cluster::{Cluster, NODES, VALUE_BYTES, connect, dialer, wait_until};
 use crate::process::{Process, free_port};
 
 /// The messages of etcd's API v3 with the fields that are used here; their numbers are etcd's.
@@ -61,6 +64,7 @@ mod api {
 /// The cluster.
 pub(crate) struct Etcd {
     addresses: Vec<String>,
+    dialer: Dialer,
     processes: Vec<Process>,
 }
 
@@ -70,16 +74,32 @@ impl Etcd {
         std::fs::create_dir_all(dir)?;
         let ports = |_| (0..NODES).map(|_| free_port()).collect::<Result<Vec<_>>>();
         let (clients, peers) = (ports(())?, ports(())?);
-        let member = |(n, port): (usize, &u16)| format!("e{n}=http://127.0.0.1:{port}");
+        let member = |(n, port): (usize, &u16)| format!("e{n}=https://127.0.0.1:{port}");
         let members = peers.iter().enumerate().map(member).collect::<Vec<_>>().join(",");
+        let trust = Trust::new()?;
+        let own = trust.keys(&format!("127.0.0.1:{}", clients[0]))?;
+        let dialer = dialer(&own)?;
+        let authority = dir.join("authority.pem");
+        std::fs::write(&authority, own.to_pem().replace("HOLDFAST AUTHORITY", "CERTIFICATE"))?;
+        let authority = authority.to_str().context("a path of text")?;
         let mut processes = Vec::new();
         for (n, (client, peer)) in clients.iter().zip(&peers).enumerate() {
-            let client = format!("http://127.0.0.1:{client}");
-            let peer = format!("http://127.0.0.1:{peer}");
+            let keys = dir.join(format!("keys{n}.pem"));
+            // It reads nothing of another label.
+            std::fs::write(&keys, trust.keys(&format!("127.0.0.1:{client}"))?.to_pem())?;
+            let keys = keys.to_str().context("a path of text")?;
+            let client = format!("https://127.0.0.1:{client}");
+            let peer = format!("https://127.0.0.1:{peer}");
             let name = format!("e{n}");
             let data = dir.join(&name);
             let data = data.to_str().context("a path of text")?;
             // Beside these its settings are the default ones: what is written is flushed.
+            let trust = [
+                ["--cert-file", keys, "--key-file", keys],
+                ["--trusted-ca-file", authority, "--peer-trusted-ca-file", authority],
+                ["--peer-cert-file", keys, "--peer-key-file", keys],
+            ];
+            let both = ["--client-cert-auth", "--peer-client-cert-auth"];
             let command = [
                 ["etcd", "--name"],
                 [&name, "--data-dir"],
@@ -91,15 +111,16 @@ impl Etcd {
                 [&members, "--log-level"],
                 ["error", "--logger"],
             ];
-            let words = command.iter().flatten().copied().chain(["zap"]).map(Into::into);
+            let words = command.iter().flatten().copied().chain(["zap"]);
+            let words = words.chain(trust.into_iter().flatten()).chain(both).map(Into::into);
             processes.push(Process::start(words.collect(), dir.join(format!("{name}.log")))?);
         }
         let addresses = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Ok(Self { addresses, processes })
+        Ok(Self { addresses, dialer, processes })
     }
 
     async fn standing(&self, node: usize) -> Result<(u64, u64)> {
-        let channel = connect(&self.addresses[node])?;
+        let channel = connect(&self.dialer, &self.addresses[node])?;
         let asked = call(channel, "/etcdserverpb.Maintenance/Status", api::Empty {});
         let standing: api::Standing = tokio::time::timeout(Duration::from_secs(1), asked).await??;
         Ok((standing.header.context("a header")?.member, standing.leader))
@@ -111,6 +132,10 @@ impl Cluster for Etcd {
 
     fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     fn processes(&mut self) -> &mut [Process] {
@@ -153,6 +178,30 @@ impl Cluster for Etcd {
             Ok(leaders[0] != 0 && leaders.iter().all(|leader| *leader == leaders[0]))
         })
         .await
+    }
+}
+
+/// An authority like ours, and a key of the same kind for each node.
+struct Trust {
+    cluster: ClusterId,
+    authority: Authority,
+    now_s: i64,
+}
+
+impl Trust {
+    fn new() -> Result<Self> {
+        let now_s = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+        let cluster = ClusterId::generate();
+        Ok(Self { cluster, authority: Authority::generate(cluster, now_s)?, now_s })
+    }
+
+    fn keys(&self, address: &str) -> Result<Bundle> {
+        let key = SecretKey::generate()?;
+        let request = SigningRequest::from_der(&key.signing_request()?)?;
+        let principal = Principal::Member(self.cluster, NodeId(1));
+        let subject = Subject { principal, address: Some(address.into()), name: "etcd".into() };
+        let certificate = self.authority.certify(&request, &subject, self.now_s, LIFETIME)?;
+        Ok(Bundle { key, certificate, authorities: vec![self.authority.certificate().clone()] })
     }
 }
 

@@ -10,15 +10,18 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::internal::{HeartbeatRequest, RegisterRequest};
+use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::{Heartbeats, RemoteError};
+use holdfast_trust::{Bundle, Certificate, SecretKey};
 use holdfast_types::{Code, FeatureLevel, RequestId};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tonic::Status;
+use tonic::transport::Channel;
 
-use crate::cluster::{Cluster, connect};
-use crate::holdfast::{Holdfast, worker};
+use crate::cluster::{Cluster, connect, dialer};
+use crate::holdfast::{Holdfast, token, worker};
 use crate::process::{memory_mib, processor_s};
 use crate::{Measured, Plan, say};
 
@@ -49,6 +52,11 @@ pub(crate) async fn measure(
     cluster.ready().await?;
     let leader = cluster.leader().await?;
     let (address, pid) = (cluster.addresses()[leader].clone(), cluster.pids()?[leader]);
+    let gate = Gate {
+        member: connect(cluster.dialer(), &address)?,
+        newcomer: cluster.newcomer(leader)?,
+        address,
+    };
     let idle = applied_and_processor(cluster, leader, pid).await?;
     sleep(SETTLE).await;
     let idle = applied_and_processor(cluster, leader, pid).await?.1 - idle.1;
@@ -57,10 +65,10 @@ pub(crate) async fn measure(
     let (counts, places) = (Arc::new(Counts::default()), Arc::new(Semaphore::new(ADMISSIONS)));
     let (mut admitted, mut beating) = (JoinSet::new(), JoinSet::new());
     for number in 0..plan.workers {
-        let (address, places) = (address.clone(), places.clone());
+        let (gate, places) = (gate.clone(), places.clone());
         admitted.spawn(async move {
             let _place = places.acquire().await?;
-            admit(&address, number).await
+            admit(&gate, number).await
         });
     }
     while let Some(worker) = admitted.join_next().await {
@@ -95,12 +103,33 @@ struct Worker {
     request: HeartbeatRequest,
 }
 
+/// How workers come in.
+#[derive(Clone)]
+struct Gate {
+    /// A member's channel to the leader, which makes tokens,
+    member: Channel,
+    /// that of whoever has no certificate yet,
+    newcomer: Channel,
+    /// and where both lead.
+    address: String,
+}
+
 /// Lets it in and registers it, as its daemon would.
-async fn admit(address: &str, number: u32) -> Result<Worker> {
-    let client = LeaderServiceClient::new(connect(address)?);
-    let request = worker(&format!("worker-{number}"), 0x7f13_0000 + number);
-    let ask = || async { client.clone().admit(request.clone()).await };
+async fn admit(gate: &Gate, number: u32) -> Result<Worker> {
+    let token = token(ClusterServiceClient::new(gate.member.clone())).await?;
+    let key = SecretKey::generate()?;
+    let name = format!("worker-{number}");
+    let request = worker(&name, 0x7f13_0000 + number, &token, &key)?;
+    let ask =
+        || async { LeaderServiceClient::new(gate.newcomer.clone()).admit(request.clone()).await };
     let admitted = insist(ask).await.context("admission")?;
+    let authorities = admitted.authorities.iter().map(|der| Certificate::from_der(der.to_vec()));
+    let own = Bundle {
+        key,
+        certificate: Certificate::from_der(admitted.certificate.to_vec())?,
+        authorities: authorities.collect::<Result<_, _>>()?,
+    };
+    let client = LeaderServiceClient::new(connect(&dialer(&own)?, &gate.address)?);
     let request = HeartbeatRequest {
         node_id: admitted.node_id,
         cluster_id: admitted.cluster_id,

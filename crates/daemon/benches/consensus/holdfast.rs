@@ -12,12 +12,13 @@ use holdfast_proto::internal::AdmitRequest;
 use holdfast_proto::internal::leader_service_client::LeaderServiceClient;
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
 use holdfast_proto::v1::{self, NodeRole};
-use holdfast_proto::{Address, connect as connect_to};
+use holdfast_proto::{Address, Dialer};
+use holdfast_trust::{Bundle, Expected, Fingerprint, JoinToken, Secret, SecretKey, TlsClient};
 use holdfast_types::{FeatureLevel, RequestId};
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::cluster::{Cluster, NODES, OBJECTS, VALUE_BYTES, connect, wait_until};
+use crate::cluster::{Cluster, NODES, OBJECTS, VALUE_BYTES, connect, dialer, wait_until};
 use crate::process::{Process, free_port};
 
 /// What a node with driver lvm wants to be installed, and calls only once it has a pool.
@@ -32,6 +33,9 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The cluster.
 pub(crate) struct Holdfast {
     addresses: Vec<String>,
+    dialer: Dialer,
+    /// The first node's key.
+    keys: PathBuf,
     processes: Vec<Process>,
 }
 
@@ -52,8 +56,11 @@ impl Holdfast {
             processes.push(Process::start(command, dir.join(format!("h{n}.log")))?);
             sockets.push(home.join("sock"));
         }
-        let cluster = Self { addresses, processes };
+        let keys = dir.join("h0/state/keys.pem");
+        let mut cluster = Self { addresses, dialer: Dialer::local(), keys, processes };
         cluster.form(&sockets).await?;
+        let keys = fs::read_to_string(&cluster.keys)?;
+        cluster.dialer = dialer(&Bundle::from_pem(&keys)?)?;
         cluster.admit_objects().await?;
         Ok(cluster)
     }
@@ -65,9 +72,11 @@ impl Holdfast {
         })
         .await?;
         for socket in &sockets[1..] {
+            let token = token(local(&sockets[0]).await?).await?.to_string();
             let request = v1::JoinRequest {
                 peers: vec![self.addresses[0].clone()],
                 role: NodeRole::Voter.into(),
+                token,
                 ..Default::default()
             };
             wait_until("a node to join", || async {
@@ -82,17 +91,30 @@ impl Holdfast {
     /// What is written and read are labels of workers that are never there.
     async fn admit_objects(&self) -> Result<()> {
         self.ready().await?;
-        let leader = connect(&self.addresses[self.leader().await?])?;
+        let leader = connect(&self.dialer, &self.addresses[self.leader().await?])?;
+        let newcomer = self.newcomer(self.leader().await?)?;
         for object in 0..OBJECTS {
-            let request = worker(&name(object), 0x7f12_0000 + u32::try_from(object)?);
-            LeaderServiceClient::new(leader.clone()).admit(request).await?;
+            let token = token(ClusterServiceClient::new(leader.clone())).await?;
+            let key = SecretKey::generate()?;
+            let address = 0x7f12_0000 + u32::try_from(object)?;
+            let request = worker(&name(object), address, &token, &key)?;
+            LeaderServiceClient::new(newcomer.clone()).admit(request).await?;
         }
         Ok(())
     }
 
+    /// A channel to the leader of whoever has no certificate yet.
+    pub(crate) fn newcomer(&self, leader: usize) -> Result<Channel> {
+        let keys = Bundle::from_pem(&fs::read_to_string(&self.keys)?)?;
+        let cluster = keys.certificate.principal()?.cluster();
+        let expected = Expected { cluster, member: true, roster: None };
+        let client = TlsClient::anonymous(&keys.authorities, expected)?;
+        Ok(Dialer::tls(client).lazy(&self.addresses[leader].parse()?, LIMIT))
+    }
+
     /// What the cluster says of itself, asked through that node.
     pub(crate) async fn status(&self, node: usize) -> Result<v1::StatusResponse> {
-        let mut client = ClusterServiceClient::new(connect(&self.addresses[node])?);
+        let mut client = ClusterServiceClient::new(connect(&self.dialer, &self.addresses[node])?);
         let asked = client.status(v1::StatusRequest::default());
         Ok(tokio::time::timeout(LIMIT, asked).await??.into_inner())
     }
@@ -103,6 +125,10 @@ impl Cluster for Holdfast {
 
     fn addresses(&self) -> &[String] {
         &self.addresses
+    }
+
+    fn dialer(&self) -> &Dialer {
+        &self.dialer
     }
 
     fn processes(&mut self) -> &mut [Process] {
@@ -155,17 +181,38 @@ impl Cluster for Holdfast {
 }
 
 /// A worker to admit, with an address of the loopback network at which nobody answers.
-pub(crate) fn worker(name: &str, address: u32) -> AdmitRequest {
+pub(crate) fn worker(
+    name: &str,
+    address: u32,
+    token: &JoinToken,
+    key: &SecretKey,
+) -> Result<AdmitRequest> {
     let underlay = std::net::Ipv4Addr::from(address);
-    AdmitRequest {
+    Ok(AdmitRequest {
         name: name.to_owned(),
         address: format!("{underlay}:7443"),
         role: NodeRole::Worker as u32,
         request_id: RequestId::generate().to_bytes().into(),
         underlay: underlay.to_string(),
         feature_level: FeatureLevel::OURS.0,
+        token_id: token.id.as_bytes().to_vec().into(),
+        token_secret: token.secret.0.to_vec().into(),
+        signing_request: key.signing_request()?.into(),
         ..Default::default()
-    }
+    })
+}
+
+/// A token that lets one node in.
+pub(crate) async fn token(mut client: ClusterServiceClient<Channel>) -> Result<JoinToken> {
+    let (id, secret) = (RequestId::generate(), Secret::generate()?);
+    let request = v1::CreateTokenRequest {
+        request_id: id.to_bytes().into(),
+        hash: secret.hash().to_vec().into(),
+        ..Default::default()
+    };
+    let made = client.create_token(request).await?.into_inner();
+    let authority = Fingerprint(made.authority.as_ref().try_into()?);
+    Ok(JoinToken { id: id.0, secret, authority })
 }
 
 fn name(object: u64) -> String {
@@ -173,7 +220,9 @@ fn name(object: u64) -> String {
 }
 
 async fn local(socket: &Path) -> Result<ClusterServiceClient<Channel>> {
-    Ok(ClusterServiceClient::new(connect_to(&Address::Unix(socket.to_owned()), LIMIT).await?))
+    Ok(ClusterServiceClient::new(
+        Dialer::local().connect(&Address::Unix(socket.to_owned()), LIMIT).await?,
+    ))
 }
 
 fn write_config(home: &Path, n: usize, address: &str, tools: &Tools) -> Result<PathBuf> {

@@ -50,7 +50,9 @@ pub(crate) async fn run<C: Cluster>(
     span: Duration,
 ) -> Result<Load> {
     let sets = clients.div_ceil(SHARE);
-    let set = |_| cluster.addresses().iter().map(|a| connect(a)).collect::<Result<Vec<_>>>();
+    let set = |_| {
+        cluster.addresses().iter().map(|a| connect(cluster.dialer(), a)).collect::<Result<Vec<_>>>()
+    };
     let sets = (0..sets).map(set).collect::<Result<Vec<_>>>()?;
     let from = Instant::now() + WARM;
     let window = Window { from, to: from + span };

@@ -29,7 +29,8 @@ pub(crate) async fn measure<C: Cluster>(
     tokio::time::sleep(Duration::from_millis(1_500 + u64::from(round) * 137 % 500)).await;
     let leader = cluster.leader().await?;
     let survivors: Vec<_> = (0..NODES).filter(|node| *node != leader).collect();
-    let addresses = survivors.iter().map(|node| connect(&cluster.addresses()[*node]));
+    let addresses =
+        survivors.iter().map(|node| connect(cluster.dialer(), &cluster.addresses()[*node]));
     let channels = addresses.collect::<Result<Vec<_>>>()?;
     for channel in &channels {
         C::write(channel.clone(), 0, value(u64::from(round))).await?;

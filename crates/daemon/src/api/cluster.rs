@@ -18,7 +18,7 @@ use crate::convert::{self, Picture};
 use crate::fault::Fault;
 use crate::forward::{Call, at_leader};
 use crate::gate::{Gate, Stage};
-use crate::leader::request_id;
+use crate::leader::{create_token, request_id, rotate_authority};
 use crate::member::Lead;
 use crate::reading::{Reading, Show, ask_other, at_any};
 use crate::restore;
@@ -33,7 +33,7 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(1_500);
 pub(crate) enum Origin {
     /// On the local socket, which only the machine's owner can open.
     Local,
-    /// From anywhere.
+    /// From another machine, which `authorize` has looked at.
     Remote,
 }
 
@@ -51,7 +51,6 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<v1::InitRequest>,
     ) -> Result<Response<v1::InitResponse>, Status> {
-        self.local_only()?;
         let lease = convert::lease_asked(request.get_ref().lease.as_ref());
         let identity = self.shell.clone().found(lease).await?;
         let cluster_id = identity.cluster.to_string();
@@ -62,12 +61,28 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<v1::JoinRequest>,
     ) -> Result<Response<v1::JoinResponse>, Status> {
-        self.local_only()?;
         let request = request.into_inner();
-        let identity = self.shell.clone().join(request.peers.clone(), request.role()).await?;
+        let identity =
+            self.shell.clone().join(request.peers.clone(), request.role(), request.token).await?;
         let cluster_id = identity.cluster.to_string();
         let role = convert::role(identity.role).into();
         Ok(Response::new(v1::JoinResponse { cluster_id, node_id: identity.node.0, role }))
+    }
+
+    async fn create_token(
+        &self,
+        request: Request<v1::CreateTokenRequest>,
+    ) -> Result<Response<v1::CreateTokenResponse>, Status> {
+        let request = identified(request, |message| &mut message.request_id);
+        at_leader!(self.gate, request, ClusterServiceClient.create_token, create_token)
+    }
+
+    async fn rotate_authority(
+        &self,
+        request: Request<v1::RotateAuthorityRequest>,
+    ) -> Result<Response<v1::RotateAuthorityResponse>, Status> {
+        let request = identified(request, |message| &mut message.request_id);
+        at_leader!(self.gate, request, ClusterServiceClient.rotate_authority, rotate_authority)
     }
 
     async fn status(
@@ -134,7 +149,6 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<Streaming<v1::RestorePart>>,
     ) -> Result<Response<v1::RestoreResponse>, Status> {
-        self.local_only()?;
         if let Stage::Member(member) = self.gate.stage() {
             let message = format!("this node is in cluster {} already", member.cluster());
             return Err(Fault::new(Code::WrongState, message).into());
@@ -189,18 +203,6 @@ impl ClusterService for ClusterApi {
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
         let request = identified(request, |message| &mut message.request_id);
         at_leader!(self.gate, request, ClusterServiceClient.remove_node, remove_node)
-    }
-}
-
-impl ClusterApi {
-    fn local_only(&self) -> Result<(), Fault> {
-        match self.origin {
-            Origin::Local => Ok(()),
-            Origin::Remote => Err(Fault::new(
-                Code::WrongState,
-                "init, join and restore are answered on the local socket only",
-            )),
-        }
     }
 }
 

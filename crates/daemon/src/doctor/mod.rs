@@ -10,11 +10,13 @@
 //! | `programs` | what is called, and LXC's version |
 //! | `storage` | LVM and device-mapper, or the directory of an XFS pool |
 //! | `files` | owners and modes |
+//! | `certificates` | whether the node's is good |
 //! | `clocks` | the time, and the real-time clock |
 //! | `addresses`, `sockets` | what is listened on, and where others reach this node |
 //! | `guardian` | the guardian's own account, and what it needs |
 
 mod addresses;
+mod certificates;
 mod cgroups;
 mod clocks;
 mod files;
@@ -133,6 +135,8 @@ pub fn examine(file: &Path) -> Result<Diagnosis, DaemonError> {
         }
     };
     findings.extend(files::check(&files::Facts::gather(file, config.as_ref())));
+    let certificates = config.as_ref().map(certificates::Facts::gather);
+    findings.extend(certificates.iter().filter_map(certificates::check));
     findings.extend(clocks::check(&clocks::Facts::gather()));
     let driver = config.as_ref().map(|config| config.pool.driver);
     findings.extend(kernel::check(&kernel::Facts::gather(), driver));

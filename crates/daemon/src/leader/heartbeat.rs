@@ -22,6 +22,7 @@ pub(super) async fn answer(
     let arrived_ms = clock::boottime_ms();
     let level = FeatureLevel(request.feature_level);
     let version = Version { level, name: request.version.clone() };
+    let standing = request.standing;
     let sighting = sighting(request)?;
     // Those that come now share the round.
     tokio::time::sleep(GATHER).await;
@@ -35,6 +36,7 @@ pub(super) async fn answer(
     let latest = || lead.raft.state().nodes.get(&id).cloned();
     lead.leadership.grant(id, incarnation, clock::boottime_ms, latest)?;
     lead.leadership.levels.heard(id, version);
+    lead.leadership.standings.heard(id, standing);
     let send_full = lead.leadership.sightings.heard(id, incarnation, sighting, arrived_ms);
     let state = lead.raft.state();
     let lease = state.cluster()?.lease;
@@ -48,6 +50,7 @@ pub(super) async fn answer(
         term: lead.leadership.term,
         heartbeat_ms: period_ms,
         send_full,
+        standing: lead.member.standing(&state.trust),
         next_heartbeat_ms: rhythm::next_ms(now_ms, period_ms, id, state.nodes.len()),
     })
 }

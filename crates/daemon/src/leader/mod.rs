@@ -6,26 +6,33 @@ pub(crate) mod heartbeat;
 pub(crate) mod image;
 mod observe;
 pub(crate) mod pool_seen;
+mod renew;
 mod report;
 mod rhythm;
+mod rotate;
+mod token;
 mod view;
 
 pub(crate) use image::add as add_image;
+pub(crate) use rotate::rotate as rotate_authority;
+pub(crate) use token::create as create_token;
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures::{Stream, stream};
+use holdfast_proto::Sender;
 use holdfast_proto::internal::leader_service_server::LeaderService;
 use holdfast_proto::internal::{
     AddImageRequest, AddImageResponse, AdmitRequest, AdmitResponse, HeartbeatRequest,
     HeartbeatResponse, NodeView, ObserveRequest, Observed, RegisterRequest, RegisterResponse,
-    ReportRequest, ReportResponse, WatchViewRequest,
+    RenewRequest, RenewResponse, ReportRequest, ReportResponse, WatchViewRequest,
 };
 use holdfast_types::{ClusterId, Code, NodeId, RequestId};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::authorize::speaks_for;
 use crate::fault::Fault;
 use crate::gate::Gate;
 use crate::member::Lead;
@@ -66,10 +73,21 @@ impl LeaderService for LeaderApi {
         Ok(Response::new(admit::admit(self.lead()?, request.into_inner()).await?))
     }
 
+    async fn renew(
+        &self,
+        request: Request<RenewRequest>,
+    ) -> Result<Response<RenewResponse>, Status> {
+        speaks_for(Sender::of(&request)?, request.get_ref().node_id)?;
+        let request = request.into_inner();
+        let lead = self.lead_for(&request.cluster_id)?;
+        Ok(Response::new(renew::renew(lead, request).await?))
+    }
+
     async fn register(
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
+        speaks_for(Sender::of(&request)?, request.get_ref().node_id)?;
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
         Ok(Response::new(admit::register(lead, request).await?))
@@ -79,9 +97,11 @@ impl LeaderService for LeaderApi {
         &self,
         request: Request<Streaming<HeartbeatRequest>>,
     ) -> Result<Response<Self::HeartbeatStream>, Status> {
+        let sender = Sender::of(&request)?;
         let begun = (self.clone(), request.into_inner());
-        let answers = stream::try_unfold(begun, |(api, mut heartbeats)| async move {
+        let answers = stream::try_unfold(begun, move |(api, mut heartbeats)| async move {
             let Some(heartbeat) = heartbeats.message().await? else { return Ok(None) };
+            speaks_for(sender, heartbeat.node_id)?;
             let lead = api.lead_for(&heartbeat.cluster_id)?;
             Ok(Some((heartbeat::answer(lead, heartbeat).await?, (api, heartbeats))))
         });
@@ -92,6 +112,7 @@ impl LeaderService for LeaderApi {
         &self,
         request: Request<WatchViewRequest>,
     ) -> Result<Response<Self::WatchViewStream>, Status> {
+        speaks_for(Sender::of(&request)?, request.get_ref().node_id)?;
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
         Ok(Response::new(Box::pin(view::watch(lead, request).await?)))
@@ -101,6 +122,7 @@ impl LeaderService for LeaderApi {
         &self,
         request: Request<ReportRequest>,
     ) -> Result<Response<ReportResponse>, Status> {
+        speaks_for(Sender::of(&request)?, request.get_ref().node_id)?;
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
         known(&lead, request.node_id)?;
@@ -111,6 +133,7 @@ impl LeaderService for LeaderApi {
         &self,
         request: Request<AddImageRequest>,
     ) -> Result<Response<AddImageResponse>, Status> {
+        speaks_for(Sender::of(&request)?, request.get_ref().node_id)?;
         let request = request.into_inner();
         let lead = self.lead_for(&request.cluster_id)?;
         known(&lead, request.node_id)?;

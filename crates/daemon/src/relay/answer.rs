@@ -1,5 +1,6 @@
 //! The end at which calls are made.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -14,9 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use tower::ServiceExt;
+use tower::util::BoxCloneSyncService;
+
+use crate::accept::Peer;
 
 use super::{MAX_BATCH_BYTES, WAITING, batch, passed_on, received};
 
@@ -26,17 +29,20 @@ const AT_ONCE: usize = 4096;
 /// The largest answer: one message, and what frames it.
 const MAX_ANSWER_BYTES: usize = MAX_MESSAGE_BYTES + 5;
 
+/// What answers calls.
+pub(crate) type Calls = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Infallible>;
+
 /// The service that other nodes' [`super::Relay`] calls.
 #[derive(Clone)]
 pub(crate) struct RelayApi {
-    routes: Routes,
+    routes: Calls,
     /// No new calls are taken from then on.
     stop: CancellationToken,
 }
 
 impl RelayApi {
     /// Calls go to those services.
-    pub(crate) fn server(routes: Routes, stop: CancellationToken) -> RelayServiceServer<Self> {
+    pub(crate) fn server(routes: Calls, stop: CancellationToken) -> RelayServiceServer<Self> {
         RelayServiceServer::new(Self { routes, stop })
             .max_decoding_message_size(MAX_BATCH_BYTES)
             .max_encoding_message_size(MAX_BATCH_BYTES)
@@ -53,6 +59,9 @@ impl RelayService for RelayApi {
     ) -> Result<Response<Self::RelayStream>, Status> {
         let (answers, ready) = mpsc::channel(WAITING);
         let (routes, stop) = (self.routes.clone(), self.stop.clone());
+        // Each call in it is made by whoever has the connection.
+        let peer = request.extensions().get::<Peer>().copied();
+        let routes = Relayed { routes, peer };
         tokio::spawn(make(routes, request.into_inner(), answers, stop));
         let batches = stream::unfold(ready, |mut ready| async {
             let first = ready.recv().await?;
@@ -63,10 +72,17 @@ impl RelayService for RelayApi {
     }
 }
 
+/// What answers the calls of one connection.
+#[derive(Clone)]
+pub(crate) struct Relayed {
+    pub(crate) routes: Calls,
+    pub(crate) peer: Option<Peer>,
+}
+
 /// Makes the calls until the stream ends, which ends those under way, or until told to stop: then those
 /// are finished, and others sent away.
 async fn make(
-    routes: Routes,
+    routes: Relayed,
     mut incoming: Streaming<RelayCalls>,
     answers: mpsc::Sender<RelayAnswer>,
     stop: CancellationToken,
@@ -101,7 +117,7 @@ async fn make(
 }
 
 async fn one(
-    routes: Routes,
+    routes: Relayed,
     call: RelayCall,
     answers: mpsc::Sender<RelayAnswer>,
     _place: OwnedSemaphorePermit,
@@ -122,13 +138,19 @@ fn refusal(number: u64, status: Status) -> RelayAnswer {
 }
 
 /// Makes a call, and gives back what is answered.
-pub(crate) async fn made(routes: Routes, call: RelayCall) -> Result<RelayAnswer, Status> {
+pub(crate) async fn made(
+    Relayed { routes, peer }: Relayed,
+    call: RelayCall,
+) -> Result<RelayAnswer, Status> {
     let RelayCall { number, path, headers, body } = call;
     let bad = |e: http::Error| Status::invalid_argument(format!("{path} is no method: {e}"));
     let request = http::Request::post(&*path).version(http::Version::HTTP_2);
     let mut request = request.body(Body::new(Full::new(body))).map_err(bad)?;
     *request.headers_mut() = received(headers);
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    if let Some(peer) = peer {
+        request.extensions_mut().insert(peer);
+    }
     let Ok(response) = routes.oneshot(request).await;
     let (head, body) = response.into_parts();
     // An answer without end is not for here.

@@ -26,7 +26,7 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::answer::RelayApi;
 #[cfg(any(test, fuzzing))]
-pub(crate) use self::answer::made;
+pub(crate) use self::answer::{Relayed, made};
 pub(crate) use self::ask::Relay;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::ask::respond;

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use holdfast_proto::v1::operation_service_client::OperationServiceClient;
 use holdfast_proto::v1::operation_service_server::{OperationService, OperationServiceServer};
 use holdfast_proto::v1::{GetOperationRequest, GetOperationResponse, Operation};
-use holdfast_proto::{RemoteError, connect_lazy, is_answer, status_from};
+use holdfast_proto::{Dialer, RemoteError, is_answer, status_from};
 use holdfast_types::Code;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code as Grpc, Request, Response, Status};
+use tower::util::BoxCloneSyncService;
 
 use super::*;
 
@@ -84,7 +85,7 @@ impl Node {
         let echo = OperationServiceServer::new(Echo { open: gate, waiting: seen });
         let echo = echo.max_decoding_message_size(MAX_MESSAGE_BYTES);
         let routes = Routes::new(echo.max_encoding_message_size(usize::MAX));
-        let relay = RelayApi::server(routes, stop.clone());
+        let relay = RelayApi::server(BoxCloneSyncService::new(routes), stop.clone());
         let until = stop.clone().cancelled_owned();
         let incoming = TcpIncoming::from(listener);
         let serve = Server::builder().add_service(relay);
@@ -102,7 +103,7 @@ impl Node {
 
     fn relay(&self) -> Relay {
         let address = self.addr.to_string().parse().unwrap();
-        Relay::over(connect_lazy(&address, PATIENCE).unwrap())
+        Relay::over(Dialer::plaintext().lazy(&address, PATIENCE))
     }
 
     async fn end(self) {
@@ -194,7 +195,7 @@ async fn a_node_without_relays_is_called_without_one() {
     let echo = Echo { open: watch::channel(true).1, waiting: watch::channel(0).0 };
     let serve = Server::builder().add_service(OperationServiceServer::new(echo));
     let serving = tokio::spawn(serve.serve_with_incoming(TcpIncoming::from(listener)));
-    let relay = Relay::over(connect_lazy(&address, PATIENCE).unwrap());
+    let relay = Relay::over(Dialer::plaintext().lazy(&address, PATIENCE));
     assert!(!is_answer(&get(&relay, "1").await.unwrap_err()), "it is to be tried again");
     assert_eq!(get(&relay, "2").await.unwrap(), "2");
     serving.abort();

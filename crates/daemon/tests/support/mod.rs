@@ -15,7 +15,9 @@ use holdfast_daemon::{
     PoolConfig,
 };
 use holdfast_proto::v1::cluster_service_client::ClusterServiceClient;
-use holdfast_proto::{Address, LEASE_UNKNOWN, RemoteError, connect_lazy, v1};
+use holdfast_proto::{Address, Dialer, LEASE_UNKNOWN, RemoteError, v1};
+use holdfast_trust::{Bundle, Expected, Fingerprint, JoinToken, Secret, TlsClient};
+use holdfast_types::RequestId;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
@@ -88,13 +90,39 @@ impl Node {
 
     /// Through the local socket.
     pub(crate) fn local(&self) -> Channel {
-        connect_lazy(&Address::Unix(self.socket()), Duration::from_secs(1)).unwrap()
+        Dialer::local().lazy(&Address::Unix(self.socket()), Duration::from_secs(1))
     }
 
-    /// Over TCP.
+    /// Over TLS, as this very node.
     pub(crate) fn remote(&self) -> Channel {
-        let address = self.config.listen.parse().unwrap();
-        connect_lazy(&address, Duration::from_secs(1)).unwrap()
+        self.as_me().lazy(&self.config.listen.parse().unwrap(), Duration::from_secs(1))
+    }
+
+    /// How this node calls others.
+    pub(crate) fn as_me(&self) -> Dialer {
+        let bundle = self.bundle();
+        let cluster = bundle.certificate.principal().unwrap().cluster();
+        let expected = Expected { cluster, member: false, roster: None };
+        Dialer::tls(TlsClient::new(&bundle, expected).unwrap())
+    }
+
+    /// Who it is, as it is on its disk.
+    pub(crate) fn bundle(&self) -> Bundle {
+        let pem = std::fs::read_to_string(self.config.data_dir.join("keys.pem")).unwrap();
+        Bundle::from_pem(&pem).unwrap()
+    }
+
+    /// A token that lets one machine into this node's cluster.
+    pub(crate) async fn token(&self) -> Result<String, RemoteError> {
+        let (id, secret) = (RequestId::generate(), Secret::generate().unwrap());
+        let request = v1::CreateTokenRequest {
+            lifetime_s: 0,
+            request_id: id.to_bytes().into(),
+            hash: secret.hash().to_vec().into(),
+        };
+        let made = self.cluster().create_token(request).await?.into_inner();
+        let authority = Fingerprint(made.authority.as_ref().try_into().unwrap());
+        Ok(JoinToken { id: id.0, secret, authority }.to_string())
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -114,8 +142,19 @@ impl Node {
         peer: &Node,
         role: v1::NodeRole,
     ) -> Result<v1::JoinResponse, RemoteError> {
+        let token = peer.token().await?;
+        self.join_with(peer, role, token).await
+    }
+
+    /// With a token that is there.
+    pub(crate) async fn join_with(
+        &self,
+        peer: &Node,
+        role: v1::NodeRole,
+        token: String,
+    ) -> Result<v1::JoinResponse, RemoteError> {
         let peers = vec![peer.config.advertise.clone()];
-        let request = v1::JoinRequest { peers, role: role.into() };
+        let request = v1::JoinRequest { peers, role: role.into(), token };
         Ok(self.cluster().join(request).await?.into_inner())
     }
 

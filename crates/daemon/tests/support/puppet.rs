@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use holdfast_agent::Standing;
 use holdfast_daemon::{
     Config, Duties, Identity, Machine, MachineError, NewPool, PoolChange, PoolNews, Unpacked,
 };
@@ -18,7 +19,7 @@ use holdfast_proto::internal::{
     RegisterRequest, ReportRequest, RestampRequest, RestampResponse, SealRequest, SealResponse,
     Sealed, SyncNowRequest, SyncNowResponse, WatchViewRequest,
 };
-use holdfast_proto::{Heartbeats, RemoteError, connect_lazy, v1};
+use holdfast_proto::{Dialers, Heartbeats, RemoteError, v1};
 use holdfast_runtime::{ExecRequest, ExecSession};
 use holdfast_storage::lvm::admin::{Finding, Severity};
 use holdfast_types::{
@@ -118,12 +119,15 @@ impl Machine for Puppet {
     fn begin(
         &self,
         me: &Identity,
+        (dialers, standing): (Dialers, Arc<Standing>),
         leader: watch::Receiver<Option<String>>,
     ) -> Result<Arc<dyn Duties>, MachineError> {
         let player = Player {
             me: me.clone(),
             own: self.address.clone(),
             leader,
+            dialers,
+            standing,
             strings: self.strings.clone(),
             channels: Arc::default(),
         };
@@ -139,6 +143,8 @@ struct Player {
     me: Identity,
     own: String,
     leader: watch::Receiver<Option<String>>,
+    dialers: Dialers,
+    standing: Arc<Standing>,
     strings: Arc<Strings>,
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
 }
@@ -151,7 +157,7 @@ impl Player {
         let address = hint.unwrap_or_else(|| seeds[turn % seeds.len()].clone());
         let mut channels = self.channels.lock().unwrap();
         let channel = channels.entry(address).or_insert_with_key(|address| {
-            connect_lazy(&address.parse().unwrap(), Duration::from_millis(500)).unwrap()
+            self.dialers.members.lazy(&address.parse().unwrap(), Duration::from_millis(500))
         });
         LeaderServiceClient::new(channel.clone())
     }
@@ -211,11 +217,15 @@ impl Player {
             without_pool: false,
             feature_level: self.level(),
             version: "9.9.9".into(),
+            standing: self.standing.own(),
         };
         let client = self.client(turn);
         let beats = Heartbeats::default();
         match beats.beat(String::new(), client, request).await.map_err(RemoteError::from) {
-            Ok(_) => drop(self.strings.grants.fetch_add(1, Ordering::SeqCst)),
+            Ok(answer) => {
+                self.standing.want(answer.into_inner().standing);
+                self.strings.grants.fetch_add(1, Ordering::SeqCst);
+            }
             Err(e) if matches!(e.code, Code::NodeLost | Code::StaleIncarnation) => {
                 self.strings.incarnation.store(0, Ordering::SeqCst);
             }

@@ -29,25 +29,27 @@ macro_rules! messages {
 messages! {
     v1: BackupPart BackupRequest ChangePoolRequest CheckPoolRequest CheckPoolResponse CloneRequest
         CloneResponse CreatePoolRequest CreateRequest CreateResponse CreateSnapshotRequest
-        CreateSnapshotResponse DecideTakeoverRequest DecideTakeoverResponse DeleteImageRequest
-        DeleteImageResponse DeleteRequest DeleteResponse Event ExecRequest ExecResponse
-        GetContainerRequest GetContainerResponse GetNodeRequest GetOperationRequest
-        GetOperationResponse GetRevisionRequest GetRevisionResponse ImportRequest ImportResponse
-        InitRequest InitResponse JoinRequest JoinResponse ListContainersRequest
-        ListContainersResponse ListDivergedRequest ListDivergedResponse ListImagesRequest
-        ListImagesResponse ListNodesRequest ListNodesResponse ListPoolsRequest ListPoolsResponse
-        ListSnapshotsRequest ListSnapshotsResponse LogsRequest LogsResponse Node PoolProgress
-        RemoveNodeRequest RemoveNodeResponse RemoveSnapshotRequest RemoveSnapshotResponse
-        ResizeRequest ResizeResponse RestorePart RestoreResponse RestoreSnapshotRequest
-        RestoreSnapshotResponse ScrubPoolRequest ScrubPoolResponse SetLabelsRequest
+        CreateSnapshotResponse CreateTokenRequest CreateTokenResponse DecideTakeoverRequest
+        DecideTakeoverResponse DeleteImageRequest DeleteImageResponse DeleteRequest DeleteResponse
+        Event ExecRequest ExecResponse GetContainerRequest GetContainerResponse GetNodeRequest
+        GetOperationRequest GetOperationResponse GetRevisionRequest GetRevisionResponse
+        ImportRequest ImportResponse InitRequest InitResponse JoinRequest JoinResponse
+        ListContainersRequest ListContainersResponse ListDivergedRequest ListDivergedResponse
+        ListImagesRequest ListImagesResponse ListNodesRequest ListNodesResponse ListPoolsRequest
+        ListPoolsResponse ListSnapshotsRequest ListSnapshotsResponse LogsRequest LogsResponse Node
+        PoolProgress RemoveNodeRequest RemoveNodeResponse RemoveSnapshotRequest
+        RemoveSnapshotResponse ResizeRequest ResizeResponse RestorePart RestoreResponse
+        RestoreSnapshotRequest RestoreSnapshotResponse RotateAuthorityRequest
+        RotateAuthorityResponse ScrubPoolRequest ScrubPoolResponse SetLabelsRequest
         SetLabelsResponse SetScheduleRequest SetScheduleResponse ShowPoolRequest ShowPoolResponse
-        StartRequest StartResponse StatusRequest StatusResponse StopRequest StopResponse SyncRequest
-        SyncResponse WatchEventsRequest;
+        StartRequest StartResponse StatusRequest StatusResponse StopRequest StopResponse
+        SyncRequest SyncResponse WatchEventsRequest;
     internal: AddImageRequest AddImageResponse AdmitRequest AdmitResponse HeartbeatRequest
         HeartbeatResponse NodeView ObserveRequest Observed OfferRequest OfferResponse RaftRequest
         RaftResponse ReceiveRequest ReceiveResponse RegisterRequest RegisterResponse RelayAnswers
-        RelayCalls ReportRequest ReportResponse RestampRequest RestampResponse SealRequest
-        SealResponse SnapshotPart SyncNowRequest SyncNowResponse WatchViewRequest;
+        RelayCalls RenewRequest RenewResponse ReportRequest ReportResponse RestampRequest
+        RestampResponse SealRequest SealResponse SnapshotPart SyncNowRequest SyncNowResponse
+        WatchViewRequest;
 }
 
 /// Reads one message.

@@ -15,6 +15,14 @@ pub struct AdmitRequest {
     /// What the node's version understands.
     #[prost(uint32, tag = "21")]
     pub feature_level: u32,
+    /// The id and the secret of the join token.
+    #[prost(bytes = "bytes", tag = "22")]
+    pub token_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "23")]
+    pub token_secret: ::prost::bytes::Bytes,
+    /// PKCS #10 (RFC 2986), of the key that the node will have.
+    #[prost(bytes = "bytes", tag = "24")]
+    pub signing_request: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdmitResponse {
@@ -35,6 +43,28 @@ pub struct AdmitResponse {
     /// the node's own, if the node is known from the backup.
     #[prost(bytes = "bytes", tag = "22")]
     pub restored_from: ::prost::bytes::Bytes,
+    /// The node's certificate, and those of the authorities that it is to believe (DER).
+    #[prost(bytes = "bytes", tag = "23")]
+    pub certificate: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "24")]
+    pub authorities: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub cluster_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    /// PKCS #10 (RFC 2986).
+    #[prost(bytes = "bytes", tag = "3")]
+    pub signing_request: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewResponse {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub certificate: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub authorities: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RegisterRequest {
@@ -82,6 +112,9 @@ pub struct HeartbeatRequest {
     pub feature_level: u32,
     #[prost(string, tag = "22")]
     pub version: ::prost::alloc::string::String,
+    /// A number for whom the node believes, and who has certified it.
+    #[prost(fixed64, tag = "23")]
+    pub standing: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Capacity {
@@ -152,6 +185,9 @@ pub struct HeartbeatResponse {
     /// From this answer to the node's next heartbeat, so that those of many nodes share a quorum round.
     #[prost(uint64, tag = "8")]
     pub next_heartbeat_ms: u64,
+    /// What the node's `standing` should be: otherwise it is to ask for a new certificate.
+    #[prost(fixed64, tag = "23")]
+    pub standing: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchViewRequest {
@@ -528,7 +564,7 @@ pub mod leader_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Admits a node to the cluster.
+        /// Admits a node to the cluster, for a join token.
         pub async fn admit(
             &mut self,
             request: impl tonic::IntoRequest<super::AdmitRequest>,
@@ -548,6 +584,28 @@ pub mod leader_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("holdfast.internal.v1.LeaderService", "Admit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// A new certificate for a node that has one.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/holdfast.internal.v1.LeaderService/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("holdfast.internal.v1.LeaderService", "Renew"));
             self.inner.unary(req, path, codec).await
         }
         /// A new life of a node's daemon.
@@ -724,11 +782,16 @@ pub mod leader_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with LeaderServiceServer.
     #[async_trait]
     pub trait LeaderService: std::marker::Send + std::marker::Sync + 'static {
-        /// Admits a node to the cluster.
+        /// Admits a node to the cluster, for a join token.
         async fn admit(
             &self,
             request: tonic::Request<super::AdmitRequest>,
         ) -> std::result::Result<tonic::Response<super::AdmitResponse>, tonic::Status>;
+        /// A new certificate for a node that has one.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::RenewResponse>, tonic::Status>;
         /// A new life of a node's daemon.
         async fn register(
             &self,
@@ -891,6 +954,50 @@ pub mod leader_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AdmitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/holdfast.internal.v1.LeaderService/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: LeaderService>(pub Arc<T>);
+                    impl<
+                        T: LeaderService,
+                    > tonic::server::UnaryService<super::RenewRequest> for RenewSvc<T> {
+                        type Response = super::RenewResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LeaderService>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

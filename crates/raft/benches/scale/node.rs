@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use holdfast_core::{Command, Entry, SetDesired};
+use holdfast_proto::Dialer;
 use holdfast_raft::{RaftConfig, RaftNode};
 use holdfast_types::{DesiredState, RequestId, TimestampMs};
 use serde_json::json;
@@ -31,7 +32,7 @@ async fn run(dir: &Path) -> Result<Measured> {
     let mut measured = Measured::new();
     let began = Instant::now();
     let identity = RaftNode::identity(dir)?.context("nobody's directory")?;
-    let node = RaftNode::start(RaftConfig::new(dir, identity)).await?;
+    let node = RaftNode::start(RaftConfig::new(dir, identity, Dialer::plaintext())).await?;
     measured.insert("open_s".into(), json!(began.elapsed().as_secs_f64()));
     let mut leadership = node.leadership();
     let ready = leadership.wait_for(|l| l.reign.is_some_and(|reign| reign.ready));

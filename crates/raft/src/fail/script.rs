@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream;
 use holdfast_core::{Command, Entry, RemoveImage, State};
+use holdfast_proto::Dialer;
 use holdfast_types::{ClusterId, NodeId, RequestId, TimestampMs};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest};
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine};
@@ -130,7 +131,7 @@ fn content(term: u64, index: u64) -> Entry {
 
 /// A node that neither stands nor makes a snapshot unless it is told to.
 pub(crate) async fn start(dir: &Path, cluster: ClusterId) -> Result<RaftNode, RaftError> {
-    let mut config = RaftConfig::new(dir, Identity { cluster, node: NODE });
+    let mut config = RaftConfig::new(dir, Identity { cluster, node: NODE }, Dialer::plaintext());
     config.timing = Timing { election_min_ms: 500_000, election_max_ms: 600_000, ..config.timing };
     config.snapshot_every = 1_000_000;
     config.keep_entries = 1_000_000;

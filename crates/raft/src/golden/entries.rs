@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use holdfast_core::{
-    AddImage, AdmitNode, Command, CreateContainer, CreateSnapshot, DecideTakeover, Entry, Evidence,
-    Guarded, HoldCause, HoldTakeover, InitCluster, MarkNodeLost, NewNode, NodeRole, Origin,
-    RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode, RemoveImage, RemoveNode,
-    RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, RestoredFrom, SetDesired, SetLabels,
-    SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
+    AddImage, AddToken, AdmitNode, Command, CreateContainer, CreateSnapshot, DecideTakeover, Entry,
+    Evidence, Guarded, Hidden, HoldCause, HoldTakeover, InitCluster, LetIn, MarkNodeLost, NewNode,
+    NodeRole, Origin, RaiseLevel, RecordFloor, RecordReport, RecoverCluster, RegisterNode,
+    RemoveImage, RemoveNode, RemoveSnapshot, Resize, RestoreCluster, RestoreSnapshot, RestoredFrom,
+    SetAuthorities, SetDesired, SetLabels, SetReplicas, SetRole, SetRoles, SetSchedule, TakeOver,
+    TrustedAuthority,
 };
 use holdfast_types::{
     ByteSize, ClusterId, Code, ContainerSpec, ContainerUid, DesiredState, Epoch, FeatureLevel,
@@ -19,6 +20,7 @@ use openraft::testing::blank_ent;
 use openraft::{BasicNode, EntryPayload, Membership};
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, Error, IgnoredAny, IntoDeserializer};
+use uuid::Uuid;
 
 use super::{NEWEST, Sample};
 use crate::codec::{decode, encode, seal, unseal};
@@ -41,7 +43,19 @@ pub(super) fn samples() -> Vec<Sample> {
         Sample::sealed("committed", Some(log_id(7, 1 << 40))),
         Sample::sealed("committed-none", None::<LogId>),
     ];
-    entries.chain(marks).collect()
+    entries.chain(later_entries()).chain(marks).collect()
+}
+
+/// What came after the data directory was kept.
+fn later_entries() -> impl Iterator<Item = Sample> {
+    later().into_iter().enumerate().map(|(n, command)| {
+        let (request, at) = (id(0x80 + n as u8), TimestampMs(1_700_000_001_000 + n as u64));
+        let name = format!("{}-later-{n}", name_of(&command));
+        let bytes = EntryBytes::encode(&Entry { request, at, command }).unwrap();
+        let mut entry = blank_ent::<TypeConfig>(9, 2, 100 + n as u64);
+        entry.payload = EntryPayload::Normal(bytes);
+        entry_sample(&name, entry)
+    })
 }
 
 /// Compared by what the command says, for a later version encodes the same with more fields.
@@ -288,6 +302,30 @@ pub(super) fn commands() -> Vec<Command> {
     commands
 }
 
+fn later() -> Vec<Command> {
+    let authority = |n: u8| TrustedAuthority { certificate: vec![n; 3], key: Hidden(vec![n; 2]) };
+    vec![
+        Command::SetAuthorities(SetAuthorities {
+            before: vec![vec![1; 3]],
+            authorities: vec![authority(2), authority(1)],
+            retiring: true,
+            reason: "the old one goes".into(),
+        }),
+        Command::AddToken(AddToken {
+            id: Uuid::from_u128(7),
+            hash: [7; 32],
+            by: "root of n1".into(),
+            expires: TimestampMs(1_700_003_600_000),
+        }),
+        Command::LetIn(LetIn {
+            token: Uuid::from_u128(7),
+            hash: [7; 32],
+            key: [9; 32],
+            node: node("n9", 9, NodeRole::Worker),
+        }),
+    ]
+}
+
 fn reports() -> Vec<Report> {
     let uid: ContainerUid = id(CONTAINER);
     let (epoch, image): (_, ImageUid) = (Epoch(1), id(0x12));
@@ -373,7 +411,7 @@ fn variants<T: DeserializeOwned + std::fmt::Debug>() -> Vec<&'static str> {
 #[test]
 fn there_is_a_sample_of_every_command_and_every_report() {
     let (commands, reports) = (commands(), reports());
-    let commands: Vec<_> = commands.iter().map(name_of).collect();
+    let commands: Vec<_> = commands.iter().chain(&later()).map(name_of).collect();
     let reports: Vec<_> = reports.iter().map(name_of).collect();
     for (known, sampled) in [(variants::<Command>(), commands), (variants::<Report>(), reports)] {
         assert!(known.len() > 9, "{known:?}");

@@ -339,10 +339,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::config::plaintext;
+    use crate::config::connector;
     use crate::snapshot::SnapshotFile;
     use crate::store::Health;
     use crate::types::SnapshotMeta;
+    use holdfast_proto::Dialer;
 
     /// A follower that was away cost its leader a reading of the whole snapshot every second.
     #[tokio::test]
@@ -389,6 +390,6 @@ mod tests {
         let snapshot = Snapshot { meta: SnapshotMeta::default(), snapshot };
         let generation = Generation::open(dir, health.clone()).unwrap();
         let (transfers, peers) = (Transfers::default(), Peers::default());
-        (Network::new(me, generation, plaintext(), transfers, peers), snapshot)
+        (Network::new(me, generation, connector(Dialer::plaintext()), transfers, peers), snapshot)
     }
 }

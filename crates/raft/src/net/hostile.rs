@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_core::{Command, Entry, RemoveImage};
 use holdfast_fuzz::Random;
+use holdfast_proto::Dialer;
 use holdfast_proto::internal::raft_service_client::RaftServiceClient;
 use holdfast_proto::internal::{
     RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
@@ -61,8 +62,11 @@ impl Victim {
     async fn leading() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let cluster = ClusterId::generate();
-        let config =
-            RaftConfig::new(dir.path().join("raft"), Identity { cluster, node: NodeId(1) });
+        let config = RaftConfig::new(
+            dir.path().join("raft"),
+            Identity { cluster, node: NodeId(1) },
+            Dialer::plaintext(),
+        );
         let node = RaftNode::start(config).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap().to_string();
@@ -82,7 +86,8 @@ impl Victim {
         };
         tokio::time::timeout(Duration::from_secs(20), settled).await.unwrap();
         let address = addr.parse().unwrap();
-        let channel = holdfast_proto::connect(&address, Duration::from_secs(5));
+        let dialer = Dialer::plaintext();
+        let channel = dialer.connect(&address, Duration::from_secs(5));
         // Nothing on this side keeps it from sending too much.
         let client =
             RaftServiceClient::new(channel.await.unwrap()).max_encoding_message_size(usize::MAX);

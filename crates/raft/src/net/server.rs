@@ -12,7 +12,7 @@ use holdfast_proto::internal::raft_service_server::{
 use holdfast_proto::internal::{
     RaftRequest, RaftResponse, SnapshotPart, SnapshotStart, snapshot_part::Part,
 };
-use holdfast_proto::{MAX_MESSAGE_BYTES, status_from};
+use holdfast_proto::{MAX_MESSAGE_BYTES, Sender, status_from};
 use holdfast_types::{ClusterId, Code, NodeId};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::{
@@ -82,13 +82,21 @@ impl RaftService {
     }
 
     /// Checks whom the request is for, and from, before its body is looked at.
-    fn open<T: DeserializeOwned>(&self, request: &RaftRequest) -> Result<T, Status> {
-        self.check(request)?;
+    fn open<T: DeserializeOwned>(&self, call: &Request<RaftRequest>) -> Result<T, Status> {
+        self.open_of(sender(call), call.get_ref())
+    }
+
+    fn open_of<T: DeserializeOwned>(
+        &self,
+        sender: Option<Sender>,
+        request: &RaftRequest,
+    ) -> Result<T, Status> {
+        self.check(sender, request)?;
         decode(&request.body)
             .map_err(|e| status_from(Code::InvalidArgument, format!("the body {e}"), None))
     }
 
-    fn check(&self, request: &RaftRequest) -> Result<(), Status> {
+    fn check(&self, sender: Option<Sender>, request: &RaftRequest) -> Result<(), Status> {
         let cluster = ClusterId::try_from(request.cluster_id.as_ref())
             .map_err(|e| status_from(e.code(), e.to_string(), None))?;
         if cluster != self.me.cluster {
@@ -98,6 +106,11 @@ impl RaftService {
         if request.to != self.me.node.0 {
             let what = format!("this is node {}, not {}", self.me.node, request.to);
             return Err(status_from(Code::WrongCluster, what, None));
+        }
+        // Who listens for this service lets nobody through whom it does not know.
+        if let Some(Sender(sender)) = sender.filter(|sender| sender.0.0 != request.from) {
+            let what = format!("node {sender} speaks as node {}", request.from);
+            return Err(status_from(Code::Forbidden, what, None));
         }
         // First: who was left behind by a recovery is unknown to what came after, as the removed are.
         self.generation.admit(request.generation)?;
@@ -177,7 +190,7 @@ impl RaftServiceTrait for RaftService {
     type LingerStream = Lingering;
 
     async fn linger(&self, request: Request<RaftRequest>) -> Result<Response<Lingering>, Status> {
-        self.open::<()>(request.get_ref())?;
+        self.open::<()>(&request)?;
         let mut metrics = self.raft.metrics();
         let stopped = async move {
             loop {
@@ -192,7 +205,7 @@ impl RaftServiceTrait for RaftService {
     }
 
     async fn append(&self, request: Request<RaftRequest>) -> Answer {
-        let rpc: AppendEntriesRequest<TypeConfig> = self.open(request.get_ref())?;
+        let rpc: AppendEntriesRequest<TypeConfig> = self.open(&request)?;
         door::append(&rpc).map_err(refused)?;
         let leader = rpc.vote.leader_id.voted_for;
         let answer = self.raft.append_entries(rpc).await.map_err(stopped)?;
@@ -203,19 +216,19 @@ impl RaftServiceTrait for RaftService {
     }
 
     async fn vote(&self, request: Request<RaftRequest>) -> Answer {
-        let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
+        let rpc: VoteRequest<TypeConfig> = self.open(&request)?;
         door::vote(&rpc).map_err(refused)?;
         self.reply(&self.raft.vote(rpc).await.map_err(stopped)?)
     }
 
     async fn pre_vote(&self, request: Request<RaftRequest>) -> Answer {
-        let rpc: VoteRequest<TypeConfig> = self.open(request.get_ref())?;
+        let rpc: VoteRequest<TypeConfig> = self.open(&request)?;
         door::vote(&rpc).map_err(refused)?;
         self.reply(&self.raft.pre_vote(rpc).await.map_err(stopped)?)
     }
 
     async fn transfer_leader(&self, request: Request<RaftRequest>) -> Answer {
-        let rpc: TransferLeaderRequest<TypeConfig> = self.open(request.get_ref())?;
+        let rpc: TransferLeaderRequest<TypeConfig> = self.open(&request)?;
         door::transfer(&rpc).map_err(refused)?;
         if *rpc.to_node_id() == self.me.node.0
             && let Some(why) = *self.fitness.borrow()
@@ -227,17 +240,18 @@ impl RaftServiceTrait for RaftService {
     }
 
     async fn greet(&self, request: Request<RaftRequest>) -> Answer {
-        self.check(request.get_ref())?;
+        self.check(sender(&request), request.get_ref())?;
         self.reply(&())
     }
 
     async fn read_index(&self, request: Request<RaftRequest>) -> Answer {
-        let () = self.open(request.get_ref())?;
+        let () = self.open(&request)?;
         let index = self.rounds.read_index().await;
         self.reply(&index.map_err(|e| status_from(e.code(), e.to_string(), None))?)
     }
 
     async fn install_snapshot(&self, request: Request<Streaming<SnapshotPart>>) -> Answer {
+        let sender = sender(&request);
         let mut parts = request.into_inner();
         let first = next_part(&mut parts).await?.and_then(|p| p.part);
         let Some(Part::Start(start)) = first else {
@@ -245,7 +259,7 @@ impl RaftServiceTrait for RaftService {
             return Err(refused((Code::InvalidArgument, what)));
         };
         let opening = start.request.clone().unwrap_or_default();
-        let (vote, meta): (Vote, SnapshotMeta) = self.open(&opening)?;
+        let (vote, meta): (Vote, SnapshotMeta) = self.open_of(sender, &opening)?;
         door::install(&vote, &meta).map_err(refused)?;
         let data = self.receive(start, meta.clone(), &mut parts).await?;
         let leader = vote.leader_id.voted_for;
@@ -256,6 +270,10 @@ impl RaftServiceTrait for RaftService {
         }
         self.reply(&answer)
     }
+}
+
+fn sender<T>(call: &Request<T>) -> Option<Sender> {
+    call.extensions().get().copied()
 }
 
 async fn next_part(parts: &mut Streaming<SnapshotPart>) -> Result<Option<SnapshotPart>, Status> {
@@ -274,6 +292,7 @@ fn stopped(error: impl std::error::Error) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_proto::Dialer;
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -307,12 +326,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let raft = dir.path().join("raft");
         let me = Identity { cluster: ClusterId::generate(), node: NodeId(2) };
-        let node = RaftNode::start(RaftConfig::new(&raft, me)).await.unwrap();
+        let node = RaftNode::start(RaftConfig::new(&raft, me, Dialer::plaintext())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
         let server = Server::builder().add_service(node.service());
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+        let channel = Dialer::plaintext().connect(&address, Duration::from_secs(5)).await.unwrap();
         let client = RaftServiceClient::new(channel);
         // As in the daemon, where each request is answered by a service of its own.
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -320,7 +339,7 @@ mod tests {
         let other_server = Server::builder().add_service(node.service());
         let other_server = tokio::spawn(other_server.serve_with_incoming(TcpIncoming::from(other)));
         let channel =
-            holdfast_proto::connect(&other_address, Duration::from_secs(5)).await.unwrap();
+            Dialer::plaintext().connect(&other_address, Duration::from_secs(5)).await.unwrap();
         let mut other = RaftServiceClient::new(channel);
 
         let last = LogId::new_term_index(3, 50);
@@ -385,14 +404,14 @@ mod tests {
     async fn a_greeting_is_answered_with_whether_the_node_is_fit() {
         let dir = tempfile::tempdir().unwrap();
         let me = Identity { cluster: ClusterId::generate(), node: NodeId(2) };
-        let mut config = RaftConfig::new(dir.path().join("raft"), me);
+        let mut config = RaftConfig::new(dir.path().join("raft"), me, Dialer::plaintext());
         config.care.floor_bytes = u64::MAX / 4;
         let node = RaftNode::start(config).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string().parse().unwrap();
         let server = Server::builder().add_service(node.service());
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        let channel = holdfast_proto::connect(&address, Duration::from_secs(5)).await.unwrap();
+        let channel = Dialer::plaintext().connect(&address, Duration::from_secs(5)).await.unwrap();
         let mut client = RaftServiceClient::new(channel);
         until(|| node.unfit().is_some()).await;
         let cluster_id = me.cluster.to_bytes().into();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::{Command, Entry, RecordFloor, RemoveImage};
+use holdfast_proto::Dialer;
 use holdfast_raft::{Identity, RaftConfig, RaftNode};
 use holdfast_types::{
     Code, ContainerUid, Epoch, NodeId, RequestId, Seq, SnapshotId, SnapshotUuid, TimestampMs,
@@ -87,6 +88,7 @@ async fn start(member: &Member, notes: &Notes) -> RaftNode {
     let mut config = RaftConfig::new(
         dir,
         Identity { cluster: CLUSTER.parse().unwrap(), node: NodeId(member.node) },
+        Dialer::plaintext(),
     );
     config.snapshot_every = SNAPSHOT_EVERY;
     config.keep_entries = KEEP_ENTRIES;

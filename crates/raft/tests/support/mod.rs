@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_core::{
     AdmitNode, Command, Entry, InitCluster, NewNode, NodeRole, Outcome, RecordFloor, RemoveImage,
 };
+use holdfast_proto::Dialer;
 use holdfast_raft::{CareLimits, Connector, Identity, RaftConfig, RaftError, RaftNode};
 use holdfast_types::{
     ClusterId, ContainerUid, Epoch, LeaseSettings, NodeId, RequestId, Seq, SnapshotId,
@@ -189,7 +190,8 @@ impl Cluster {
 
     async fn boot_on(&mut self, at: usize, listener: TcpListener) -> Result<(), RaftError> {
         let machine = &mut self.machines[at];
-        let mut config = RaftConfig::new(machine.dir.path().join("raft"), machine.identity);
+        let mut config =
+            RaftConfig::new(machine.dir.path().join("raft"), machine.identity, Dialer::plaintext());
         config.connector = cuttable(&self.cuts, machine.addr.clone());
         // A slow disk under the tests must not move leadership, but where that is what they try.
         config.care = CareLimits { slow_ms: u64::MAX, floor_bytes: 0 };

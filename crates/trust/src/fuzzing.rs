@@ -1,0 +1,3 @@
+//! For the fuzzer: see `crates/fuzz`.
+
+pub mod credentials;
