@@ -172,7 +172,12 @@ fn follow(mut child: Child) -> Result<(Vec<String>, bool)> {
     let said = child.stderr.take().context("its output")?;
     let mut words = Vec::new();
     for line in BufReader::new(said).split(b'\n') {
-        words.push(String::from_utf8_lossy(&line.context("reading its output")?).into_owned());
+        let line = String::from_utf8_lossy(&line.context("reading its output")?).into_owned();
+        // The dictionary that it recommends may be longer than all else.
+        if line.starts_with('"') {
+            continue;
+        }
+        words.push(line);
         // Of a long run only the end matters.
         if words.len() > 100 * LAST_LINES {
             words.drain(..99 * LAST_LINES);
