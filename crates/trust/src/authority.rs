@@ -18,7 +18,7 @@ pub const LIFETIME: std::time::Duration = std::time::Duration::from_secs(30 * 24
 
 /// How far the clocks of two machines may be apart: a certificate is good from so long before it was made.
 /// A clock that is ahead has the third of its life in which a certificate is renewed.
-pub const SKEW: std::time::Duration = std::time::Duration::from_secs(3600);
+const SKEW: std::time::Duration = std::time::Duration::from_secs(3600);
 
 /// An authority lives long: it is changed on purpose, with `holdfast cluster rotate-ca`.
 const AUTHORITY_LIFETIME: Duration = Duration::days(3_650);

@@ -71,11 +71,6 @@ impl SigningRequest {
     }
 }
 
-/// The hash that names a public key, of its SubjectPublicKeyInfo.
-pub fn public_key_hash(spki: &[u8]) -> [u8; 32] {
-    hash(spki)
-}
-
 pub(crate) fn hash(bytes: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, bytes).as_ref());

@@ -20,11 +20,11 @@ mod principal;
 mod tls;
 mod token;
 
-pub use authority::{Authority, Fingerprint, LIFETIME, SKEW, Subject, check_address};
+pub use authority::{Authority, Fingerprint, LIFETIME, Subject, check_address};
 pub use bundle::Bundle;
 pub use certificate::{Certificate, Validity};
 pub use error::TrustError;
-pub use key::{SecretKey, SigningRequest, public_key_hash};
+pub use key::{SecretKey, SigningRequest};
 pub use principal::Principal;
 pub use tls::{Expected, Roster, TlsClient, TlsServer, first_contact, is_at, why_untrusted};
 pub use token::{JoinToken, Secret, TokenId};

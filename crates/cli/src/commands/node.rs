@@ -46,7 +46,7 @@ pub(crate) enum Command {
     },
     /// Make a token that lets one machine into the cluster
     #[command(
-        after_help = "Whoever has the token can join once with it, so it is a secret until then:\n  holdfast node token > token\n  ssh n2 holdfast node join --peer 10.0.0.1:7443 < token"
+        after_help = "Whoever has the token can join once with it, so it is a secret until then:\n  holdfast node token | ssh n2 holdfast node join --peer 10.0.0.1:7443"
     )]
     Token {
         /// How long it is good, 30 days at most
